@@ -1,0 +1,35 @@
+"""What tests share: where the real data is, and tiny pairs to train on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from univg.sca import generate_mask
+from univg.types import ImageMaskPair, Modality, SupportSet
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real images; skips the test when there is none."""
+    folder = os.environ.get("UNIVG_DATA")
+    if not folder:
+        pytest.skip("UNIVG_DATA is not set")
+    return Path(folder)
+
+
+def make_pair(name: str, *, size: int = 96, seed: int = 0, colour: bool = False) -> ImageMaskPair:
+    """A made-up image with dark vessels on a bright textured ground."""
+    rng = np.random.default_rng(seed)
+    mask = generate_mask(Modality.CORONARY_DSA, shape=(size, size), rng=rng)
+    image = 170 + 10 * rng.standard_normal((size, size)) - 70 * mask
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    return ImageMaskPair(np.dstack([image] * 3) if colour else image, mask, name)
+
+
+@pytest.fixture(scope="session")
+def tiny_support() -> SupportSet:
+    return SupportSet(Modality.CORONARY_DSA, tuple(make_pair(f"pair-{i}", seed=i) for i in range(3)))

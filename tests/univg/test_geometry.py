@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from univg.geometry import VesselTree, extract_tree, local_radius, nearest_centreline, rasterize_tree
+from univg.geometry.tree import prune_spurs, smooth_tree
+from univg.metrics import dice
+from univg.sca import generate_mask, generate_tree
+from univg.types import Modality
+
+EIGHT = np.ones((3, 3))
+
+
+def straight_tree(radius=3.0, n=9):
+    positions = np.column_stack([np.full(n, 20.0), np.linspace(10, 50, n)])
+    return VesselTree(positions, np.arange(n) - 1, np.full(n, radius), (41, 61))
+
+
+def test_tree_refuses_a_parent_that_comes_later():
+    with pytest.raises(ValueError, match="earlier"):
+        VesselTree(np.zeros((2, 2)), np.array([1, -1]), np.ones(2), (8, 8))
+
+
+def test_tree_refuses_arrays_of_different_length():
+    with pytest.raises(ValueError, match="radii"):
+        VesselTree(np.zeros((2, 2)), np.array([-1, 0]), np.ones(3), (8, 8))
+
+
+def test_json_gives_back_the_same_numbers():
+    tree = generate_tree(Modality.FUNDUS, shape=(128, 128), rng=np.random.default_rng(0))
+    again = VesselTree.from_json(tree.to_json())
+    for name in ("positions", "parents", "radii"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(tree, name))
+    assert again.shape == tree.shape
+
+
+def test_json_of_another_format_is_refused():
+    with pytest.raises(ValueError, match="univg-tree/1"):
+        VesselTree.from_json('{"format": "other"}')
+
+
+@pytest.mark.parametrize("shape", [(41, 61), (61, 41), (7, 200), (1, 1)])
+def test_raster_has_exactly_the_size_asked_for(shape):
+    assert rasterize_tree(straight_tree(), shape).shape == shape
+
+
+def test_raster_width_is_twice_the_radius():
+    mask = rasterize_tree(straight_tree(radius=3.0))
+    assert abs(int(mask[:, 30].sum()) - 7) <= 1
+    assert not mask[:, :6].any()
+
+
+def test_raster_of_thin_vessels_is_connected():
+    for seed in range(3):
+        tree = generate_tree(Modality.OCTA, shape=(200, 150), rng=np.random.default_rng(seed))
+        thin = VesselTree(tree.positions, tree.parents, np.full(len(tree), 0.2), tree.shape)
+        assert ndimage.label(rasterize_tree(thin), EIGHT)[1] <= len(tree.roots)
+
+
+def test_empty_tree_draws_nothing():
+    tree = VesselTree(np.empty((0, 2)), np.empty(0, int), np.empty(0), (5, 6))
+    assert not rasterize_tree(tree).any()
+
+
+def test_local_radius_of_a_bar():
+    mask = np.zeros((21, 40), bool)
+    mask[8:13] = True
+    assert local_radius(mask)[10, 20] == pytest.approx(2.5)
+    radius, distance = nearest_centreline(mask)
+    assert radius[0, 20] == pytest.approx(2.5)
+    assert distance[10, 20] < 1
+    assert distance[0, 20] == pytest.approx(10, rel=0.1)
+
+
+def test_nearest_centreline_needs_a_vessel():
+    with pytest.raises(ValueError, match="empty"):
+        nearest_centreline(np.zeros((4, 4), bool))
+
+
+def test_extracted_tree_draws_the_mask_again():
+    mask = generate_mask(Modality.FUNDUS, rng=np.random.default_rng(1))
+    tree = extract_tree(mask)
+    assert dice(rasterize_tree(tree), mask) > 0.85
+    assert len(tree.roots) == ndimage.label(mask, EIGHT)[1]
+
+
+def test_extracting_from_an_empty_mask_gives_an_empty_tree():
+    assert len(extract_tree(np.zeros((9, 9), bool))) == 0
+
+
+def test_pruning_removes_a_short_side_branch_and_keeps_the_trunk():
+    trunk = [(0.0, 4.0 * i) for i in range(10)]
+    spur = [(4.0, 16.0)]
+    tree = VesselTree(np.array(trunk + spur), np.array([-1, *range(9), 4]), np.ones(11), (20, 60))
+    pruned = prune_spurs(tree, 10)
+    assert len(pruned) == 10
+    np.testing.assert_array_equal(pruned.positions, np.array(trunk))
+    assert len(prune_spurs(tree, 3)) == 11
+
+
+def test_smoothing_straightens_but_keeps_root_and_tip():
+    rng = np.random.default_rng(0)
+    tree = straight_tree(n=20)
+    rough = VesselTree(tree.positions + rng.normal(0, 1, (20, 2)), tree.parents, tree.radii, tree.shape)
+    smooth = smooth_tree(rough, 5)
+    np.testing.assert_array_equal(smooth.positions[[0, -1]], rough.positions[[0, -1]])
+    assert np.abs(np.diff(smooth.positions[:, 0], 2)).sum() < np.abs(np.diff(rough.positions[:, 0], 2)).sum()

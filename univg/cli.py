@@ -1,0 +1,39 @@
+"""The command line: one subcommand a module in `univg.commands`.
+
+Exit codes: 0 done, 1 a job failed, 2 bad input (one line on stderr), 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from univg import __version__
+from univg.commands import adapt, benchmark, evaluate, jobs, sca, segment
+from univg.errors import Cancelled, InputError
+
+_COMMANDS = (sca, adapt, segment, evaluate, benchmark, jobs)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(prog="univg", description="Five annotated images in, a vessel segmenter out.")
+    parser.add_argument("--version", action="version", version=f"univg {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    try:
+        return args.run(args)
+    except InputError as error:
+        print(f"univg: {error}", file=sys.stderr)
+        return 2
+    except (Cancelled, KeyboardInterrupt):
+        print("univg: cancelled", file=sys.stderr)
+        return 130

@@ -1,0 +1,148 @@
+"""``univg jobs``: list, show, watch, cancel and resume the jobs of a project."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from univg.progress import ProgressEvent
+from univg.workflow.job_records import EventReader
+from univg.workflow.jobs import (
+    Job,
+    JobState,
+    cancel_job,
+    find_job,
+    list_jobs,
+    resume_job,
+    start_job,
+    wait_for,
+)
+from univg.workflow.project import Project
+
+POLL_SECONDS = 0.5
+CANCEL_SECONDS = 15.0
+_EXIT_CODES = {JobState.DONE: 0, JobState.FAILED: 1, JobState.CANCELLED: 130}
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    """Add ``jobs`` to the subcommands of the main parser."""
+    parser = subparsers.add_parser(
+        "jobs",
+        help="list, show, watch, cancel or resume the jobs of a project",
+        description="Jobs go on when the window that started them is closed; this gets back to them.",
+    )
+    parser.add_argument("action", choices=_ACTIONS, help="selftest checks that jobs work on this machine")
+    parser.add_argument("id", nargs="?", default="", help="job id, its beginning or its end; default: the newest"[0:])
+    parser.add_argument("--project", required=True, metavar="DIR", help="project folder")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line asks; returns the exit code."""
+    return _ACTIONS[args.action](Project.open(args.project), args.id)
+
+
+def _list(project: Project, _: str) -> int:
+    jobs = list_jobs(project)
+    if not jobs:
+        print("This project has no jobs.")
+    for job in jobs:
+        print(f"{job.id}  {job.state:<10}  {_progress(job)}".rstrip())
+    return 0
+
+
+def _show(project: Project, job_id: str) -> int:
+    job = find_job(project, job_id)
+    rows = {
+        "job": job.id,
+        "kind": job.kind,
+        "state": job.state,
+        "reason": job.error,
+        "progress": _progress(job),
+        "created": job.created,
+        "started": job.started,
+        "finished": job.finished,
+        "attempt": job.attempt,
+        "parameters": job.params,
+        "result": job.result(),
+        "folder": job.folder,
+    }
+    for label, value in rows.items():
+        if value not in (None, ""):
+            print(f"{label:<11} {value}")
+    return 0
+
+
+def _watch(project: Project, job_id: str) -> int:
+    return watch(find_job(project, job_id))
+
+
+def watch(job: Job) -> int:
+    """Print the progress of `job` until it ends; Ctrl+C ends the watching, not the job."""
+    reader = EventReader(job.folder)
+    try:
+        while True:
+            # The state first: events written before the job ended are then all read.
+            job = job.refreshed()
+            events = reader.read_new()
+            if events:
+                print(describe(events[-1]), flush=True)
+            if job.state.finished:
+                break
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        print(f"\nJob {job.id} goes on; `univg jobs cancel` stops it.")
+        return 0
+    return _report(job)
+
+
+def _cancel(project: Project, job_id: str) -> int:
+    job = cancel_job(find_job(project, job_id))
+    print(f"Job {job.id} was asked to stop.", flush=True)
+    try:
+        _report(wait_for(job, CANCEL_SECONDS))
+    except TimeoutError:
+        print("It is still finishing its step; it will stop after that.")
+    return 0
+
+
+def _resume(project: Project, job_id: str) -> int:
+    return watch(resume_job(find_job(project, job_id)))
+
+
+def _selftest(project: Project, _: str) -> int:
+    return watch(start_job(project, "selftest"))
+
+
+def describe(event: ProgressEvent) -> str:
+    """An event on one line."""
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
+    left = "" if event.seconds_left is None else f"about {_duration(event.seconds_left)} left"
+    parts = (f"{event.stage} {event.step}/{event.total}", event.message, figures, left)
+    return " | ".join(part for part in parts if part)
+
+
+def _progress(job: Job) -> str:
+    event = job.latest_event()
+    return job.error or ("" if event is None else f"{event.stage} {event.step}/{event.total}")
+
+
+def _report(job: Job) -> int:
+    detail = job.error or (job.result() if job.state is JobState.DONE else None)
+    print(f"Job {job.id} {job.state}" + ("" if detail is None else f": {detail}"))
+    return _EXIT_CODES[job.state]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+_ACTIONS = {
+    "list": _list,
+    "show": _show,
+    "watch": _watch,
+    "cancel": _cancel,
+    "resume": _resume,
+    "selftest": _selftest,
+}

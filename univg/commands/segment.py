@@ -1,0 +1,90 @@
+"""``univg segment``: masks of new images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from univg.commands.options import ProgressLine, add_device, output_folder
+from univg.errors import InputError
+from univg.io import check_stem, read_image, sha256_file, write_image, write_mask
+from univg.overlay import colour_probability, overlay_mask
+from univg.progress import ProgressEvent
+from univg.workflow.project import Project
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    """Add ``segment`` to the subcommands of the main parser."""
+    parser = subparsers.add_parser("segment", help="segment images with a project's segmenter")
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument("--project", required=True, metavar="DIR")
+    parser.add_argument("-o", required=True, metavar="DIR", dest="output", help="output folder")
+    parser.add_argument("--segmenter", metavar="V", help="version, for example v002 (default: the newest)")
+    parser.add_argument("--threshold", type=float, metavar="T", help="probability from which a pixel is a vessel")
+    parser.add_argument("--tta", action="store_true", help="average over flips and turns: slower, a little better")
+    parser.add_argument("--frame", type=int, metavar="N", help="frame of a DICOM or TIFF with several, from 0")
+    parser.add_argument("--overlay", action="store_true", help="also write the image with the mask on it")
+    parser.add_argument("--probability", action="store_true", help="also write the vessel probability as 16-bit PNG")
+    add_device(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segment every image; all are read before the first result is written."""
+    project = Project.open(args.project)
+    if args.threshold is not None and not 0 < args.threshold < 1:
+        raise InputError(f"--threshold must be between 0 and 1, got {args.threshold:g}")
+    targets = _names_of(args.images)
+    folder = _segmenter_folder(project, args.segmenter)
+
+    from univg.segmentation import Segmenter, segment  # loads torch, so bad input is refused before
+
+    segmenter = Segmenter.load(folder, args.device)
+    output = output_folder(args.output)
+    threshold = segmenter.threshold if args.threshold is None else args.threshold
+    progress = ProgressLine()
+    for number, (name, path) in enumerate(targets.items()):
+        image = read_image(path, frame=args.frame)
+        found = segment(image, segmenter, test_time_augmentation=args.tta)
+        mask = found.probability >= threshold
+        provenance = {
+            "made_by": "univg segment",
+            "image_sha256": sha256_file(path),
+            "segmenter": folder.name,
+            "threshold": threshold,
+            "test_time_augmentation": args.tta,
+            "frame": args.frame,
+        }
+        write_mask(output / f"{name}.png", mask, provenance=provenance)
+        if args.overlay:
+            write_image(output / f"{name}-overlay.png", overlay_mask(image, mask), provenance=provenance)
+        if args.probability:
+            write_image(output / f"{name}-probability.png", found.probability, provenance=provenance)
+            coloured = colour_probability(found.probability)
+            write_image(output / f"{name}-probability-colour.png", np.asarray(coloured), provenance=provenance)
+        progress(ProgressEvent("segment", number + 1, len(targets)))
+    print(f"{len(targets)} masks in {output}")
+    return 0
+
+
+def _names_of(images: list[str]) -> dict[str, Path]:
+    """Output names by stem; every image is decoded once, so that a bad one stops the run before it starts."""
+    targets: dict[str, Path] = {}
+    for path in map(Path, images):
+        name = check_stem(path.stem)
+        if name in targets:
+            raise InputError(f"Two images share the name {name!r}", path=path, fix="Segment them into two folders.")
+        targets[name] = path
+    return targets
+
+
+def _segmenter_folder(project: Project, version: str | None) -> Path:
+    versions = project.segmenter_versions()
+    if not versions:
+        raise InputError("This project has no segmenter yet", path=project.path, fix="Run `univg adapt` first.")
+    if version is not None and version not in versions:
+        raise InputError(f"No segmenter {version!r}", path=project.path, fix=f"Use one of: {', '.join(versions)}.")
+    return project.segmenters_folder / (version or versions[-1])

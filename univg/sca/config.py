@@ -1,0 +1,110 @@
+"""Every parameter of R-SCA in one frozen object."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+
+
+@dataclass(frozen=True)
+class SCAConfig:
+    """Parameters of space colonization; lengths in pixels of a 512-pixel frame.
+
+    Attributes
+    ----------
+    attraction_distance : float
+        D_a: how far an attractor is felt.
+    kill_distance : float
+        D_k: an attractor closer than this to a node is reached and removed.
+    segment_length : float
+        L_s: distance between a node and the one that grows from it.
+    max_nodes, max_iterations : int
+        Where growth ends at the latest (eq. 7).
+    vessel_fraction : float
+        Share of the real centreline used as attractors, 0 to 1.
+    grid_spacing : float
+        Cell size of the jittered grid away from vessels.
+    grid_fraction : float
+        Share of the grid cells that get an attractor, 0 to 1.
+    grid_reach : float
+        Grid attractors farther than this from a real vessel are left out; ``inf`` keeps all.
+    warp_amplitude, warp_sigma : float
+        Elastic deformation of the real mask before it conditions growth: typical shift and smoothness.
+    direction_noise : float
+        Standard deviation added to each component of the unit growth direction.
+    smoothing : int
+        Passes that pull each node towards its neighbours along the vessel; more gives straighter vessels.
+    prune_length : float
+        Side branches that end within this length are removed as spurs.
+    tip_radius : float
+        Radius at the tips.
+    murray_exponent : float
+        k in ``r_parent^k = sum r_child^k``; 2 conserves area, 3 is Murray's optimum.
+    real_radius_range : tuple of float
+        Bounds of the radius on a real vessel, as shares of the real local radius; ``(0, inf)`` ignores it.
+    """
+
+    attraction_distance: float = 24.0
+    kill_distance: float = 5.0
+    segment_length: float = 4.0
+    max_nodes: int = 20_000
+    max_iterations: int = 1_000
+    vessel_fraction: float = 0.6
+    grid_spacing: float = 12.0
+    grid_fraction: float = 0.1
+    grid_reach: float = 24.0
+    warp_amplitude: float = 9.0
+    warp_sigma: float = 35.0
+    direction_noise: float = 0.25
+    smoothing: int = 4
+    prune_length: float = 10.0
+    tip_radius: float = 0.6
+    murray_exponent: float = 2.5
+    real_radius_range: tuple[float, float] = (0.9, 1.2)
+
+    def __post_init__(self) -> None:
+        for name in ("attraction_distance", "kill_distance", "segment_length", "grid_spacing", "warp_sigma"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        for name in ("grid_reach", "warp_amplitude", "direction_noise", "smoothing", "prune_length", "tip_radius"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("vessel_fraction", "grid_fraction"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        for name in ("max_nodes", "max_iterations"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(1 <= self.murray_exponent <= 4, "murray_exponent", self.murray_exponent, "between 1 and 4")
+        low, high = self.real_radius_range
+        _require(0 <= low <= high, "real_radius_range", self.real_radius_range, "an increasing pair from 0 up")
+        # A node that cannot feel what lies one segment ahead, or steps over what it should reach, oscillates.
+        if self.attraction_distance <= self.segment_length:
+            raise ValueError(
+                f"`attraction_distance` ({self.attraction_distance:g}) must exceed `segment_length` "
+                f"({self.segment_length:g}); shorten the segments"
+            )
+        if self.kill_distance <= self.segment_length / 2:
+            raise ValueError(
+                f"`kill_distance` ({self.kill_distance:g}) must exceed half of `segment_length` "
+                f"({self.segment_length:g}); shorten the segments or reach farther"
+            )
+        if self.kill_distance >= self.attraction_distance:
+            raise ValueError(
+                f"`kill_distance` ({self.kill_distance:g}) must be below `attraction_distance` "
+                f"({self.attraction_distance:g}), or every attractor dies before it attracts"
+            )
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict) -> SCAConfig:
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise ValueError(f"Unknown parameter {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        if "real_radius_range" in data:
+            data = {**data, "real_radius_range": tuple(data["real_radius_range"])}
+        return cls(**data)
+
+
+def _require(holds: bool, name: str, got: object, expected: str) -> None:
+    if not holds or (isinstance(got, float) and math.isnan(got)):
+        raise ValueError(f"`{name}` must be {expected}, got {got!r}")

@@ -1,0 +1,94 @@
+"""Training state on disk: one safetensors file, no pickle, exact to the bit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from univg.errors import InputError
+from univg.io import write_bytes_atomic
+
+_FILE = "state.safetensors"
+
+
+@dataclass
+class TrainingState:
+    """What a run needs to go on as if it had never stopped.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    tensors : dict
+        ``{"network": {...}, "average": {...}, "best": {...}, "optimizer": {...}}`` by name.
+    best_score, best_step : float, int
+        The best Dice on the held-out image and when it was reached; -1 before the first.
+    fingerprint : str
+        Hash of recipe and data; a checkpoint of another run is refused.
+    """
+
+    step: int
+    tensors: dict[str, dict[str, torch.Tensor]]
+    best_score: float = -1.0
+    best_step: int = -1
+    fingerprint: str = ""
+    figures: dict = field(default_factory=dict)
+
+
+def save_state(state: TrainingState, folder: Path) -> None:
+    """Write `state` atomically: a crash leaves the previous checkpoint."""
+    flat = {
+        f"{group}/{name}": value.detach().cpu().contiguous()
+        for group, tensors in state.tensors.items()
+        for name, value in tensors.items()
+    }
+    scalars = {k: v for k, v in vars(state).items() if k != "tensors"}
+    write_bytes_atomic(folder / _FILE, safetensors.torch.save(flat, {"univg": json.dumps(scalars)}))
+
+
+def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
+    """The checkpoint in `folder`, or None; `InputError` when it is damaged or belongs to another run."""
+    path = folder / _FILE
+    if not path.exists():
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            scalars = json.loads((file.metadata() or {})["univg"])
+            tensors: dict[str, dict[str, torch.Tensor]] = {}
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                group, name = key.split("/", 1)
+                tensors.setdefault(group, {})[name] = file.get_tensor(key)
+        state = TrainingState(tensors=tensors, **scalars)
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(
+            "The checkpoint is damaged and cannot be resumed", path=path, fix="Start the adaptation anew."
+        ) from error
+    if state.fingerprint != fingerprint:
+        raise InputError(
+            "The checkpoint was made with other images or settings",
+            path=path,
+            fix="Start a new adaptation, or put the images and settings back.",
+        )
+    return state
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's per-parameter state by ``index.name``."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value) for index, entry in state.items() for name, value in entry.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Undo `optimizer_tensors`."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,60 @@
+"""Segmentation networks, one line each in `NETWORKS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from univg.segmentation.config import INPUT_SETS, SegmentationConfig
+
+
+class UNet(nn.Module):
+    """The U-Net of Ronneberger et al. (2015) with batch normalisation, padding, and resized instead of learned
+    upsampling; as narrow as `channels` says, so that two CPU cores can train it.
+    """
+
+    def __init__(self, in_channels: int, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        widths = (in_channels, *channels)
+        self.down = nn.ModuleList(_double_conv(i, o) for i, o in pairwise(widths))
+        self.up = nn.ModuleList(
+            _double_conv(below + skip, skip) for below, skip in zip(channels[:0:-1], channels[-2::-1], strict=True)
+        )
+        self.head = nn.Conv2d(channels[0], 1, kernel_size=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits ``(batch, 1, H, W)`` of ``(batch, in_channels, H, W)``; sides a multiple of 2^(levels-1)."""
+        skips = []
+        for block in self.down[:-1]:
+            x = block(x)
+            skips.append(x)
+            x = functional.max_pool2d(x, 2)
+        x = self.down[-1](x)
+        for block in self.up:
+            x = functional.interpolate(x, scale_factor=2, mode="nearest")
+            x = block(torch.cat([skips.pop(), x], dim=1))
+        return self.head(x)
+
+
+def _double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in (in_channels, out_channels):
+        layers += [
+            nn.Conv2d(width, out_channels, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+NETWORKS: dict[str, Callable[[int, tuple[int, ...]], nn.Module]] = {"unet": UNet}
+
+
+def build_network(config: SegmentationConfig) -> nn.Module:
+    """A freshly initialised network; seed torch first for a reproducible one."""
+    network = NETWORKS[config.network](INPUT_SETS[config.inputs], config.channels)
+    return network.to(memory_format=torch.channels_last)

@@ -1,0 +1,188 @@
+"""Synthetic pairs without a generative network: inpaint the vessels out of a real image, draw new ones on it.
+
+The look of vessels (contrast by calibre and depth, softness of the edge) is measured on the same image, so a rendered
+pair has its colours, texture and field of view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from univg.geometry import local_radius, nearest_centreline
+from univg.types import ImageMaskPair, Modality, as_float
+
+_DEPTH_BINS = 5  # from the wall (0) to the centreline (1)
+_HALO = 3  # pixels outside the mask over which vessels fade
+_RADIUS_EDGES = np.array([1.1, 2.1, 3.5])  # pixels: capillary, small, middling, large
+_TEXTURE_SIGMA = 6.0
+
+
+@dataclass(frozen=True, eq=False)
+class Appearance:
+    """What one real image looks like, taken apart.
+
+    Attributes
+    ----------
+    background : (H, W, C) ndarray of float32
+        The image with its vessels inpainted.
+    contrast : (R, K, C) ndarray of float32
+        Mean difference between vessel and background for R classes of radius and K positions across the vessel
+        (outside to inside).
+    fov : (H, W) ndarray of bool
+    """
+
+    background: np.ndarray
+    contrast: np.ndarray
+    fov: np.ndarray
+
+
+def render_pairs(
+    support: Sequence[ImageMaskPair], masks: Sequence[np.ndarray], *, modality: Modality, rng: np.random.Generator
+) -> Iterator[ImageMaskPair]:
+    """Draw each mask on the inpainted background of a randomly chosen support image.
+
+    Parameters
+    ----------
+    support : sequence of ImageMaskPair
+        Real pairs.
+    masks : sequence of (H, W) ndarray of bool
+        One synthetic pair is made of each; resized to the support image where sizes differ.
+    modality : Modality
+    rng : numpy.random.Generator
+
+    Yields
+    ------
+    ImageMaskPair
+        With ``synthetic=True``, the dtype of the support image, and the name of the background in its own.
+    """
+    appearances = [measure_appearance(pair, modality) for pair in support]
+    for number, mask in enumerate(masks):
+        chosen = int(rng.integers(len(support)))
+        source, appearance = support[chosen], appearances[chosen]
+        if mask.shape != source.shape:
+            size = (source.shape[1], source.shape[0])
+            mask = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
+        mask = mask & appearance.fov
+        image = render_vessels(appearance, mask, rng=rng)
+        if source.image.ndim == 2:
+            image = image[..., 0]
+        if source.image.dtype == np.uint8:
+            image = np.rint(image * 255).astype(np.uint8)
+        flips = tuple(slice(None, None, -1 if rng.random() < 0.5 else None) for _ in range(2))
+        yield ImageMaskPair(
+            np.ascontiguousarray(image[flips]),
+            np.ascontiguousarray(mask[flips]),
+            name=f"rendered-{number:04d}-on-{source.name}",
+            fov=None if source.fov is None else np.ascontiguousarray(source.fov[flips]),
+            synthetic=True,
+        )
+
+
+def measure_appearance(pair: ImageMaskPair, modality: Modality) -> Appearance:
+    """Take `pair` apart into a vessel-free background and the contrast of its vessels."""
+    image = as_float(pair.image)
+    image = image[..., None] if image.ndim == 2 else image
+    fov = pair.fov if pair.fov is not None else estimate_fov(image, modality)
+    # Vessels blur beyond the annotated edge, thick ones more.
+    margin = 3 + 0.4 * nearest_centreline(pair.mask)[0] if pair.mask.any() else 0
+    outside = cv2.distanceTransform((~pair.mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    hole = pair.mask | (outside <= margin)
+    smooth = _mean_of_valid(image, fov & ~hole)
+    background = _inpaint(image, smooth, hole=hole & fov, valid=fov & ~hole)
+    return Appearance(background, _measure_contrast(image - smooth, pair.mask & fov), fov)
+
+
+def render_vessels(appearance: Appearance, mask: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+    """Draw `mask` on the background.
+
+    Returns
+    -------
+    (H, W, C) ndarray of float32 in [0, 1]
+    """
+    if not mask.any():
+        return appearance.background.copy()
+    position, radius_class = _across_vessel(mask)
+    drawn = position >= 0
+    delta = np.zeros_like(appearance.background)
+    delta[drawn] = appearance.contrast[radius_class[drawn], position[drawn]]
+    delta = cv2.GaussianBlur(delta, (0, 0), 0.7).reshape(delta.shape)
+    # Contrast agent, depth and illumination vary along a vessel and between images.
+    coarse = rng.normal(0, 0.3, (6, 6)).astype(np.float32)
+    variation = cv2.resize(coarse, mask.shape[::-1], interpolation=cv2.INTER_CUBIC) + rng.normal(0, 0.15)
+    image = appearance.background + delta * np.exp(variation).astype(np.float32)[..., None]
+    return np.clip(np.where(appearance.fov[..., None], image, appearance.background), 0, 1)
+
+
+def estimate_fov(image: np.ndarray, modality: Modality) -> np.ndarray:
+    """The round field of a fundus image, from its black surround; the whole frame for other modalities."""
+    if modality is not Modality.FUNDUS:
+        return np.ones(image.shape[:2], bool)
+    bright = cv2.GaussianBlur(image.max(axis=2), (0, 0), 3) > 0.1
+    count, label, stats, _ = cv2.connectedComponentsWithStats(bright.astype(np.uint8))
+    if count < 2:
+        return np.ones(image.shape[:2], bool)
+    field = (label == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])).astype(np.uint8)
+    return cv2.erode(field, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))) > 0
+
+
+def _mean_of_valid(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Local mean over valid pixels only, over a wider neighbourhood where few are near."""
+    result = np.zeros_like(image)
+    weight = np.zeros(valid.shape, np.float32)
+    for sigma, share in ((_TEXTURE_SIGMA, 1.0), (4 * _TEXTURE_SIGMA, 1e-2), (20 * _TEXTURE_SIGMA, 1e-4)):
+        near = share * cv2.GaussianBlur(valid.astype(np.float32), (0, 0), sigma)
+        result += share * cv2.GaussianBlur(image * valid[..., None], (0, 0), sigma).reshape(image.shape)
+        weight += near
+    return result / np.maximum(weight, 1e-8)[..., None]
+
+
+def _inpaint(image: np.ndarray, smooth: np.ndarray, *, hole: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Fill holes with the local mean plus texture taken from nearby, so that no smooth trace betrays a vessel."""
+    texture = np.where(valid[..., None], image - smooth, 0).astype(np.float32)
+    if valid.any():  # an unannotated vessel is no texture to copy
+        low, high = np.percentile(texture[valid], [3, 97], axis=0).astype(np.float32)
+        texture = np.clip(texture, low, high)
+    missing = hole.copy()
+    fill = np.zeros_like(image)
+    for distance in range(6, 60, 3):
+        for quarter in range(4):
+            angle = (quarter + distance / 7) * np.pi / 2
+            shift = (round(distance * np.sin(angle)), round(distance * np.cos(angle)))
+            found = missing & np.roll(valid, shift, (0, 1))
+            fill[found] = np.roll(texture, shift, (0, 1))[found]
+            missing &= ~found
+    soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 1.0)[..., None]
+    filled = np.where(hole[..., None], smooth + fill, image * (1 - soft) + (smooth + texture) * soft)
+    return np.clip(filled, 0, 1).astype(np.float32)
+
+
+def _measure_contrast(difference: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Mean of `difference` by radius class and position across the vessel; empty classes borrow from the others."""
+    classes, positions = len(_RADIUS_EDGES) + 1, _DEPTH_BINS + _HALO
+    table = np.zeros((classes, positions, difference.shape[2]), np.float32)
+    if not mask.any():
+        return table
+    position, radius_class = _across_vessel(mask)
+    drawn = position >= 0
+    cell = radius_class[drawn] * positions + position[drawn]
+    count = np.bincount(cell, minlength=classes * positions).reshape(classes, positions)
+    for channel in range(difference.shape[2]):
+        total = np.bincount(cell, weights=difference[..., channel][drawn], minlength=classes * positions)
+        table[..., channel] = total.reshape(classes, positions) / np.maximum(count, 1)
+    overall = (table * count[..., None]).sum(0) / np.maximum(count.sum(0), 1)[:, None]
+    return np.where((count >= 30)[..., None], table, overall)
+
+
+def _across_vessel(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each pixel lies across its vessel (-1 = on none, 0 = outermost halo) and the class of its radius."""
+    radius, _ = nearest_centreline(mask)
+    depth = local_radius(mask)
+    outside = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    inner = _HALO + np.minimum((depth / np.maximum(radius, 0.5) * _DEPTH_BINS).astype(int), _DEPTH_BINS - 1)
+    halo = _HALO - np.ceil(outside).astype(int)
+    position = np.where(mask, inner, np.where(halo >= 0, halo, -1))
+    return position, np.searchsorted(_RADIUS_EDGES, radius)

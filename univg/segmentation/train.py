@@ -1,0 +1,269 @@
+"""Training a segmenter on a few real pairs and many synthetic ones (paper section 3.4.2)."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from univg.errors import Cancelled
+from univg.metrics import evaluate
+from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
+from univg.segmentation.augment import random_patch
+from univg.segmentation.checkpoint import (
+    TrainingState,
+    load_state,
+    optimizer_tensors,
+    restore_optimizer,
+    save_state,
+)
+from univg.segmentation.config import SegmentationConfig
+from univg.segmentation.device import autocast, resolve_device
+from univg.segmentation.inputs import fit_to_working_size, network_inputs, to_grey
+from univg.segmentation.losses import segmentation_loss
+from univg.segmentation.networks import build_network
+from univg.segmentation.predict import predict_probability
+from univg.segmentation.segmenter import Segmenter
+from univg.types import ImageMaskPair, Modality
+
+_SECONDS_BETWEEN_CHECKPOINTS = 20.0
+_EVALUATIONS = 12  # on the held-out image, over a whole run
+
+# Gets the step and the (H, W) probability of the held-out image; returns the path of a picture of it, or None.
+OnHeldOut = Callable[[int, np.ndarray], str | None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    grey: np.ndarray
+    mask: np.ndarray
+
+
+def train_segmenter(
+    real: Sequence[ImageMaskPair],
+    synthetic: Sequence[ImageMaskPair] = (),
+    *,
+    modality: Modality,
+    held_out: ImageMaskPair | None = None,
+    config: SegmentationConfig,
+    checkpoint_folder: str | Path | None = None,
+    device: str = "auto",
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+    on_held_out: OnHeldOut | None = None,
+) -> Segmenter:
+    """Train on batches that join real and synthetic patches.
+
+    The weights kept are those of the moving average that segment `held_out` best. In the last ``release_fraction`` of
+    the steps training goes on from those weights with `held_out` among the real pairs; figures on it date from before.
+
+    Parameters
+    ----------
+    real : sequence of ImageMaskPair
+        Never the held-out one.
+    synthetic : sequence of ImageMaskPair
+    modality : Modality
+    held_out : ImageMaskPair, optional
+        An annotated support image kept out of training to choose the weights by; without it the last average is kept.
+    config : SegmentationConfig
+    checkpoint_folder : path-like, optional
+        An existing folder; a checkpoint found there is resumed, exactly.
+    device : {'auto', 'cpu', 'cuda', 'mps'}
+    on_progress, should_stop, on_held_out : callable
+        See `univg.progress` and `OnHeldOut`.
+
+    Returns
+    -------
+    Segmenter
+
+    Raises
+    ------
+    Cancelled
+        After saving a checkpoint, when `should_stop` says so.
+    """
+    if not real:
+        raise ValueError("`real` must hold at least one pair, got none")
+    if held_out is not None and any(pair.name == held_out.name for pair in real):
+        raise ValueError(f"`held_out` ({held_out.name!r}) must not be among the `real` pairs")
+    target = resolve_device(device)
+    folder = None if checkpoint_folder is None else Path(checkpoint_folder)
+    fingerprint = _fingerprint(config, modality, real, synthetic, held_out)
+
+    # 1. Data, at working size
+    samples = {
+        "real": [_to_sample(pair, modality, config) for pair in real],
+        "synthetic": [_to_sample(pair, modality, config) for pair in synthetic],
+        "held_out": [] if held_out is None else [_to_sample(held_out, modality, config)],
+    }
+    release_step = config.steps if held_out is None else round(config.steps * (1 - config.release_fraction))
+
+    # 2. Network, moving average and optimizer, new or resumed
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = build_network(config).to(target)
+    average = copy.deepcopy(network)
+    optimizer = _make_optimizer(network, config)
+    state = None if folder is None else load_state(folder, fingerprint)
+    if state is None:
+        state = TrainingState(step=0, tensors={}, fingerprint=fingerprint)
+    else:
+        network.load_state_dict(state.tensors["network"])
+        average.load_state_dict(state.tensors["average"])
+        restore_optimizer(optimizer, state.tensors["optimizer"])
+
+    def checkpoint() -> None:
+        if folder is not None:
+            state.tensors = {
+                **state.tensors,
+                "network": network.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer_tensors(optimizer),
+            }
+            save_state(state, folder)
+
+    # 3. The loop
+    clock = StageClock(first_step=state.step)
+    saved_at = time.monotonic()
+    evaluate_every = max(1, release_step // _EVALUATIONS)
+    while state.step < config.steps:
+        if should_stop():
+            checkpoint()
+            raise Cancelled
+        if state.step == release_step and "best" in state.tensors:
+            network.load_state_dict(state.tensors["best"])
+            average.load_state_dict(state.tensors["best"])
+        pool = samples["real"] + (samples["held_out"] if state.step >= release_step else [])
+        inputs, masks = _make_batch(pool, samples["synthetic"], config, step=state.step)
+        loss = _optimize(network, optimizer, inputs.to(target), masks.to(target), config, step=state.step)
+        state.step += 1
+        _update_average(average, network, config.ema_decay, state.step)
+
+        figures, picture = {"loss": loss}, None
+        due = state.step % evaluate_every == 0 or state.step == release_step
+        if samples["held_out"] and due and state.step <= release_step:
+            sample = samples["held_out"][0]
+            probability = predict_probability(sample.grey, average, config)
+            metrics = evaluate(probability >= 0.5, sample.mask > 0.5, probability=probability)
+            figures["held_out_dice"] = metrics.dice
+            if metrics.dice > state.best_score:
+                state.best_score, state.best_step = metrics.dice, state.step
+                state.figures = {"dice": metrics.dice, "cldice": metrics.cldice, "step": state.step}
+                state.tensors["best"] = {k: v.detach().clone() for k, v in average.state_dict().items()}
+            picture = on_held_out(state.step, probability) if on_held_out else None
+        event = ProgressEvent("segmenter", state.step, config.steps, metrics=figures, picture=picture)
+        on_progress(clock.timed(event))
+        if time.monotonic() - saved_at > _SECONDS_BETWEEN_CHECKPOINTS:
+            checkpoint()
+            saved_at = time.monotonic()
+    checkpoint()
+
+    # 4. The weights worth keeping
+    if release_step == config.steps and "best" in state.tensors:
+        average.load_state_dict(state.tensors["best"])
+    card = {
+        "train": [pair.name for pair in real],
+        "held_out": None if held_out is None else held_out.name,
+        "held_out_figures": state.figures,
+        "held_out_joined_training_at_step": release_step if release_step < config.steps else None,
+        "synthetic_pairs": len(synthetic),
+    }
+    return Segmenter(average.eval(), config, modality, card=card)
+
+
+def _make_batch(
+    real: list[_Sample], synthetic: list[_Sample], config: SegmentationConfig, *, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch of a step; its randomness depends on seed and step alone, so that a resumed run repeats it."""
+    rng = np.random.default_rng([config.seed, step])
+    wanted = [(real, config.real_per_step + (0 if synthetic else config.synthetic_per_step))]
+    if synthetic:
+        wanted.append((synthetic, config.synthetic_per_step))
+    inputs, masks = [], []
+    for samples, count in wanted:
+        for _ in range(count):
+            sample = samples[rng.integers(len(samples))]
+            grey, mask = random_patch(
+                sample.grey, sample.mask, size=config.patch_size, strong=config.strong_augmentation, rng=rng
+            )
+            inputs.append(network_inputs(grey, config.inputs))
+            masks.append(mask[None])
+    batch = torch.from_numpy(np.stack(inputs)).contiguous(memory_format=torch.channels_last)
+    return batch, torch.from_numpy(np.stack(masks))
+
+
+def _optimize(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: torch.Tensor,
+    masks: torch.Tensor,
+    config: SegmentationConfig,
+    *,
+    step: int,
+) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = _learning_rate(config, step)
+    network.train()
+    with autocast(inputs.device, config.precision):
+        logits = network(inputs)
+    loss = segmentation_loss(logits.float(), masks, bce_weight=config.bce_weight, dice_weight=config.dice_weight)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"The loss became {value} at step {step}; lower `learning_rate`")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return value
+
+
+def _learning_rate(config: SegmentationConfig, step: int) -> float:
+    warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    decay = 0.5 * (1 + math.cos(math.pi * step / config.steps)) if config.schedule == "cosine" else 1.0
+    return config.learning_rate * warmup * decay
+
+
+def _make_optimizer(network: nn.Module, config: SegmentationConfig) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
+    return kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+@torch.no_grad()
+def _update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of weights and normalisation statistics; short at first, to forget the start."""
+    decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
+    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+def _to_sample(pair: ImageMaskPair, modality: Modality, config: SegmentationConfig) -> _Sample:
+    grey = fit_to_working_size(to_grey(pair.image, modality), config.working_size)
+    mask = cv2.resize(pair.mask.astype(np.float32), grey.shape[::-1], interpolation=cv2.INTER_AREA)
+    return _Sample(grey, (mask > 0.5).astype(np.float32))
+
+
+def _fingerprint(
+    config: SegmentationConfig,
+    modality: Modality,
+    real: Sequence[ImageMaskPair],
+    synthetic: Sequence[ImageMaskPair],
+    held_out: ImageMaskPair | None,
+) -> str:
+    digest = hashlib.sha256(json.dumps([config.to_json(), modality]).encode())
+    for role, pairs in (("real", real), ("synthetic", synthetic), ("held out", [held_out] if held_out else [])):
+        for pair in pairs:
+            digest.update(f"{role}:{pair.name}:{pair.image.shape}:{pair.image.dtype}".encode())
+            digest.update(np.ascontiguousarray(pair.image).data)
+            digest.update(np.packbits(pair.mask).data)
+    return digest.hexdigest()

@@ -1,0 +1,278 @@
+"""The paper's few-shot protocol (section 4.1): N random labelled images train, all others test, at 512 x 512."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from univg import __version__
+from univg.errors import InputError
+from univg.io import match_pair_files, read_image, read_json, read_mask, sha256_file, write_json_atomic
+from univg.io.pairs import PairFiles
+from univg.metrics import SegmentationMetrics, evaluate
+from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progress, never_stop
+from univg.segmentation import Segmenter, segment
+from univg.types import ImageMaskPair, Modality, SupportSet
+from univg.workflow.pipeline import run_pipeline
+from univg.workflow.presets import Preset
+
+_FIGURES = ("dice", "cldice", "iou", "nsd", "auc", "sensitivity", "specificity", "betti0_error", "betti1_error")
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """What is measured; results of another configuration are not mixed in."""
+
+    modality: Modality
+    preset: Preset
+    shots: int = 5
+    splits: int = 3
+    seed: int = 0
+    size: int = 512
+    device: str = "auto"
+    test_time_augmentation: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("shots", "splits", "size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def key(self) -> dict:
+        """What must agree for finished splits to be kept."""
+        return {
+            "preset": self.preset.name,
+            "modality": str(self.modality),
+            "shots": self.shots,
+            "size": self.size,
+            "pairs": self.preset.pairs,
+            "test_time_augmentation": self.test_time_augmentation,
+            "segmentation": self.preset.segmentation.to_json(),
+        }
+
+
+def run_benchmark(
+    data: str | Path,
+    *,
+    config: BenchmarkConfig,
+    json_file: str | Path | None = None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> dict:
+    """Adapt and test on several random splits of `data`.
+
+    Parameters
+    ----------
+    data : path-like
+        Folder with ``images/``, ``masks/`` and optionally ``fov/``, of equal stems.
+    config : BenchmarkConfig
+    json_file : path-like, optional
+        Where results are kept after each split. Finished splits found there are not run again, and an interrupted one
+        goes on from its checkpoint, in a folder beside the file.
+    on_progress, should_stop : callable
+
+    Returns
+    -------
+    dict
+        ``{"dataset", "preset", "splits": [...], "mean": {...}, "environment": {...}}``; Dice and the like in [0, 1].
+    """
+    data = Path(data)
+    fov = data / "fov"
+    files = match_pair_files(data / "images", data / "masks", fov if fov.is_dir() else None)
+    if len(files) <= config.shots:
+        raise InputError(
+            f"{config.shots} shots need more than {config.shots} annotated images, got {len(files)}", path=data
+        )
+    result = _open_result(data.name, config, json_file)
+    finished = {split["seed"]: split for split in result["splits"]}
+    for seed in range(config.seed, config.seed + config.splits):
+        if seed not in finished:
+            finished[seed] = _run_split(files, config, seed, _work_folder(json_file, seed), on_progress, should_stop)
+        result["splits"] = [finished[key] for key in sorted(finished)]
+        result["mean"] = _mean_over_splits(result["splits"])
+        if json_file is not None:
+            write_json_atomic(json_file, result)
+    return result
+
+
+def choose_training_files(files: Sequence[PairFiles], shots: int, seed: int) -> tuple[list[PairFiles], list[PairFiles]]:
+    """The random split of `seed`: `shots` files that train and the others, each in order of name."""
+    chosen = set(np.random.default_rng(seed).permutation(len(files))[:shots].tolist())
+    return [f for i, f in enumerate(files) if i in chosen], [f for i, f in enumerate(files) if i not in chosen]
+
+
+def load_resized(files: PairFiles, size: int) -> ImageMaskPair:
+    """The pair at ``size`` x ``size`` pixels, proportions given up as in the paper."""
+
+    def resized(array: np.ndarray) -> np.ndarray:
+        shrinks = size < max(array.shape[:2])
+        return cv2.resize(array, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    def resized_mask(path: Path) -> np.ndarray:
+        return resized(read_mask(path, grey_threshold=0.5).astype(np.float32)) > 0.5
+
+    image = np.clip(resized(read_image(files.image)), 0, 255 if read_image(files.image).dtype == np.uint8 else 1)
+    return ImageMaskPair(
+        image, resized_mask(files.mask), files.name, fov=None if files.fov is None else resized_mask(files.fov)
+    )
+
+
+def _run_split(
+    files: Sequence[PairFiles],
+    config: BenchmarkConfig,
+    seed: int,
+    work: Path | None,
+    on_progress: OnProgress,
+    should_stop: ShouldStop,
+) -> dict:
+    train, test = choose_training_files(files, config.shots, seed)
+    support = SupportSet(
+        config.modality,
+        tuple(load_resized(f, config.size) for f in train),
+        sha256={f.name: sha256_file(f.image) for f in train},
+    )
+    clock = _Stopwatch(None if work is None else work / "elapsed.json")
+    with clock:
+        segmenter = run_pipeline(
+            support,
+            preset=config.preset,
+            seed=seed,
+            checkpoint_folder=work,
+            device=config.device,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
+    rows = []
+    for done, file in enumerate(test):
+        rows.append(_score(segmenter, load_resized(file, config.size), config))
+        on_progress(ProgressEvent("test", done + 1, len(test)))
+    figures = {name: _mean_and_sd([row[name] for row in rows]) for name in (*_FIGURES, "fov_dice") if name in rows[0]}
+    return {
+        "seed": seed,
+        "train": [f.name for f in train],
+        "held_out": segmenter.card["held_out"],
+        "held_out_figures": segmenter.card["held_out_figures"],
+        **{name: mean for name, (mean, _) in figures.items()},
+        **{f"{name}_sd": sd for name, (_, sd) in figures.items()},
+        "adapt_seconds": clock.wall,
+        "adapt_cpu_seconds": clock.cpu,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "segment_ms": _segment_milliseconds(segmenter, support.pairs[0].image),
+        "images": rows,
+    }
+
+
+def _score(segmenter: Segmenter, pair: ImageMaskPair, config: BenchmarkConfig) -> dict:
+    found = segment(pair.image, segmenter, test_time_augmentation=config.test_time_augmentation)
+    mask = found.probability >= 0.5  # the protocol's threshold
+    metrics = evaluate(mask, pair.mask, probability=found.probability)
+    row = {"name": pair.name, **{name: getattr(metrics, name) for name in _FIGURES}}
+    if pair.fov is not None:
+        row["fov_dice"] = _fov_metrics(mask, pair).dice
+    return row
+
+
+def _fov_metrics(mask: np.ndarray, pair: ImageMaskPair) -> SegmentationMetrics:
+    return evaluate(mask, pair.mask, fov=pair.fov)
+
+
+def _segment_milliseconds(segmenter: Segmenter, image: np.ndarray, repeats: int = 7) -> float:
+    """Median time of one image without test-time augmentation, after a warm-up."""
+    times = []
+    for _ in range(repeats + 2):
+        started = time.perf_counter()
+        segment(image, segmenter)
+        times.append(1000 * (time.perf_counter() - started))
+    return float(np.median(times[2:]))
+
+
+class _Stopwatch:
+    """Wall and processor seconds of a block, added up over interrupted attempts."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self.wall, self.cpu = 0.0, 0.0
+
+    def __enter__(self) -> _Stopwatch:
+        if self._file is not None and self._file.exists():
+            earlier = read_json(self._file)
+            self.wall, self.cpu = earlier["wall"], earlier["cpu"]
+        self._started = (time.perf_counter(), time.process_time())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.wall += time.perf_counter() - self._started[0]
+        self.cpu += time.process_time() - self._started[1]
+        if self._file is not None:
+            write_json_atomic(self._file, {"wall": self.wall, "cpu": self.cpu})
+
+
+def _open_result(dataset: str, config: BenchmarkConfig, json_file: str | Path | None) -> dict:
+    new = {
+        "dataset": dataset,
+        "preset": config.preset.name,
+        "config": config.key(),
+        "splits": [],
+        "mean": {},
+        "environment": describe_environment(),
+    }
+    if json_file is None or not Path(json_file).exists():
+        return new
+    old = read_json(json_file)
+    if old.get("config") != new["config"] or old.get("dataset") != dataset:
+        raise InputError(
+            "This file holds results of another configuration",
+            path=json_file,
+            fix="Name another file, or move it away.",
+        )
+    return old
+
+
+def _work_folder(json_file: str | Path | None, seed: int) -> Path | None:
+    if json_file is None:
+        return None
+    folder = Path(json_file).with_suffix(".work") / f"split-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _mean_over_splits(splits: Sequence[dict]) -> dict:
+    names = [name for name in (*_FIGURES, "fov_dice", "adapt_seconds", "segment_ms") if name in splits[0]]
+    means = {}
+    for name in names:
+        mean, sd = _mean_and_sd([split[name] for split in splits])
+        means[name], means[f"{name}_sd_over_splits"] = mean, sd
+    return means
+
+
+def _mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation, ignoring undefined values; NaN where there is nothing to average."""
+    known = np.asarray([v for v in values if np.isfinite(v)])
+    if not len(known):
+        return float("nan"), float("nan")
+    return float(known.mean()), float(known.std(ddof=1)) if len(known) > 1 else float("nan")
+
+
+def describe_environment() -> dict:
+    """The machine and versions a figure was measured with; nothing that names a person or a host."""
+    import torch
+
+    return {
+        "univg": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }

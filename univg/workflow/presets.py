@@ -1,0 +1,86 @@
+"""The named amounts of work that a user chooses between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from univg.errors import InputError
+from univg.segmentation.config import SegmentationConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One choice of recipe and effort.
+
+    Attributes
+    ----------
+    name, description : str
+    expected_minutes : float
+        On two CPU cores with native bfloat16, measured; see `docs/decisions.md`.
+    pairs : int
+        Synthetic pairs made, each of a tree of its own; 0 trains on the real images alone.
+    hold_out : bool
+        Whether one support image chooses the weights before it joins the training.
+    segmentation : SegmentationConfig
+    """
+
+    name: str
+    description: str
+    expected_minutes: float
+    pairs: int
+    hold_out: bool
+    segmentation: SegmentationConfig
+
+    def scaled_to(self, working_size: int) -> Preset:
+        """The same preset for a project of another working size."""
+        return replace(self, segmentation=replace(self.segmentation, working_size=working_size))
+
+
+_STANDARD = SegmentationConfig()
+_PLAIN = SegmentationConfig(
+    inputs="grey",
+    release_fraction=0.0,
+    learning_rate=1e-3,
+    weight_decay=0.0,
+    schedule="constant",
+    dice_weight=0.0,
+    ema_decay=0.0,
+    strong_augmentation=False,
+)
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "preview",
+            "A first useful overlay, to see whether the images suit.",
+            expected_minutes=1.0,
+            pairs=12,
+            hold_out=True,
+            segmentation=replace(_STANDARD, steps=110, warmup_steps=10, ema_decay=0.95),
+        ),
+        Preset(
+            "standard",
+            "The best result for a coffee break.",
+            expected_minutes=6.0,
+            pairs=60,
+            hold_out=True,
+            segmentation=_STANDARD,
+        ),
+        Preset(
+            "plain",
+            "The baseline to compare with: the same network on the real images alone, without synthetic pairs.",
+            expected_minutes=6.0,
+            pairs=0,
+            hold_out=False,
+            segmentation=_PLAIN,
+        ),
+    )
+}
+
+
+def preset_named(name: str) -> Preset:
+    """The preset called `name`; `InputError` with the choices otherwise."""
+    if name not in PRESETS:
+        raise InputError(f"Unknown preset {name!r}", fix=f"Use one of: {', '.join(PRESETS)}.")
+    return PRESETS[name]

@@ -1,0 +1,36 @@
+"""The sample project: five made-up annotated fundus images and two unseen ones, shipped with the software."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from univg.errors import InputError
+from univg.io import load_support_set
+from univg.types import Modality
+from univg.workflow.project import Project
+
+
+def sample_folder() -> Path:
+    """The folder with ``images``, ``masks`` and ``unseen``; `InputError` if this installation lacks it."""
+    checkout = Path(__file__).resolve().parents[2] / "assets" / "sample"
+    if checkout.is_dir():
+        return checkout
+    installed = Path(str(resources.files("univg"))) / "assets" / "sample"
+    if installed.is_dir():
+        return installed
+    raise InputError("The sample images are not installed", fix="Reinstall UniVG, or use your own images.")
+
+
+def create_sample_project(path: str | Path) -> Project:
+    """A new project in `path` that holds the five sample pairs."""
+    folder = sample_folder()
+    project = Project.create(path, modality=Modality.FUNDUS)
+    for pair in load_support_set(folder / "images", folder / "masks", modality=Modality.FUNDUS):
+        project.add_support_pair(pair, source={"image": folder / "images" / f"{pair.name}.png"})
+    return project
+
+
+def sample_unseen_images() -> list[Path]:
+    """Images of the sample that no project has trained on; their masks are in ``masks`` beside their folder."""
+    return sorted((sample_folder() / "unseen" / "images").glob("*.png"))

@@ -1,0 +1,218 @@
+"""The annotated pairs of a project on disk: the mask is written last, and makes the pair exist.
+
+Layout below ``support/``: ``images/<name>.png`` (or ``.tif`` for colour above 8 bits), ``masks/<name>.png``,
+``fov/<name>.png`` where a field of view was given, and ``<name>.json`` with the SHA-256 of the files they
+came from. Earlier masks are in ``masks/.history/``, removed pairs in ``removed/``.
+"""
+
+from __future__ import annotations
+
+import io as bytes_io
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from univg.errors import InputError
+from univg.io import (
+    check_stem,
+    read_image,
+    read_json,
+    read_mask,
+    sha256_file,
+    write_bytes_atomic,
+    write_image,
+    write_json_atomic,
+    write_mask,
+)
+from univg.types import ImageMaskPair
+from univg.workflow.folder_access import file_stamp, utc_now
+
+_IMAGE_SUFFIXES = (".png", ".tif")
+_MASK = "masks/{name}.png"
+_FOV = "fov/{name}.png"
+_SIDECAR = "{name}.json"
+
+
+def pair_names(folder: Path) -> list[str]:
+    """Names of the complete pairs in a support folder, sorted."""
+    masks = folder / "masks"
+    if not masks.is_dir():
+        return []
+    stems = (file.stem for file in masks.glob("*.png") if not file.name.startswith("."))
+    return sorted(stem for stem in stems if _image_path(folder, stem) is not None)
+
+
+def read_pair(folder: Path, name: str) -> ImageMaskPair:
+    """The pair `name`, as it was given; float images come back at 16 bits."""
+    name = check_stem(name)
+    image = _image_path(folder, name)
+    if image is None or name not in pair_names(folder):
+        raise _missing(folder, name)
+    fov = folder / _FOV.format(name=name)
+    return ImageMaskPair(
+        _read_image(image),
+        read_mask(folder / _MASK.format(name=name)),
+        name,
+        fov=read_mask(fov) if fov.is_file() else None,
+    )
+
+
+def read_sidecar(folder: Path, name: str) -> dict:
+    """What is known about where pair `name` came from; empty when nothing is."""
+    path = folder / _SIDECAR.format(name=check_stem(name))
+    return read_json(path) if path.is_file() else {}
+
+
+def write_pair(folder: Path, pair: ImageMaskPair, *, source: Mapping[str, str | Path] | None) -> bool:
+    """Store `pair`; False when the same content is there already, `InputError` when other content is."""
+    pair = replace(pair, name=check_stem(pair.name))
+    for name in pair_names(folder):
+        if _folded(name) != _folded(pair.name):
+            continue
+        if name == pair.name and _same_content(read_pair(folder, name), pair):
+            return False
+        raise InputError(
+            f"The project already holds another pair called {name!r}",
+            fix="Rename the new files, or remove the pair from the project first.",
+        )
+    sidecar = {"name": pair.name, "added": utc_now(), "sources": _describe(source or {})}
+    for part in ("images", "masks", *(["fov"] if pair.fov is not None else [])):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    _write_image(folder / "images", pair.name, pair.image)
+    write_json_atomic(folder / _SIDECAR.format(name=pair.name), sidecar)
+    if pair.fov is not None:
+        write_mask(folder / _FOV.format(name=pair.name), pair.fov)
+    write_mask(folder / _MASK.format(name=pair.name), pair.mask)
+    return True
+
+
+def replace_mask(folder: Path, name: str, mask: np.ndarray) -> Path | None:
+    """Write a new mask for `name` and return where the old one is kept, or None when they are equal."""
+    old = read_pair(folder, name)
+    name = old.name
+    new = ImageMaskPair(old.image, mask, name, fov=old.fov)
+    if np.array_equal(old.mask, new.mask):
+        return None
+    current = folder / _MASK.format(name=name)
+    kept = folder / "masks" / ".history" / f"{name}-{file_stamp()}.png"
+    kept.parent.mkdir(exist_ok=True)
+    write_bytes_atomic(kept, current.read_bytes())
+    write_mask(current, mask)
+    return kept
+
+
+def remove_pair(folder: Path, name: str) -> Path:
+    """Move the files of `name` to a new folder below ``removed/``, and return that folder."""
+    name = check_stem(name)
+    if name not in pair_names(folder):
+        raise _missing(folder, name)
+    bin_folder = folder / "removed" / file_stamp()
+    for relative in reversed(list(_files_of(folder, name))):  # the mask first: it makes the pair exist
+        _move(folder / relative, bin_folder / relative)
+    return bin_folder
+
+
+def removed_names(folder: Path) -> list[str]:
+    """Names that `restore_pair` can bring back, sorted."""
+    masks = (folder / "removed").glob("*/masks/*.png")
+    return sorted({mask.stem for mask in masks} - set(pair_names(folder)))
+
+
+def restore_pair(folder: Path, name: str) -> None:
+    """Bring back the pair `name` that was removed last."""
+    name = check_stem(name)
+    if any(_folded(name) == _folded(present) for present in pair_names(folder)):
+        raise InputError(f"The project holds a pair called {name!r} again", fix="Remove that one first.")
+    bins = sorted((folder / "removed").glob("*"), reverse=True)
+    bin_folder = next((b for b in bins if (b / _MASK.format(name=name)).is_file()), None)
+    if bin_folder is None:
+        raise InputError(f"No removed pair is called {name!r}", path=folder)
+    for relative in list(_files_of(bin_folder, name)):
+        _move(bin_folder / relative, folder / relative)
+
+
+def content_hashes(folder: Path, names: list[str]) -> dict[str, str]:
+    """SHA-256 of the stored image and mask files, keyed ``images/<file>`` and ``masks/<file>``."""
+    files = (relative for name in names for relative in _files_of(folder, name) if relative.parent.name)
+    return {relative.as_posix(): sha256_file(folder / relative) for relative in files}
+
+
+def _files_of(folder: Path, name: str) -> Iterator[Path]:
+    """The files of one pair relative to `folder`, the mask last."""
+    candidates = (
+        *(f"images/{name}{suffix}" for suffix in _IMAGE_SUFFIXES),
+        _FOV.format(name=name),
+        _SIDECAR.format(name=name),
+        _MASK.format(name=name),
+    )
+    return (Path(path) for path in candidates if (folder / path).is_file())
+
+
+def _image_path(folder: Path, name: str) -> Path | None:
+    paths = (folder / "images" / f"{name}{suffix}" for suffix in _IMAGE_SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+
+
+def _write_image(folder: Path, name: str, image: np.ndarray) -> None:
+    """PNG for 8-bit and for grey images; 16-bit TIFF for finer colour, which Pillow cannot write as PNG."""
+    stored = _as_stored(image)
+    if stored.ndim == 2 or stored.dtype == np.uint8:
+        write_image(folder / f"{name}.png", image if image.ndim == stored.ndim else image[..., 0])
+        return
+    import tifffile
+
+    buffer = bytes_io.BytesIO()
+    tifffile.imwrite(buffer, stored, photometric="rgb", compression="zlib", predictor=True)
+    write_bytes_atomic(folder / f"{name}.tif", buffer.getvalue())
+
+
+def _read_image(path: Path) -> np.ndarray:
+    if path.suffix != ".tif":
+        return read_image(path)
+    import tifffile
+
+    # Not `read_image`, which stretches foreign TIFF files to their own range.
+    try:
+        return tifffile.imread(path).astype(np.float32) / np.float32(65535)
+    except (ValueError, OSError) as error:
+        raise InputError("The stored image is damaged", path=path, fix="Remove the pair and add it again.") from error
+
+
+def _as_stored(image: np.ndarray) -> np.ndarray:
+    """uint8 or uint16 array of what goes to the disk; colour with equal channels becomes grey."""
+    stored = image if image.dtype == np.uint8 else np.rint(image * np.float64(65535)).astype(np.uint16)
+    if stored.ndim == 3 and (stored == stored[..., :1]).all():
+        return np.ascontiguousarray(stored[..., 0])
+    return np.ascontiguousarray(stored)
+
+
+def _same_content(stored: ImageMaskPair, pair: ImageMaskPair) -> bool:
+    images = _as_stored(stored.image), _as_stored(pair.image)
+    same_image = images[0].dtype == images[1].dtype and np.array_equal(*images)
+    same_fov = (stored.fov is None) == (pair.fov is None) and (
+        stored.fov is None or np.array_equal(stored.fov, pair.fov)
+    )
+    return same_image and same_fov and np.array_equal(stored.mask, pair.mask)
+
+
+def _describe(source: Mapping[str, str | Path]) -> dict[str, dict[str, str]]:
+    """Name and SHA-256 of each source file; folders stay out, since they often name a person."""
+    return {part: {"file": Path(path).name, "sha256": sha256_file(path)} for part, path in source.items() if path}
+
+
+def _folded(name: str) -> str:
+    """Names that a case-insensitive or normalising file system takes for one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _missing(folder: Path, name: str) -> InputError:
+    names = ", ".join(pair_names(folder)) or "none"
+    return InputError(f"The project holds no pair called {name!r}", fix=f"It holds: {names}.")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from univg.sca import generate_mask
 from univg.types import ImageMaskPair, Modality, SupportSet
@@ -24,7 +25,7 @@ def data_folder() -> Path:
 def make_pair(name: str, *, size: int = 96, seed: int = 0, colour: bool = False) -> ImageMaskPair:
     """A made-up image with dark vessels on a bright textured ground."""
     rng = np.random.default_rng(seed)
-    mask = generate_mask(Modality.CORONARY_DSA, shape=(size, size), rng=rng)
+    mask = ndimage.binary_dilation(generate_mask(Modality.BRAIN_DSA, shape=(size, size), rng=rng))
     image = 170 + 10 * rng.standard_normal((size, size)) - 70 * mask
     image = np.clip(image, 0, 255).astype(np.uint8)
     return ImageMaskPair(np.dstack([image] * 3) if colour else image, mask, name)

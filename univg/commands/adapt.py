@@ -56,12 +56,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _with_images(args: argparse.Namespace) -> Project:
     files = match_pair_files(args.images, args.masks)
-    for finding in check_pairs(files, grey_threshold=args.grey_threshold):
-        if finding.level == "warning":
-            print(f"warning: {finding.subject}: {finding.message} {finding.fix}", file=sys.stderr)
     # Read before the project is made, so that bad input leaves nothing behind.
     modality = Modality.parse(args.modality) if args.modality else Project.open(args.project).modality
     support = load_support_set(args.images, args.masks, modality=modality, grey_threshold=args.grey_threshold)
+    for finding in check_pairs(files, grey_threshold=args.grey_threshold):
+        if finding.level == "warning":
+            print(f"warning: {finding.subject}: {finding.message} {finding.fix}", file=sys.stderr)
     project = Project.open_or_create(args.project, modality=modality)
     sources = {f.name: {"image": f.image, "mask": f.mask} for f in files}
     for pair in support:

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def format_table(result: dict) -> str:
-    """Per split and in all: Dice and clDice in percent, mean and standard deviation over images (splits in the last row)."""
+    """Dice and clDice in percent: mean ± SD over images for each split, over splits in the last row."""
     lines = [
         f"{result['dataset']}, preset {result['preset']}, {result['config']['shots']} shots",
         f"{'split':>6} {'Dice':>14} {'clDice':>14} {'adapt s':>8} {'image ms':>9}",

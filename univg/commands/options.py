@@ -22,10 +22,21 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_grey_threshold(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grey-threshold",
-        type=float,
+        type=_share,
         metavar="T",
         help="cut masks of more than two values at this share of their range, 0 to 1; they are refused otherwise",
     )
+
+
+def _share(text: str) -> float:
+    """A number strictly between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, got {text!r}")
+    return value
 
 
 def output_folder(name: str) -> Path:

@@ -92,7 +92,7 @@ class SCAConfig:
             )
 
     def to_json(self) -> dict:
-        return asdict(self)
+        return {**asdict(self), "real_radius_range": list(self.real_radius_range)}
 
     @classmethod
     def from_json(cls, data: dict) -> SCAConfig:

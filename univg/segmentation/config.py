@@ -49,10 +49,10 @@ class SegmentationConfig:
     channels: tuple[int, ...] = (16, 32, 64, 128, 192)
     inputs: str = "grey+ridges"
     working_size: int = 512
-    steps: int = 1000
+    steps: int = 750
     release_fraction: float = 0.25
-    real_per_step: int = 2
-    synthetic_per_step: int = 2
+    real_per_step: int = 3
+    synthetic_per_step: int = 1
     patch_size: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
@@ -93,7 +93,7 @@ class SegmentationConfig:
         return 2 ** (len(self.channels) - 1)
 
     def to_json(self) -> dict:
-        return asdict(self)
+        return {**asdict(self), "channels": list(self.channels)}
 
     @classmethod
     def from_json(cls, data: dict) -> SegmentationConfig:

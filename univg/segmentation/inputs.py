@@ -65,13 +65,23 @@ def network_inputs(grey: np.ndarray, inputs: str) -> np.ndarray:
 
 def normalize_locally(grey: np.ndarray, sigma: float = _LOCAL_SIGMA) -> np.ndarray:
     """Deviation from the local mean in units of the local standard deviation, clipped to [-4, 4]."""
-    mean = cv2.GaussianBlur(grey, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
-    variance = cv2.GaussianBlur((grey - mean) ** 2, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
-    return np.clip((grey - mean) / np.sqrt(variance + 1e-4), -4, 4)
+    mean = _wide_blur(grey, sigma)
+    deviation = grey - mean
+    variance = _wide_blur(deviation * deviation, sigma)
+    return np.clip(deviation / np.sqrt(variance + 1e-4), -4, 4)
+
+
+def _wide_blur(array: np.ndarray, sigma: float, shrink: int = 4) -> np.ndarray:
+    """A Gaussian blur much wider than a pixel, computed on a smaller image: an order faster, hardly different."""
+    height, width = array.shape
+    size = (max(width // shrink, 1), max(height // shrink, 1))
+    small = cv2.resize(array, size, interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), sigma / shrink, borderType=cv2.BORDER_REFLECT_101)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def ridge_strength(grey: np.ndarray, sigma: float) -> np.ndarray:
-    """Curvature across bright ridges: the most negative Hessian eigenvalue, negated, times sigma^2 (Sato et al. 1998)."""
+    """Curvature across bright ridges: the most negative Hessian eigenvalue, negated, times sigma^2 (Sato 1998)."""
     smooth = cv2.GaussianBlur(grey, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
     xx, yy, xy = (cv2.Sobel(smooth, cv2.CV_32F, dx, dy, ksize=3) for dx, dy in ((2, 0), (0, 2), (1, 1)))
     # 3x3 Sobel kernels of second derivatives sum to 4 times the derivative.

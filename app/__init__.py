@@ -1,0 +1,1 @@
+"""The browser app of UniVG: no algorithms here, only pages over `univg`."""

@@ -1,0 +1,1 @@
+"""The pages: `blocks` assembles them, one module a tab."""

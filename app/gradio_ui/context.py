@@ -1,0 +1,166 @@
+"""How the pages are wired: handlers that turn errors into messages, and parts that are redrawn when they change."""
+
+from __future__ import annotations
+
+import html
+import logging
+import traceback
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import gradio as gr
+
+from app import texts
+from app.gradio_ui.state import Session, Sessions
+from univg.errors import InputError
+
+_log = logging.getLogger("univg.app")
+
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some components that are drawn together from the state of a session.
+
+    Attributes
+    ----------
+    outputs : sequence of components
+    signature : callable
+        Of the session; cheap, and different whenever `render` would give something else.
+    render : callable
+        Of the session; one value or update for each of the outputs.
+    """
+
+    outputs: Sequence[gr.components.Component]
+    signature: Callable[[Session], Hashable]
+    render: Callable[[Session], Sequence[object]]
+
+
+class Ui:
+    """Shared by the modules of the pages while the page is assembled."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+        self.session_id = gr.State("")
+        self._seen = gr.State({})
+        self._parts: list[Part] = []
+        self._dependencies: list = []
+
+    def part(
+        self,
+        outputs: Sequence[gr.components.Component],
+        signature: Callable[[Session], Hashable],
+        render: Callable[[Session], Sequence[object]],
+    ) -> None:
+        """Have `outputs` redrawn after every handler, and at every tick, when `signature` has changed."""
+        self._parts.append(Part(tuple(outputs), signature, render))
+
+    def on(
+        self,
+        triggers,
+        handler: Callable,
+        inputs: Sequence[gr.components.Component] = (),
+        outputs: Sequence[gr.components.Component] = (),
+        *,
+        redraw: bool = True,
+        **options: object,
+    ):
+        """Call ``handler(session, *values)`` on `triggers`; parts that have changed are redrawn afterwards."""
+        dependency = gr.on(
+            triggers,
+            self._guarded(handler, len(outputs)),
+            [self.session_id, *inputs],
+            list(outputs) or None,
+            **{**QUIET, **options},
+        )
+        if redraw:
+            self._dependencies.append(dependency)
+        return dependency
+
+    def live(self, triggers, handler: Callable, inputs, outputs):
+        """As `on`, for sliders: only the newest value counts, and nothing else is redrawn."""
+        return self.on(
+            triggers, handler, inputs, outputs, redraw=False, trigger_mode="always_last", concurrency_limit=1
+        )
+
+    def finish(self, page: gr.Blocks, timer: gr.Timer, stored_id: gr.Textbox) -> None:
+        """Attach redrawing to the start of the page, to every handler and to `timer`."""
+        loaded = page.load(
+            self._attach,
+            [stored_id],
+            [self.session_id, stored_id, self._seen],
+            js="() => [window.sessionStorage.getItem('univg-session') || '']",
+            **QUIET,
+        )
+        # On both outcomes of a handler: an error may have changed the state as well.
+        self._dependencies += [loaded, timer]
+        for dependency in self._dependencies:
+            trigger = dependency.tick if isinstance(dependency, gr.Timer) else dependency.then
+            trigger(
+                self._redraw,
+                [self.session_id, self._seen],
+                [self._seen, *(output for part in self._parts for output in part.outputs)],
+                concurrency_id="redraw",
+                concurrency_limit=1,
+                **QUIET,
+            )
+        stored_id.change(
+            None, [stored_id], None, js="(id) => { window.sessionStorage.setItem('univg-session', id); }", **QUIET
+        )
+        page.unload(self._detach)
+
+    def _attach(self, stored_id: str, request: gr.Request) -> tuple[str, str, dict]:
+        session = self.sessions.attach(stored_id, request.session_hash or "")
+        return session.id, session.id, {"load": True}
+
+    def _detach(self, request: gr.Request) -> None:
+        self.sessions.close(request.session_hash or "")
+
+    def _redraw(self, session_id: str, seen: dict) -> list:
+        if not session_id:
+            return [gr.skip()] * (1 + sum(len(part.outputs) for part in self._parts))
+        session = self.sessions.get(session_id)
+        now, updates = {}, []
+        for index, part in enumerate(self._parts):
+            try:
+                signature = hash(part.signature(session))
+                changed = seen.get(index) != signature
+                updates += part.render(session) if changed else [gr.skip()] * len(part.outputs)
+                now[index] = signature
+            except InputError as error:
+                # A project that was moved away must not stop the rest of the page from being drawn.
+                _log.warning("A part of the page could not be drawn: %s", type(error).__name__)
+                updates += [gr.skip()] * len(part.outputs)
+        return [now, *updates]
+
+    def _guarded(self, handler: Callable, count: int) -> Callable:
+        def call(session_id: str, *values: object) -> object:
+            try:
+                result = handler(self.sessions.get(session_id), *values)
+            except InputError as error:
+                raise message(error) from None
+            except Exception as error:
+                _log.error("%s", anonymous_trace(error))
+                text = texts.UNEXPECTED.format(kind=type(error).__name__)
+                raise gr.Error(text, title=texts.CHECK_THIS, print_exception=False) from None
+            return result if count else None
+
+        return call
+
+
+def message(error: InputError) -> gr.Error:
+    """What a person sees of `error`: file names without their folders, and safe to show in a page."""
+    where = "" if error.path is None else f" ({error.path.name or error.path})"
+    text = html.escape(f"{error.problem}{where}. {error.fix}".strip())
+    return gr.Error(text, title=texts.CHECK_THIS, print_exception=False, duration=20)
+
+
+def note(text: str) -> None:
+    """A short confirmation."""
+    gr.Info(html.escape(text), title=texts.APP, duration=5)
+
+
+def anonymous_trace(error: BaseException) -> str:
+    """The stack trace without the message, which may quote the name of a file."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

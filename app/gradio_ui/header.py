@@ -1,0 +1,108 @@
+"""The line above the tabs: project, kind of image, device, running job, light or dark."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from html import escape
+
+import gradio as gr
+
+from app import texts
+from app.gradio_ui.context import Ui, note
+from app.gradio_ui.devices import graphics_card
+from app.gradio_ui.job_watch import active_job, watch
+from app.gradio_ui.state import Session
+from univg.errors import InputError
+from univg.workflow.jobs import Job, JobState, cancel_job
+
+TOGGLE_THEME = "() => { window.univg.toggleTheme(); }"
+
+
+def build(ui: Ui) -> gr.Button:
+    """Returns the button that asks for the list of projects."""
+    with gr.Row(elem_id="header"):
+        title = gr.HTML(elem_id="header-title")
+        chip = gr.HTML(elem_id="job-chip")
+        cancel = gr.Button(texts.CANCEL, size="sm", elem_id="header-cancel", visible=False, min_width=70)
+        projects = gr.Button(texts.SWITCH_PROJECT, size="sm", elem_id="switch-project", min_width=90)
+        theme = gr.Button(texts.THEME, size="sm", elem_id="switch-theme", min_width=100)
+    theme.click(None, None, None, js=TOGGLE_THEME, api_visibility="private")
+
+    ui.part([title], lambda s: (_project_key(s), device_text()), lambda s: [_title(s)])
+    ui.part([chip, cancel], _chip_signature, lambda s: _chip(_running(s)))
+    ui.on(cancel.click, cancel_running)
+    return projects
+
+
+def cancel_running(session: Session) -> None:
+    job = active_job(session.required_project())
+    if job is None:
+        raise InputError(texts.NOTHING_TO_CANCEL)
+    cancel_job(job)
+    note(texts.CANCEL_ASKED)
+
+
+@cache
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_text() -> str:
+    return graphics_card() or texts.CPU.format(cores=_cores())
+
+
+def _project_key(session: Session) -> tuple:
+    project = session.project
+    return (project.path, project.modality) if project else ()
+
+
+def _title(session: Session) -> str:
+    project = session.project
+    parts = [f'<b class="brand">{texts.APP}</b>']
+    if project is None:
+        parts.append(f"<span>{escape(texts.NO_PROJECT)}</span>")
+    else:
+        parts.append(f'<span class="project" title="{escape(str(project.path))}">{escape(project.name)}</span>')
+        parts.append(f"<span>{escape(texts.MODALITIES[project.modality])}</span>")
+    parts.append(f"<span>{escape(device_text())}</span>")
+    return f'<div class="title">{"".join(parts)}</div>'
+
+
+def _running(session: Session) -> Job | None:
+    return None if session.project is None else active_job(session.project)
+
+
+def _chip_signature(session: Session) -> tuple:
+    job = _running(session)
+    if job is None:
+        return ()
+    event = watch(job).latest
+    return (job.id, job.state, event and (event.stage, event.step, _left(event)))
+
+
+def _left(event) -> str:
+    return "" if event.seconds_left is None else texts.duration(event.seconds_left)
+
+
+def _chip(job: Job | None) -> list:
+    if job is None:
+        return ["", gr.Button(visible=False)]
+    event = watch(job).latest
+    percent = 0
+    if job.state is JobState.QUEUED:
+        text = texts.WAITING
+    elif job.state is JobState.CANCELLING:
+        text = texts.CANCELLING
+    elif event is None:
+        text = texts.ADAPTING
+    else:
+        percent = int(100 * event.fraction)
+        name = texts.STAGES.get(event.stage, (event.stage, ""))[0]
+        text = texts.JOB_CHIP.format(what=f"{texts.ADAPTING}: {name}", percent=percent)
+        text = f"{text}, {_left(event)}" if _left(event) else text
+    chip = (
+        f'<div class="chip" role="status" style="--done:{percent}%">'
+        f'<span class="pulse" aria-hidden="true"></span>{escape(text)}</div>'
+    )
+    return [chip, gr.Button(visible=True, interactive=job.state is not JobState.CANCELLING)]

@@ -1,0 +1,81 @@
+"""What the page knows about the jobs of a project, read from their folders as they grow."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from univg.progress import ProgressEvent
+from univg.workflow.job_records import EventReader
+from univg.workflow.jobs import Job, list_jobs
+from univg.workflow.project import Project
+
+
+@dataclass
+class JobWatch:
+    """The events of one job so far, brought into the form that the page shows; `read_new` looks again."""
+
+    folder: Path
+    stages: dict[str, ProgressEvent] = field(default_factory=dict)
+    loss: list[tuple[float, float]] = field(default_factory=list)
+    dice: list[tuple[float, float]] = field(default_factory=list)
+    pictures: dict[str, tuple[int, Path]] = field(default_factory=dict)
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self._reader = EventReader(self.folder)
+        self._lock = threading.Lock()
+
+    def read_new(self) -> JobWatch:
+        with self._lock:
+            for event in self._reader.read_new():
+                self._take(event)
+        return self
+
+    @property
+    def latest(self) -> ProgressEvent | None:
+        return next(reversed(self.stages.values()), None)
+
+    def _take(self, event: ProgressEvent) -> None:
+        self.count += 1
+        self.stages.pop(event.stage, None)  # so that the latest stage comes last
+        self.stages[event.stage] = event
+        if event.stage == "segmenter":
+            _append(self.loss, event, "loss")
+            _append(self.dice, event, "held_out_dice")
+        if event.picture:
+            path = (self.folder / event.picture).resolve()
+            # The folder may come from elsewhere; nothing outside it is shown.
+            if path.is_relative_to(self.folder.resolve()) and path.is_file():
+                self.pictures[event.stage] = (event.step, path)
+
+
+def _append(points: list[tuple[float, float]], event: ProgressEvent, name: str) -> None:
+    """Add a point; a resumed job repeats the steps after its last checkpoint, so later ones are dropped first."""
+    if name not in event.metrics:
+        return
+    while points and points[-1][0] >= event.step:
+        points.pop()
+    points.append((event.step, float(event.metrics[name])))
+
+
+@lru_cache(maxsize=32)
+def _watch(folder: Path) -> JobWatch:
+    return JobWatch(folder)
+
+
+def watch(job: Job) -> JobWatch:
+    """The watch of `job`, shared by every page that shows it, with its newest events."""
+    return _watch(job.folder).read_new()
+
+
+def jobs_of(project: Project) -> list[Job]:
+    """The adapt jobs of `project`, the newest first."""
+    return [job for job in list_jobs(project) if job.kind == "adapt"]
+
+
+def active_job(project: Project) -> Job | None:
+    """The unfinished job of `project`, of whatever kind."""
+    return next((job for job in list_jobs(project) if not job.state.finished), None)

@@ -1,0 +1,334 @@
+"""The images of the Segment tab: a queue that one thread works off, so that a closed page loses nothing."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app import texts
+from app.gradio_ui.files import MASK_ENDINGS, Upload, read_single_image, read_single_mask
+from univg.errors import InputError
+from univg.io import sha256_file
+from univg.metrics import SegmentationMetrics, evaluate
+
+if TYPE_CHECKING:
+    from univg.segmentation import Segmenter
+
+MAX_IMAGES = 200
+MAX_CACHED_BYTES = 256 << 20
+
+# One at a time for all pages: two at once would be slower on the same cores.
+_worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="segment")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a result was made."""
+
+    version: str
+    model: Path
+    augmented: bool
+
+
+@dataclass(frozen=True)
+class Item:
+    """One dropped image and what became of it."""
+
+    name: str
+    upload: Upload
+    reference: Upload | None = None
+    state: str = "new"
+    problem: str = ""
+    run: Run | None = None
+    shape: tuple[int, int] = (0, 0)
+    seconds: float = 0.0
+    model_threshold: float = 0.5
+    sha256: str = ""
+    figures: SegmentationMetrics | None = None
+    figures_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What is needed to draw an item, at the size of its image."""
+
+    image: np.ndarray
+    probability: np.ndarray | None = None
+    reference: np.ndarray | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(a.nbytes for a in (self.image, self.probability, self.reference) if a is not None)
+
+
+class Board:
+    """The items of one page; safe to use from the thread that works and those that answer the page.
+
+    Attributes
+    ----------
+    revision : int
+        Counts changes, so that a page sees when to draw again.
+    threshold : float or None
+        Chosen by the user; None means the model's own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._items: dict[str, Item] = {}
+        self._cache: OrderedDict[str, Arrays] = OrderedDict()
+        self._generation = 0
+        self.revision = 0
+        self.selected = ""
+        self.threshold: float | None = None
+
+    @property
+    def items(self) -> list[Item]:
+        with self._lock:
+            return list(self._items.values())
+
+    @property
+    def busy(self) -> bool:
+        return any(item.state in ("waiting", "working") for item in self.items) or self.measuring
+
+    @property
+    def measuring(self) -> bool:
+        """Whether figures of the present threshold are still to come."""
+        return any(self._needs_figures(item) for item in self.items)
+
+    def get(self, name: str) -> Item | None:
+        with self._lock:
+            return self._items.get(name)
+
+    @property
+    def selected_item(self) -> Item | None:
+        with self._lock:
+            return self._items.get(self.selected) or next(iter(self._items.values()), None)
+
+    def threshold_of(self, item: Item) -> float:
+        return item.model_threshold if self.threshold is None else self.threshold
+
+    def clear(self) -> None:
+        """Forget every image; work on them that has not begun is not done."""
+        with self._lock:
+            self._generation += 1
+            self._items, self._cache = {}, OrderedDict()
+            self.selected, self.threshold = "", None
+            self.revision += 1
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def set_files(self, images: Sequence[Upload], references: Sequence[Upload]) -> list[str]:
+        """Take the dropped files; results of images that are still there are kept. Returns problems, as sentences."""
+        if len(images) > MAX_IMAGES:
+            raise InputError(texts.SEG_TOO_MANY.format(got=len(images), limit=MAX_IMAGES), fix=texts.SEG_TOO_MANY_FIX)
+        problems: list[str] = []
+        by_stem = {what: _stems(files, problems) for what, files in (("image", images), ("mask", references))}
+        items = {}
+        for stem, upload in by_stem["image"].items():
+            endings = ("", *MASK_ENDINGS)
+            reference = next((r for end in endings if (r := by_stem["mask"].pop(stem + end, None))), None)
+            old = self.get(stem)
+            if old is not None and old.upload == upload:
+                changed = old.reference != reference
+                items[stem] = replace(old, reference=reference, figures=None) if changed else old
+            else:
+                items[stem] = Item(stem, upload, reference)
+        problems += [f"{upload.name}: {texts.SEG_REFERENCE_ALONE}" for upload in by_stem["mask"].values()]
+        with self._lock:
+            self._items = items
+            self._cache.clear()
+            if self.selected not in items:
+                self.selected = next(iter(items), "")
+            self.revision += 1
+        self._measure_later()
+        return problems
+
+    def start(self, run: Run, device: str) -> None:
+        """Queue every image that has no result of `run` yet."""
+        with self._lock:
+            for item in self._items.values():
+                if item.state in ("waiting", "working") or (item.state == "done" and item.run == run):
+                    continue
+                self._update(item.name, state="waiting", problem="", run=run, figures=None)
+                _worker.submit(self._work, item.name, run, device, self._generation)
+
+    def stop(self) -> None:
+        """Take back what waits; the image in work is finished."""
+        with self._changed:
+            for item in self.items:
+                if item.state == "waiting":
+                    self._update(item.name, state="new")
+
+    def wait(self, name: str, seconds: float) -> None:
+        """Return when `name` is done, or after `seconds`."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (item := self._items.get(name)) is None or item.state not in ("waiting", "working"), seconds
+            )
+
+    def set_threshold(self, threshold: float) -> None:
+        """Use `threshold` for all images and measure them again."""
+        with self._lock:
+            self.threshold = threshold
+            self.revision += 1
+        self._measure_later()
+
+    def arrays(self, item: Item) -> Arrays:
+        """Image, probability and reference of `item`, from memory when they were used recently."""
+        with self._lock:
+            if item.name in self._cache:
+                self._cache.move_to_end(item.name)
+                return self._cache[item.name]
+        probability_file = self._probability_file(item.name)
+        arrays = Arrays(
+            read_single_image(item.upload),
+            np.load(probability_file) if item.state == "done" else None,
+            self._read_reference(item),
+        )
+        self._remember(item.name, arrays)
+        return arrays
+
+    def _work(self, name: str, run: Run, device: str, generation: int) -> None:
+        item = self.get(name)
+        if generation != self._generation or item is None or item.state != "waiting" or item.run != run:
+            return
+        self._update(name, state="working")
+        try:
+            segmenter = load_segmenter(run.model, device)
+            image = read_single_image(item.upload)
+            reference = self._read_reference(item)
+            if reference is not None and reference.shape != image.shape[:2]:
+                raise InputError(
+                    texts.SEG_REFERENCE_SIZE.format(
+                        reference=item.reference.name, got=_size(reference), expected=_size(image)
+                    ),
+                    fix=texts.SEG_REFERENCE_SIZE_FIX,
+                )
+            result = _segment(image, segmenter, augmented=run.augmented)
+        except InputError as error:
+            self._update(name, state="failed", problem=f"{error.problem}. {error.fix}".strip())
+            return
+        except Exception as error:
+            self._update(name, state="failed", problem=texts.UNEXPECTED.format(kind=type(error).__name__))
+            return
+        probability, seconds = result
+        with self._lock:
+            if generation != self._generation or self.get(name) is None:
+                return
+            self._folder.mkdir(parents=True, exist_ok=True)
+            np.save(self._probability_file(name), probability)
+            self._remember(name, Arrays(image, probability, reference))
+        self._update(
+            name,
+            state="done",
+            shape=image.shape[:2],
+            seconds=seconds,
+            model_threshold=segmenter.threshold,
+            sha256=sha256_file(item.upload.path),
+        )
+        self._measure_later()
+
+    def _measure_later(self) -> None:
+        for item in self.items:
+            if self._needs_figures(item):
+                _worker.submit(self._measure, item.name, self._generation)
+
+    def _measure(self, name: str, generation: int) -> None:
+        item = self.get(name)
+        if generation != self._generation or item is None or not self._needs_figures(item):
+            return
+        threshold = self.threshold_of(item)
+        try:
+            arrays = self.arrays(item)
+            figures = evaluate(arrays.probability >= threshold, arrays.reference, probability=arrays.probability)
+        except ValueError as error:
+            fix = f"{error.problem}. {error.fix}" if isinstance(error, InputError) else texts.SEG_REFERENCE_SIZE_FIX
+            self._update(name, problem=fix, reference=None)
+            return
+        self._update(name, figures=figures, figures_at=threshold)
+
+    def _needs_figures(self, item: Item) -> bool:
+        if item.state != "done" or item.reference is None:
+            return False
+        return item.figures is None or item.figures_at != self.threshold_of(item)
+
+    def _read_reference(self, item: Item) -> np.ndarray | None:
+        return None if item.reference is None else read_single_mask(item.reference)
+
+    def _update(self, name: str, **changes: object) -> None:
+        with self._changed:
+            if name in self._items:
+                self._items[name] = replace(self._items[name], **changes)
+            self.revision += 1
+            self._changed.notify_all()
+
+    def _remember(self, name: str, arrays: Arrays) -> None:
+        with self._lock:
+            self._cache[name] = arrays
+            self._cache.move_to_end(name)
+            while len(self._cache) > 1 and sum(a.nbytes for a in self._cache.values()) > MAX_CACHED_BYTES:
+                self._cache.popitem(last=False)
+
+    def _probability_file(self, name: str) -> Path:
+        return self._folder / f"{name}.npy"
+
+
+@lru_cache(maxsize=2)
+def load_segmenter(folder: Path, device: str) -> Segmenter:
+    """The model in `folder`, kept in memory; the folders of models never change."""
+    from univg.segmentation import Segmenter
+
+    return Segmenter.load(folder, device)
+
+
+def warm_up(folder: Path, device: str) -> None:
+    """Load the software and the model in the background, so that the first image does not wait for them."""
+
+    def load() -> None:
+        segmenter = load_segmenter(folder, device)
+        _segment(np.zeros((64, 64), np.uint8), segmenter, augmented=False)
+
+    _worker.submit(load)
+
+
+def shut_down() -> None:
+    """Give up what waits; called when the server ends."""
+    _worker.shutdown(wait=False, cancel_futures=True)
+
+
+def _segment(image: np.ndarray, segmenter: Segmenter, *, augmented: bool) -> tuple[np.ndarray, float]:
+    from univg.segmentation import segment
+
+    started = time.perf_counter()
+    result = segment(image, segmenter, test_time_augmentation=augmented)
+    return result.probability, time.perf_counter() - started
+
+
+def _stems(files: Sequence[Upload], problems: list[str]) -> dict[str, Upload]:
+    found: dict[str, Upload] = {}
+    for upload in files:
+        try:
+            stem = upload.stem
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if stem in found:
+            problems.append(f"{upload.name}: {texts.SAME_NAME.format(what='file')} {texts.SAME_NAME_FIX}")
+        else:
+            found[stem] = upload
+    return found
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]} × {array.shape[0]}"

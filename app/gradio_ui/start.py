@@ -1,0 +1,87 @@
+"""The start view: open a project, create one, or look around with the sample."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from app import texts
+from app.gradio_ui import markup
+from app.gradio_ui.context import Ui
+from app.gradio_ui.projects import create_sample, known_projects, new_project_path, projects_folder
+from app.gradio_ui.state import Session
+from univg.types import Modality
+from univg.workflow.project import Project
+
+
+def build(ui: Ui, switch: gr.Button) -> tuple[gr.Column, gr.Column]:
+    """Returns the start view and the column that the tabs go into; one of the two is visible."""
+    folder = str(projects_folder())
+    with gr.Column(visible=False, elem_id="start") as view:
+        gr.HTML(markup.empty_state(texts.WELCOME, texts.WELCOME_HELP))
+        with gr.Row(equal_height=True):
+            with gr.Column(elem_classes="card", min_width=260):
+                gr.HTML(f"<h3>{texts.SAMPLE_TITLE}</h3>{markup.line(texts.SAMPLE_HELP)}")
+                sample = gr.Button(texts.SAMPLE_BUTTON, variant="primary", elem_id="open-sample")
+            with gr.Column(elem_classes="card", min_width=260):
+                gr.HTML(f"<h3>{texts.OPEN_TITLE}</h3>")
+                recent = gr.Dropdown(
+                    choices=[],
+                    label=texts.OPEN_RECENT,
+                    info=texts.OPEN_RECENT_HELP.format(folder=folder),
+                    elem_id="recent",
+                )
+                path = gr.Textbox(label=texts.OPEN_PATH, info=texts.OPEN_PATH_HELP, elem_id="open-path", max_lines=1)
+                open_button = gr.Button(texts.OPEN_BUTTON, elem_id="open-project")
+            with gr.Column(elem_classes="card", min_width=260):
+                gr.HTML(f"<h3>{texts.CREATE_TITLE}</h3>")
+                name = gr.Textbox(
+                    label=texts.CREATE_NAME,
+                    info=texts.CREATE_NAME_HELP.format(folder=folder),
+                    elem_id="create-name",
+                    max_lines=1,
+                )
+                modality = gr.Radio(
+                    [(label, str(key)) for key, label in texts.MODALITIES.items()],
+                    value=str(Modality.FUNDUS),
+                    label=texts.CREATE_MODALITY,
+                    info=texts.CREATE_MODALITY_HELP,
+                    elem_id="create-modality",
+                )
+                create = gr.Button(texts.CREATE_BUTTON, elem_id="create-project")
+    tabs = gr.Column(visible=False, elem_id="workspace")
+
+    def show(session: Session) -> list:
+        at_start = session.project is None or session.choosing_project
+        label = texts.BACK_TO_PROJECT if at_start and session.project else texts.SWITCH_PROJECT
+        choices = [(project.name, str(project)) for project in known_projects()] if at_start else []
+        return [
+            gr.Column(visible=at_start),
+            gr.Column(visible=not at_start),
+            gr.Button(label, visible=session.project is not None),
+            gr.Dropdown(choices=choices, value=None),
+        ]
+
+    def signature(session: Session) -> tuple:
+        return session.project and session.project.path, session.choosing_project
+
+    def open_at(session: Session, folder: str) -> None:
+        session.open(Project.open(folder))
+        ui.sessions.latest_project = session.project
+
+    def open_named(session: Session, chosen: str | None, typed: str) -> None:
+        open_at(session, typed or chosen or "")
+
+    def create_named(session: Session, typed: str, kind: str) -> str:
+        project = Project.create(new_project_path(typed), modality=Modality.parse(kind))
+        open_at(session, str(project.path))
+        return ""
+
+    def toggle(session: Session) -> None:
+        session.choosing_project = not session.choosing_project
+
+    ui.part([view, tabs, switch, recent], signature, show)
+    ui.on(switch.click, toggle)
+    ui.on(sample.click, lambda session: open_at(session, str(create_sample().path)))
+    ui.on([open_button.click, path.submit], open_named, [recent, path])
+    ui.on([create.click, name.submit], create_named, [name, modality], [name])
+    return view, tabs

@@ -1,0 +1,129 @@
+"""What the server keeps for each page: found again by a random id, so that a reload shows the same state."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from app.gradio_ui.files import Upload
+from app.gradio_ui.segment_board import Board
+from univg.errors import InputError
+from univg.workflow.project import Project
+
+MAX_SESSIONS = 24
+SECONDS_KEPT_AFTER_CLOSING = 6 * 3600.0
+
+
+@dataclass
+class PairView:
+    """How the Data tab shows a pair."""
+
+    selected: str = ""
+    opacity: float = 0.6
+    outline: bool = False
+
+
+@dataclass
+class Painting:
+    """What is on the painter's canvas: `name`, and the dropped image when it is not in the project yet."""
+
+    name: str
+    upload: Upload | None
+    shape: tuple[int, int]
+    started_from: np.ndarray
+
+
+@dataclass
+class Session:
+    """One page of the browser."""
+
+    id: str
+    folder: Path
+    project: Project | None = None
+    view: PairView = field(default_factory=PairView)
+    unmasked: dict[str, Upload] = field(default_factory=dict)
+    painting: Painting | None = None
+    drafts: dict[str, np.ndarray] = field(default_factory=dict)
+    removed: str = ""
+    choosing_project: bool = False
+    pages: set[str] = field(default_factory=set)
+    closed_at: float | None = None
+    board: Board = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.board = Board(self.folder / "segment")
+
+    def open(self, project: Project) -> None:
+        """Turn to `project`; what was on screen of another one is let go."""
+        self.board.clear()
+        self.project, self.choosing_project = project, False
+        self.view, self.unmasked, self.painting, self.drafts, self.removed = PairView(), {}, None, {}, ""
+
+    def required_project(self) -> Project:
+        if self.project is None:
+            raise InputError("No project is open", fix="Open or create one first.")
+        return self.project
+
+
+class Sessions:
+    """The sessions of this server, at most `MAX_SESSIONS`; a new one starts in the project opened last."""
+
+    def __init__(self, folder: Path, project: Project | None) -> None:
+        self._folder = folder
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.Lock()
+        self.latest_project = project
+
+    def attach(self, session_id: str, page: str = "") -> Session:
+        """The session called `session_id`, or a new one under another id when it is not known (any more).
+
+        `page` is Gradio's name for the page that shows it; `close` takes the same.
+        """
+        with self._lock:
+            self._drop_old()
+            session = self._sessions.get(session_id)
+            if session is None:
+                new_id = secrets.token_urlsafe(16)
+                session = Session(new_id, self._folder / new_id, project=self.latest_project)
+                self._sessions[new_id] = session
+            session.pages.add(page)
+            session.painting, session.view = None, PairView(session.view.selected)  # as the fresh page shows them
+            session.closed_at = None
+            self._sessions.move_to_end(session.id)
+            while len(self._sessions) > MAX_SESSIONS:
+                self._remove(next(iter(self._sessions)))
+            return session
+
+    def get(self, session_id: str) -> Session:
+        with self._lock:
+            if session_id not in self._sessions:
+                raise InputError("This page was open for too long", fix="Reload it.")
+            return self._sessions[session_id]
+
+    def close(self, page: str) -> None:
+        """Note that `page` went away; a reload within some hours finds its session again."""
+        with self._lock:
+            for session in self._sessions.values():
+                session.pages.discard(page)
+                if not session.pages and session.closed_at is None:
+                    session.closed_at = time.monotonic()
+            self._drop_old()
+
+    def _drop_old(self) -> None:
+        limit = time.monotonic() - SECONDS_KEPT_AFTER_CLOSING
+        for session in list(self._sessions.values()):
+            if session.closed_at is not None and session.closed_at < limit:
+                self._remove(session.id)
+
+    def _remove(self, session_id: str) -> None:
+        session = self._sessions.pop(session_id)
+        session.board.clear()
+        shutil.rmtree(session.folder, ignore_errors=True)

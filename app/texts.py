@@ -1,0 +1,317 @@
+"""Every word that the interfaces show: labels, help, messages. One word for one thing."""
+
+from __future__ import annotations
+
+from univg.types import Modality
+
+APP = "UniVG"
+TITLE = "UniVG - vessel segmentation from five images"
+FOOTER = "Research use. Not a medical device."
+UNEXPECTED = "Something went wrong that UniVG did not expect ({kind}). Nothing you entered was lost; please try again."
+CHECK_THIS = "Please check"
+PROJECT_LOST = "This project can no longer be opened: {reason}"
+
+MODALITIES = {
+    Modality.FUNDUS: "Fundus photograph",
+    Modality.OCTA: "OCT angiography, en face",
+    Modality.OCT: "OCT, en face",
+    Modality.BRAIN_DSA: "Brain DSA",
+    Modality.CORONARY_DSA: "Coronary DSA",
+}
+
+# Header
+NO_PROJECT = "No project open"
+SWITCH_PROJECT = "Projects"
+BACK_TO_PROJECT = "Back"
+THEME = "Light / dark"
+CANCEL = "Cancel"
+CPU = "CPU, {cores} cores"
+IDLE = "No job is running"
+JOB_CHIP = "{what} {percent} %"
+ADAPTING = "Adapting"
+WAITING = "Waiting for the device"
+CANCELLING = "Stopping after this step"
+
+# Start view
+WELCOME = "Five annotated images in, a vessel segmenter out."
+WELCOME_HELP = "Everything stays on this computer. Open a project, create one, or look around with the sample."
+OPEN_TITLE = "Open a project"
+OPEN_RECENT = "Project"
+OPEN_RECENT_HELP = "Projects in {folder}"
+OPEN_PATH = "or its folder"
+OPEN_PATH_HELP = "A folder that holds a project.json"
+OPEN_BUTTON = "Open"
+CREATE_TITLE = "Create a project"
+CREATE_NAME = "Name or folder"
+CREATE_NAME_HELP = "A name is put in {folder}; no patient name, please"
+CREATE_MODALITY = "Kind of image"
+CREATE_MODALITY_HELP = "All images of a project are of one kind"
+CREATE_BUTTON = "Create"
+SAMPLE_TITLE = "Sample project"
+SAMPLE_HELP = (
+    "Five annotated fundus images and two unseen ones, all made by this software: no patient is shown. "
+    "You get your own copy."
+)
+SAMPLE_BUTTON = "Open the sample"
+SAMPLE_NAME = "Sample"
+
+# Tabs
+TAB_DATA = "Data"
+TAB_ADAPT = "Adapt"
+TAB_SEGMENT = "Segment"
+TAB_MARKS = {"empty": "○", "ready": "●", "running": "◌", "stale": "◐", "done": "✓"}
+NEXT_ADAPT = "Next: Adapt"
+NEXT_SEGMENT = "Next: Segment"
+ADVANCED = "Advanced"
+
+# Data
+DATA_EMPTY_TITLE = "No annotated image yet"
+DATA_EMPTY = (
+    "Drop your images and their masks at the left: five pairs are best. Or open the sample project to look around."
+)
+DATA_READY = "Press {adapt}, or drop your own five images."
+DATA_COUNT = "{count} annotated {noun}"
+DATA_COUNT_HINT = {
+    0: "five are best",
+    1: "add at least one more",
+    2: "five are best",
+    3: "five are best",
+    4: "five are best",
+}
+ADD_TITLE = "Add images and masks"
+ADD_IMAGES = "Images"
+ADD_MASKS = "Masks of the same names"
+ADD_HELP = (
+    "PNG, JPEG, TIFF, BMP, GIF, PPM, WebP or DICOM. image1.png belongs to mask image1.png or image1_mask.png; "
+    "vessels are the brighter of two values."
+)
+ADD_GREY = "Cut grey masks at half"
+ADD_GREY_HELP = "Values above half of the range become vessel"
+ADD_BUTTON = "Add to the project"
+ADD_BUTTON_COUNT = "Add {count} {noun} to the project"
+ADDED = "{count} {noun} added."
+ALREADY_THERE = "{count} {noun} already in the project."
+LEVELS = {"ok": ("✓", "OK"), "warning": ("▲", "Note"), "error": ("✕", "Not usable")}
+MASK_NAME_FORGIVEN = "Mask {mask} is taken as the mask of {image}."
+IMAGE_WITHOUT_MASK = "There is no mask for this image."
+IMAGE_WITHOUT_MASK_FIX = "Drop its mask too, or press Paint."
+MASK_WITHOUT_IMAGE = "There is no image for this mask."
+MASK_WITHOUT_IMAGE_FIX = "Drop an image of the same name."
+SAME_NAME = "Another {what} has this name."
+SAME_NAME_FIX = "Rename one of the two files."
+NAME_TAKEN = "The project already holds a pair of this name."
+NAME_TAKEN_FIX = "Rename the files if these are others; an identical pair is skipped."
+GREY_FIX = "Tick “{label}” below, or export it again with two values."
+FRAMES_FIX = "Export the frame you need as a PNG."
+FRAMES = "The file holds {frames} frames or pages; one image is needed"
+NOTHING_TO_ADD = "There is no usable pair to add"
+NOTHING_TO_ADD_FIX = "Drop images and masks, and see the list of findings."
+SELECTED = "Selected image"
+VIEW_OPACITY = "Mask opacity (%)"
+VIEW_OPACITY_HELP = "How strongly the mask covers the image"
+VIEW_OUTLINE = "Outline only"
+PAINT_BUTTON = "Paint its mask"
+PAINT_NEW_BUTTON = "Paint a mask on {name}"
+REMOVE_BUTTON = "Remove"
+REMOVED = "“{name}” was removed. It is kept in the project; Undo brings it back."
+UNDO_REMOVE = "Undo: bring back {name}"
+RESTORED = "“{name}” is back."
+NO_SELECTION = "No image is selected"
+NO_SELECTION_FIX = "Choose one in the strip below the picture."
+PAINT_TITLE = "Paint a mask"
+PAINT_TARGET = "Image"
+PAINT_TARGET_HELP = "Of the project, or dropped without a mask"
+PAINT_NEW = "{name} (no mask yet)"
+PAINT_FROM_MASK = "Start from the present mask"
+PAINT_FROM_MASK_HELP = "Off: start from an empty one"
+PAINT_HELP = (
+    "Brush, eraser and their sizes are at the left of the picture; zoom, undo and redo above it. "
+    "The mask is saved pixel for pixel at the size of the image, {width} × {height}."
+)
+PAINT_SAVE = "Save the mask"
+PAINT_CLOSE = "Close"
+PAINT_SAVED = "The mask of “{name}” is saved. The one before is kept in the project."
+PAINT_SAVED_NEW = "“{name}” with its mask is now in the project."
+PAINT_UNCHANGED = "The mask of “{name}” is as it was."
+PAINT_DRAFT = "Your unsaved strokes on “{name}” were kept."
+PAINT_EMPTY = "Nothing is painted yet"
+PAINT_EMPTY_FIX = "Draw over the vessels, then save."
+PAINT_TOO_LARGE = "This image is {width} × {height}; the painter holds at most {limit} pixels a side"
+PAINT_TOO_LARGE_FIX = "Draw its mask in another program and drop it here."
+PAINT_OTHER_SIZE = "The painted mask is {got}, the image {expected}"
+PAINT_OTHER_SIZE_FIX = "Close the painter and open it again."
+PAINT_NO_TARGET = "There is no image to paint on"
+PAINT_NO_TARGET_FIX = "Drop one under Images first."
+
+# Adapt
+PRESET = "Effort"
+PRESET_HELP = "Minutes are estimates for two CPU cores with native bfloat16; older ones take longer"
+PRESETS = {
+    "preview": "Preview, about {minutes}: a first useful overlay",
+    "standard": "Standard, about {minutes}: the best result for a coffee break",
+}
+PRESET_BASELINE = "Baseline"
+PRESET_BASELINE_HELP = "The plain preset: real images only, no synthetic pairs, none held out, about {minutes}"
+MINUTES = ("{n} minute", "{n} minutes")
+ADAPT_BUTTON = "Adapt"
+RESUME_BUTTON = "Resume"
+SEED = "Seed"
+SEED_HELP = "The same number gives the same result"
+DEVICE = "Device"
+DEVICE_HELP = "auto takes a graphics card when there is one"
+DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU"}
+STAGES = {
+    "trees": ("Trees", "grown along your masks"),
+    "pairs": ("Pairs", "trees drawn on your backgrounds"),
+    "segmenter": ("Model", "learns from real and synthetic pairs"),
+    "check": ("Check", "on the held-out image"),
+}
+STAGE_OF = "{step} of {total}"
+TIME_LEFT = "about {time} left in this stage"
+TIME_UNKNOWN = "time left is not known yet"
+CURVE_LOSS = "Loss"
+CURVE_DICE = "Dice, held-out image"
+CURVE_STEP = "training step"
+CURVE_EMPTY = "The curve appears with the first training steps."
+PICTURE_HELD_OUT = "Held-out image, model at step {step}"
+PICTURE_PAIR = "A synthetic pair: image and its mask"
+PICTURE_WAIT = "The picture appears while the model learns."
+ADAPT_EMPTY_TITLE = "Ready when your images are"
+ADAPT_NO_DATA = "Add at least one annotated image under Data first; five are best."
+ADAPT_READY_TITLE = "Ready to adapt"
+ADAPT_READY = (
+    "{count} annotated {noun}. Adapting grows vessel trees along your masks, draws synthetic pairs from them and "
+    "trains the model, in a job of its own: you may close this page meanwhile."
+)
+ADAPT_ONE = "With one pair no image can be held out, so there will be no figure of how well the model does."
+ADAPT_STALE = "The annotated images changed since model {version} was made. Adapt again to use them."
+JOB_STATES = {
+    "queued": "Waiting",
+    "running": "Running",
+    "cancelling": "Stopping",
+    "cancelled": "Cancelled",
+    "failed": "Failed",
+    "done": "Done",
+}
+JOB_QUEUED = "Waiting for the device: another job is using it."
+JOB_STARTING = "Starting: loading the software takes a few seconds."
+JOB_CANCELLING = "Finishing the step and saving."
+JOB_CANCELLED = "Cancelled; what was done is saved. Resume goes on from there."
+JOB_FAILED = "The job failed: {reason}."
+JOB_FAILED_FIX = "Resume goes on from the last checkpoint. If it fails again, adapt anew with the preset Preview."
+JOB_DONE = "Model {version} is ready."
+HELD_OUT = "Dice {dice:.2f}, clDice {cldice:.2f} on 1 held-out image (n = 1: too few to judge the spread)."
+HELD_OUT_DICE = "Dice {dice:.2f} on 1 held-out image (n = 1: too few to judge the spread)."
+NO_HELD_OUT = "No image was held out, so there is no figure; check it on images with a reference under Segment."
+RUNS_TITLE = "Runs"
+RUNS_HEAD = ("Started", "Effort", "State", "Model", "Held-out Dice (n = 1)")
+RUNS_NONE = "No run yet."
+STARTED = "The job has started."
+RESUMED = "The job goes on from its last checkpoint."
+CANCEL_ASKED = "The job stops after this step and can be resumed."
+NOTHING_TO_CANCEL = "No job is running"
+NOTHING_TO_RESUME = "There is no cancelled or failed job to resume"
+CHOICES_FIX = "Press Adapt to start a new one."
+
+# Segment
+SEG_IMAGES = "Images"
+SEG_REFERENCES = "Reference masks (optional)"
+SEG_FILES_HELP = "Of the kind “{modality}”. A reference has the name of its image."
+SEG_SAMPLE = "Use the sample's unseen images"
+SEG_MODEL = "Model"
+SEG_MODEL_HELP = "The newest is the default"
+SEG_BUTTON = "Segment"
+SEG_BUTTON_COUNT = "Segment {count} {noun}"
+SEG_AUGMENT = "Average over flips and turns"
+SEG_AUGMENT_HELP = "Eight times slower, a little better"
+SEG_STOP = "Stop"
+SEG_VIEW = "View"
+SEG_VIEWS = {
+    "overlay": "Overlay",
+    "outline": "Outline",
+    "probability": "Probability",
+    "mask": "Mask",
+    "agreement": "Agreement",
+}
+SEG_VIEW_HELP = "Agreement needs a reference mask"
+SEG_THRESHOLD = "Threshold (probability)"
+SEG_THRESHOLD_HELP = "A pixel at or above it is vessel; applies to all images"
+SEG_OPACITY = "Opacity (%)"
+SEG_OPACITY_HELP = "How strongly the result covers the image"
+SEG_SWIPE = "Drag the line: original at the left, result at the right. Hold B to see the original alone."
+SEG_EMPTY_TITLE = "No image yet"
+SEG_EMPTY = "Drop one or more images at the left, or use the sample's unseen ones. They stay on this computer."
+SEG_NO_MODEL_TITLE = "No model yet"
+SEG_NO_MODEL = "Adapt the project first: the preview takes about a minute."
+SEG_WAITING = "Press Segment."
+SEG_WORKING = "{done} of {total} done"
+SEG_WARMING = "Loading the model; the first image takes a few seconds longer."
+SEG_DONE = "{done} of {total} segmented, {seconds:.2f} s an image."
+SEG_STATES = {
+    "new": "not segmented",
+    "waiting": "waiting",
+    "working": "working",
+    "done": "done",
+    "failed": "not usable",
+}
+SEG_REFERENCE_SIZE = "Reference {reference} is {got}, its image {expected}"
+SEG_REFERENCE_SIZE_FIX = "Use a reference of the same size."
+SEG_REFERENCE_ALONE = "There is no image for this reference."
+SEG_DOWNLOAD_ONE = "Download this mask (PNG)"
+SEG_DOWNLOAD_ALL = "Download all masks (ZIP)"
+SEG_DOWNLOAD_TABLE = "Download the table (CSV)"
+SEG_DOWNLOADS = "Downloads"
+SEG_NOTHING = "Nothing is segmented yet"
+SEG_NOTHING_FIX = "Drop images and press Segment."
+SEG_NO_REFERENCE = "There is no reference mask"
+SEG_NO_REFERENCE_FIX = "Drop reference masks named like their images."
+SEG_TOO_MANY = "{got} images were dropped; at most {limit} are held at a time"
+SEG_TOO_MANY_FIX = "Use the command line for more: python -m univg segment."
+SEG_REDUCED = "Shown at {shown} of {width} × {height} pixels; downloads have the full size."
+SEG_SIZE = "{width} × {height} pixels"
+LEGEND = {
+    "prediction": "vessel, by the model",
+    "reference": "vessel, by the annotator",
+    "agreement": "both",
+    "extra": "model only",
+    "missed": "reference only (missed)",
+}
+LEGEND_PROBABILITY = "vessel probability"
+FIGURES_TITLE = "Figures against the reference"
+FIGURES = {
+    "dice": ("Dice", "Overlap of the two masks, 2|A∩B| / (|A|+|B|). 0 to 1, higher is better."),
+    "iou": ("IoU", "Overlap divided by union. 0 to 1, higher is better."),
+    "cldice": ("clDice", "Overlap of centre lines with masks: connectivity. 0 to 1, higher is better."),
+    "nsd": ("NSD (2 px)", "Share of both boundaries within 2 pixels of the other. 0 to 1, higher is better."),
+    "auc": ("AUC", "Area under the ROC curve of the probability, independent of the threshold. 0 to 1."),
+    "sensitivity": ("Sensitivity", "Share of reference vessel pixels that were found. 0 to 1."),
+    "specificity": ("Specificity", "Share of background pixels left alone. 0 to 1."),
+    "betti0_error": ("β0 error", "Difference in the number of separate pieces (count, whole image). 0 is best."),
+    "betti1_error": ("β1 error", "Difference in the number of loops (count, whole image). 0 is best."),
+}
+FIGURES_IMAGE = "Image"
+FIGURES_MEAN = "Mean ± SD (n = {n})"
+FIGURES_ONE = "n = 1: too few to judge the spread."
+FIGURES_WAIT = "measuring"
+FIGURES_AT = "At threshold {threshold:.2f}. Point at a heading for its definition."
+UNDEFINED = "-"
+
+
+def noun(count: int, singular: str) -> str:
+    return singular if count == 1 else f"{singular}s"
+
+
+def minutes(value: float) -> str:
+    """A duration in minutes as people say it: "1 minute", "6 minutes"."""
+    rounded = max(1, round(value))
+    return MINUTES[rounded != 1].format(n=rounded)
+
+
+def duration(seconds: float) -> str:
+    """ "40 s", "3 min 20 s", "1 h 5 min"; coarser the longer it is."""
+    seconds = max(0, round(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

@@ -1,0 +1,122 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.conftest import make_pair
+from tests.univg.test_pipeline import TINY
+from univg.errors import Cancelled, InputError
+from univg.io import match_pair_files, write_image, write_mask
+from univg.types import Modality
+from univg.workflow import benchmark
+from univg.workflow.benchmark import BenchmarkConfig, choose_training_files, load_resized, run_benchmark
+
+CONFIG = BenchmarkConfig(
+    Modality.CORONARY_DSA, TINY, shots=2, splits=2, size=96, device="cpu", test_time_augmentation=False
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made-up")
+    for kind in ("images", "masks", "fov"):
+        (folder / kind).mkdir()
+    for number in range(5):
+        pair = make_pair(f"case {number}", seed=number, size=120, colour=number == 0)
+        write_image(folder / "images" / f"{pair.name}.png", pair.image)
+        write_mask(folder / "masks" / f"{pair.name}.png", pair.mask)
+        write_mask(folder / "fov" / f"{pair.name}.png", np.ones_like(pair.mask))
+    return folder
+
+
+def test_result_has_the_agreed_keys(dataset, tmp_path):
+    file = tmp_path / "result.json"
+    result = run_benchmark(dataset, config=CONFIG, json_file=file)
+    assert json.loads(file.read_text())["splits"][0]["dice"] == pytest.approx(result["splits"][0]["dice"])
+    assert {"dataset", "preset", "splits", "mean", "environment"} <= result.keys()
+    split = result["splits"][0]
+    for figure in ("dice", "cldice"):
+        assert {figure, f"{figure}_sd"} <= split.keys()
+    assert {"seed", "train", "iou", "nsd", "fov_dice", "adapt_seconds", "peak_rss_mb", "segment_ms"} <= split.keys()
+    assert len(split["train"]) == 2 and len(split["images"]) == 3
+    assert not set(split["train"]) & {row["name"] for row in split["images"]}
+    assert split["dice"] == pytest.approx(np.mean([row["dice"] for row in split["images"]]))
+    assert split["fov_dice"] == pytest.approx(split["dice"])
+    assert [s["seed"] for s in result["splits"]] == [0, 1]
+
+
+def test_finished_splits_are_kept_and_an_interrupted_one_resumes(dataset, tmp_path, monkeypatch):
+    file = tmp_path / "result.json"
+    seen = []
+
+    def in_second_split() -> bool:
+        training = [event for event in seen if event.stage == "segmenter"]
+        return len(training) >= TINY.segmentation.steps + 4
+
+    with pytest.raises(Cancelled):
+        run_benchmark(dataset, config=CONFIG, json_file=file, on_progress=seen.append, should_stop=in_second_split)
+    assert [s["seed"] for s in json.loads(file.read_text())["splits"]] == [0]
+
+    seeds = []
+    run_split = benchmark._run_split
+    monkeypatch.setattr(benchmark, "_run_split", lambda *args: seeds.append(args[2]) or run_split(*args))
+    resumed = []
+    result = run_benchmark(dataset, config=CONFIG, json_file=file, on_progress=resumed.append)
+    assert seeds == [1]
+    assert next(event.step for event in resumed if event.stage == "segmenter") > 1
+    whole = run_benchmark(dataset, config=CONFIG)
+    for got, expected in zip(result["splits"], whole["splits"], strict=True):
+        assert got["images"] == expected["images"]
+
+
+def test_results_of_another_configuration_are_not_mixed_in(dataset, tmp_path):
+    file = tmp_path / "result.json"
+    run_benchmark(dataset, config=replace(CONFIG, splits=1), json_file=file)
+    with pytest.raises(InputError, match="another configuration"):
+        run_benchmark(dataset, config=replace(CONFIG, shots=3), json_file=file)
+
+
+def test_too_few_images_for_the_shots(dataset):
+    with pytest.raises(InputError, match="more than 5"):
+        run_benchmark(dataset, config=replace(CONFIG, shots=5))
+
+
+def test_splits_are_random_but_fixed_by_the_seed(dataset):
+    files = match_pair_files(dataset / "images", dataset / "masks")
+    train, test = choose_training_files(files, 2, seed=0)
+    assert train == choose_training_files(files, 2, seed=0)[0]
+    assert sorted(f.name for f in [*train, *test]) == [f.name for f in files]
+    assert len({tuple(f.name for f in choose_training_files(files, 2, seed)[0]) for seed in range(20)}) > 3
+
+
+def test_images_are_resized_to_the_square_of_the_protocol(dataset):
+    files = match_pair_files(dataset / "images", dataset / "masks", dataset / "fov")
+    pair = load_resized(files[0], 64)
+    assert pair.shape == (64, 64) and pair.image.dtype == np.uint8 and pair.fov.all()
+    assert load_resized(files[0], 300).shape == (300, 300)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "modality"),
+    [("drive", Modality.FUNDUS), ("octa500_3m", Modality.OCTA), ("dias", Modality.BRAIN_DSA)],
+)
+def test_real_images_run_through_the_whole_protocol(data_folder, tmp_path, name, modality):
+    """Two shots and a tiny network: every file is readable and the figures are sane, not good."""
+    data = data_folder / "benchmark" / name
+    few = tmp_path / name
+    for kind in ("images", "masks"):
+        (few / kind).mkdir(parents=True)
+        for path in sorted((data / kind).iterdir())[:4]:
+            (few / kind / path.name).symlink_to(path)
+    preset = replace(
+        TINY,
+        segmentation=replace(
+            TINY.segmentation, learning_rate=1e-2, channels=(8, 16), working_size=256, patch_size=64, steps=80
+        ),
+    )
+    config = replace(CONFIG, modality=modality, preset=preset, size=256, splits=1)
+    result = run_benchmark(few, config=config)
+    assert 0.05 < result["mean"]["dice"] < 1
+    assert result["mean"]["auc"] > 0.6

@@ -1,0 +1,262 @@
+"""The command line, as a user types it: exit codes, one clear line on stderr, nothing left behind."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import make_pair
+from tests.univg.test_pipeline import TINY
+from univg import cli
+from univg.io import read_image, read_mask, read_provenance, write_image, write_mask
+from univg.segmentation import train_segmenter
+from univg.workflow.project import Project
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Images and masks of three made-up pairs."""
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for number in range(3):
+        pair = make_pair(f"eye {number} é", seed=number)
+        write_image(tmp_path / "images" / f"{pair.name}.png", pair.image)
+        write_mask(tmp_path / "masks" / f"{pair.name}.png", pair.mask)
+    return tmp_path
+
+
+@pytest.fixture
+def adapted(tmp_path, tiny_support):
+    """A project with a tiny segmenter."""
+    project = Project.create(tmp_path / "project", modality=tiny_support.modality, working_size=96)
+    config = replace(TINY.segmentation, steps=4)
+    segmenter = train_segmenter(tiny_support.pairs, modality=tiny_support.modality, config=config, device="cpu")
+    with project.new_segmenter_folder() as folder:
+        segmenter.save(folder)
+    return project
+
+
+def assert_refused(capsys, *words):
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("univg: ") and "\n" not in err, err
+    for word in words:
+        assert word in err, err
+
+
+# --- sca
+
+
+def test_sca_writes_masks_that_repeat(tmp_path):
+    for folder in ("a", "b"):
+        assert run("sca", "--modality", "octa", "--size", 96, "--seed", 3, "-n", 2, "-o", tmp_path / folder) == 0
+    first, again = (read_mask(tmp_path / folder / "tree-00004.png") for folder in ("a", "b"))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (96, 96)
+    assert read_provenance(tmp_path / "a" / "tree-00004.png")["seed"] == 4
+
+
+def test_sca_conditions_on_a_mask_of_any_shape(folders):
+    mask = np.zeros((75, 130), bool)
+    mask[30:34, 10:120] = True
+    write_mask(folders / "real.png", mask)
+    out = folders / "trees"
+    assert run("sca", "--modality", "oct", "--mask", folders / "real.png", "--root", "32,20", "-o", out) == 0
+    assert read_mask(out / "tree-00000.png").shape == (75, 130)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--modality", "xray"], ["xray", "brain-dsa"]),
+        (["--modality", "octa", "--size", "10"], ["--size"]),
+        (["--modality", "octa", "-n", "0"], ["-n"]),
+        (["--modality", "octa", "--root", "900,10"], ["outside"]),
+        (["--modality", "octa", "--mask", "missing.png"], ["missing.png"]),
+    ],
+)
+def test_sca_refuses_bad_input(tmp_path, capsys, arguments, words):
+    assert run("sca", *arguments, "-o", tmp_path / "out") == 2
+    assert_refused(capsys, *words)
+    assert not (tmp_path / "out").exists()
+
+
+# --- adapt and segment
+
+
+def test_adapt_then_segment(folders, monkeypatch, capsys):
+    """The whole way with the preview preset cut to a few steps is in the browser test; here the job is started only."""
+    project = folders / "project"
+    arguments = ["--images", folders / "images", "--masks", folders / "masks", "--modality", "coronary-dsa"]
+    started = []
+    monkeypatch.setattr(
+        "univg.commands.adapt.start_job", lambda project, kind, params: started.append(params) or Fake()
+    )
+    assert run("adapt", *arguments, "--project", project, "--preset", "preview", "--seed", 7, "--detach") == 0
+    assert started == [{"preset": "preview", "seed": 7, "device": "auto"}]
+    assert len(Project.open(project).support_names()) == 3
+    assert run("adapt", *arguments, "--project", project, "--detach") == 0, "adding the same images again is harmless"
+
+
+class Fake:
+    id = "job"
+
+
+@pytest.mark.parametrize("trouble", ["no mask", "sizes", "grey mask", "empty mask", "truncated", "zero bytes", "text"])
+def test_adapt_refuses_bad_pairs_and_makes_no_project(folders, capsys, trouble):
+    image, mask = sorted((folders / "images").iterdir())[1], sorted((folders / "masks").iterdir())[1]
+    if trouble == "no mask":
+        mask.unlink()
+    elif trouble == "sizes":
+        write_mask(mask, np.eye(50, dtype=bool))
+    elif trouble == "grey mask":
+        Image.fromarray(np.arange(96 * 96, dtype=np.uint8).reshape(96, 96)).save(mask)
+    elif trouble == "empty mask":
+        write_mask(mask, np.zeros((96, 96), bool))
+    elif trouble == "truncated":
+        image.write_bytes(image.read_bytes()[:300])
+    elif trouble == "zero bytes":
+        image.write_bytes(b"")
+    else:
+        image.write_text("not an image")
+    arguments = ["--images", folders / "images", "--masks", folders / "masks", "--modality", "fundus"]
+    assert run("adapt", *arguments, "--project", folders / "project") == 2
+    assert_refused(capsys, "eye 1")
+    assert not (folders / "project").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--preset", "fast"], ["fast", "preview"]),
+        (["--device", "quantum"], ["quantum"]),
+        (["--images", "."], ["belong together"]),
+        ([], ["no such folder"]),
+    ],
+)
+def test_adapt_refuses_bad_options(tmp_path, capsys, arguments, words):
+    assert run("adapt", "--project", tmp_path / "none", *arguments) == 2
+    assert_refused(capsys, *words)
+
+
+def test_segment_writes_mask_overlay_and_probability(adapted, tmp_path):
+    image = make_pair("new", seed=9, size=120).image
+    write_image(tmp_path / "new one.png", image)
+    out = tmp_path / "out"
+    code = run(
+        "segment", "--project", adapted.path, tmp_path / "new one.png", "-o", out, "--overlay", "--probability", "--tta"
+    )
+    assert code == 0
+    assert read_mask(out / "new one.png").shape == (120, 120)
+    assert read_image(out / "new one-overlay.png").shape == (120, 120, 3)
+    probability = read_image(out / "new one-probability.png")
+    assert probability.dtype == np.float32
+    assert ((probability >= 0.5) == read_mask(out / "new one.png")).mean() > 0.999
+    assert read_provenance(out / "new one.png")["segmenter"] == "v001"
+
+
+@pytest.mark.parametrize("trouble", ["missing", "no segmenter", "corrupt", "version", "threshold", "frames", "twice"])
+def test_segment_refuses_bad_input(adapted, tmp_path, capsys, trouble):
+    image = tmp_path / "image.png"
+    write_image(image, make_pair("new").image)
+    images, options = [image], []
+    if trouble == "missing":
+        images = [tmp_path / "none.png"]
+    elif trouble == "no segmenter":
+        adapted = Project.create(tmp_path / "fresh", modality="octa")
+    elif trouble == "corrupt":
+        (adapted.segmenters_folder / "v001" / "model.safetensors").write_bytes(b"broken")
+    elif trouble == "version":
+        options = ["--segmenter", "v009"]
+    elif trouble == "threshold":
+        options = ["--threshold", "2"]
+    elif trouble == "frames":
+        pages = [Image.fromarray(np.full((64, 64), v, np.uint8)) for v in (10, 200)]
+        images = [tmp_path / "pages.tif"]
+        pages[0].save(images[0], save_all=True, append_images=pages[1:])
+    elif trouble == "twice":
+        images = [image, image]
+    assert run("segment", "--project", adapted.path, *images, "-o", tmp_path / "out", *options) == 2
+    assert_refused(capsys)
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+# --- evaluate and benchmark
+
+
+def test_evaluate_scores_masks_and_writes_json(folders, capsys):
+    assert run("evaluate", "--pred", folders / "masks", "--masks", folders / "masks", "--json", folders / "s.json") == 0
+    assert "dice           1.0000" in capsys.readouterr().out
+    written = json.loads((folders / "s.json").read_text())
+    assert written["mean"]["dice"]["mean"] == 1 and len(written["images"]) == 3
+
+
+def test_evaluate_definitions_differ_on_empty_masks(tmp_path, capsys):
+    for kind in ("a", "b"):
+        (tmp_path / kind).mkdir()
+        write_mask(tmp_path / kind / "x.png", np.zeros((64, 64), bool))
+    for definitions, expected in (("standard", 1), ("authors", 0)):
+        file = tmp_path / f"{definitions}.json"
+        arguments = ["--pred", tmp_path / "a", "--masks", tmp_path / "b", "--json", file]
+        assert run("evaluate", *arguments, "--definitions", definitions) == 0
+        assert json.loads(file.read_text())["images"][0]["cldice"] == expected
+
+
+def test_evaluate_refuses_masks_of_different_size(folders, capsys):
+    write_mask(folders / "masks" / "eye 0 é.png", np.eye(40, dtype=bool))
+    assert run("evaluate", "--pred", folders / "images", "--masks", folders / "masks", "--grey-threshold", 0.5) == 2
+    assert_refused(capsys, "differ in size")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--shots", "9"], ["9 shots"]), ([], ["modality"]), (["--steps", "0"], ["--steps"])],
+)
+def test_benchmark_refuses_bad_input(folders, capsys, arguments, words):
+    if words != ["modality"]:
+        arguments = [*arguments, "--modality", "fundus"]
+    assert run("benchmark", folders, *arguments) == 2
+    assert_refused(capsys, *words)
+
+
+# --- as a process
+
+
+def test_grey_threshold_out_of_range_is_refused(folders, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("evaluate", "--pred", folders, "--masks", folders, "--grey-threshold", "7")
+    assert stop.value.code == 2
+
+
+def test_import_is_fast_and_loads_no_torch():
+    code = "import sys, time; t = time.perf_counter(); import univg; print(time.perf_counter() - t, *sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    seconds, *modules = out.split()
+    assert float(seconds) < 0.3 and "torch" not in modules
+
+
+def test_every_public_name_exists():
+    import univg
+
+    for name in univg.__all__:
+        assert getattr(univg, name) is not None
+    with pytest.raises(AttributeError):
+        univg.nonsense  # noqa: B018
+
+
+def test_the_module_is_the_command_line():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "univg", "evaluate", "--pred", "none", "--masks", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -1,0 +1,151 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import make_pair
+from univg.errors import Cancelled, InputError
+from univg.segmentation import SegmentationConfig, Segmenter
+from univg.types import Modality, SupportSet
+from univg.workflow.pipeline import run_pipeline, split_held_out
+from univg.workflow.presets import PRESETS, Preset, preset_named
+
+TINY = Preset(
+    "tiny",
+    "For tests.",
+    expected_minutes=0.1,
+    pairs=3,
+    hold_out=True,
+    segmentation=SegmentationConfig(
+        channels=(4, 8), working_size=96, patch_size=32, steps=12, warmup_steps=2, precision="float32"
+    ),
+)
+
+
+def test_stages_come_in_order_and_each_ends(tiny_support):
+    events = []
+    segmenter = run_pipeline(tiny_support, preset=TINY, device="cpu", on_progress=events.append)
+    stages = list(dict.fromkeys(event.stage for event in events))
+    assert stages == ["trees", "pairs", "segmenter", "check"]
+    for stage in stages:
+        last = [event for event in events if event.stage == stage][-1]
+        assert last.step == last.total
+    assert segmenter.card["preset"] == "tiny"
+    assert segmenter.card["held_out"] in {pair.name for pair in tiny_support}
+    assert segmenter.card["held_out"] not in segmenter.card["train"]
+
+
+def test_pictures_are_saved_as_it_goes(tiny_support):
+    pictures = {}
+
+    def save(name, picture):
+        pictures[name] = picture
+        return f"{name}.png"
+
+    run_pipeline(tiny_support, preset=TINY, device="cpu", save_picture=save)
+    assert "pair" in pictures
+    held_out = [picture for name, picture in pictures.items() if name.startswith("held-out")]
+    assert len(held_out) > 1
+    assert all(p.dtype == np.uint8 and p.shape == (96, 96, 3) for p in held_out)
+
+
+def test_one_pair_trains_without_holding_out(tiny_support):
+    alone = SupportSet(tiny_support.modality, tiny_support.pairs[:1])
+    segmenter = run_pipeline(alone, preset=TINY, device="cpu")
+    assert segmenter.card["held_out"] is None
+
+
+def test_plain_uses_all_pairs_and_no_synthetic_one(tiny_support):
+    plain = PRESETS["plain"]
+    tiny = replace(
+        plain, segmentation=replace(plain.segmentation, channels=(4, 8), working_size=96, patch_size=32, steps=3)
+    )
+    segmenter = run_pipeline(tiny_support, preset=tiny, device="cpu")
+    assert len(segmenter.card["train"]) == len(tiny_support)
+    assert segmenter.card["synthetic_pairs"] == 0
+
+
+def test_held_out_pair_follows_from_the_seed(tiny_support):
+    names = {split_held_out(tiny_support, hold_out=True, rng=np.random.default_rng(s))[1].name for s in range(20)}
+    assert names == {pair.name for pair in tiny_support}
+
+
+@pytest.mark.parametrize("stage", ["trees", "pairs", "segmenter"])
+def test_cancelling_in_any_stage_and_resuming_gives_the_same_weights(tiny_support, tmp_path, stage):
+    seen = []
+    with pytest.raises(Cancelled):
+        run_pipeline(
+            tiny_support,
+            preset=TINY,
+            device="cpu",
+            checkpoint_folder=tmp_path,
+            on_progress=seen.append,
+            should_stop=lambda: any(event.stage == stage and event.step > 1 for event in seen),
+        )
+    resumed = run_pipeline(tiny_support, preset=TINY, device="cpu", checkpoint_folder=tmp_path)
+    whole = run_pipeline(tiny_support, preset=TINY, device="cpu")
+    for name, value in whole.network.state_dict().items():
+        assert value.equal(resumed.network.state_dict()[name]), name
+
+
+def test_unknown_preset_names_the_choices():
+    with pytest.raises(InputError, match="preview, standard, plain"):
+        preset_named("fast")
+
+
+KILLED_RUN = """
+import sys
+from univg.segmentation import train as training
+training._SECONDS_BETWEEN_CHECKPOINTS = 0.0
+from tests.univg.test_pipeline import killed_support, long_preset
+from univg.workflow.pipeline import run_pipeline
+run_pipeline(killed_support(), preset=long_preset(), device="cpu", checkpoint_folder=sys.argv[1]).save(sys.argv[2])
+"""
+
+
+def long_preset():
+    return replace(TINY, pairs=2, segmentation=replace(TINY.segmentation, steps=150))
+
+
+def killed_support():
+    pairs = tuple(make_pair(f"pair-{i}", seed=i) for i in range(3))
+    return SupportSet(Modality.CORONARY_DSA, pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+def test_killed_ten_times_at_random_and_resumed_ends_bit_for_bit_the_same(tmp_path):
+    """kill -9 loses nothing: the weights equal those of a run that nobody touched."""
+    root = Path(__file__).resolve().parents[2]
+    checkpoint, output = tmp_path / "checkpoint", tmp_path / "output"
+    checkpoint.mkdir()
+    output.mkdir()
+    command = [sys.executable, "-c", KILLED_RUN, str(checkpoint), str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    rng = np.random.default_rng(0)
+    state = checkpoint / "state.safetensors"
+    kills = 0
+    while kills < 10:
+        process = subprocess.Popen(command, env=environment, cwd=root)
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
+            time.sleep(0.01)  # let each attempt make some progress, so that ten kills end
+        time.sleep(rng.uniform(0, 0.1))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 5, "the run was over before it could be killed"
+    assert subprocess.run(command, env=environment, cwd=root, check=False).returncode == 0
+
+    whole = run_pipeline(killed_support(), preset=long_preset(), device="cpu")
+    resumed = Segmenter.load(output)
+    for name, value in whole.network.state_dict().items():
+        assert value.equal(resumed.network.state_dict()[name]), name

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from univg.sca import generate_mask
+from univg.segmentation.render import estimate_fov, measure_appearance, render_pairs
+from univg.types import ImageMaskPair, Modality
+
+
+def made_up_pair(*, dark=True, colour=False, dtype=np.uint8, seed=0):
+    rng = np.random.default_rng(seed)
+    mask = generate_mask(Modality.BRAIN_DSA, shape=(160, 200), rng=rng)
+    grey = 0.6 + 0.03 * rng.standard_normal(mask.shape) + (-0.25 if dark else 0.25) * mask
+    image = np.clip(np.dstack([grey, grey * 0.8, grey * 0.6]) if colour else grey, 0, 1).astype(np.float32)
+    if dtype == np.uint8:
+        image = np.rint(image * 255).astype(np.uint8)
+    return ImageMaskPair(image, mask, "made-up")
+
+
+@pytest.mark.parametrize("dark", [True, False])
+def test_inpainting_removes_the_vessels_and_keeps_the_rest(dark):
+    pair = made_up_pair(dark=dark)
+    appearance = measure_appearance(pair, Modality.BRAIN_DSA)
+    background = appearance.background[..., 0]
+    away = ~pair.mask
+    assert abs(background[pair.mask].mean() - 0.6) < 0.03
+    assert abs(background[away].mean() - 0.6) < 0.02
+    texture = background[pair.mask].std()
+    assert 0.5 < texture / 0.03 < 1.5
+
+
+@pytest.mark.parametrize("dark", [True, False])
+@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_rendered_pair_has_the_format_and_polarity_of_the_support(dark, colour, dtype):
+    support = [made_up_pair(dark=dark, colour=colour, dtype=dtype)]
+    mask = generate_mask(Modality.BRAIN_DSA, shape=(160, 200), rng=np.random.default_rng(9))
+    (pair,) = render_pairs(support, [mask], modality=Modality.BRAIN_DSA, rng=np.random.default_rng(0))
+    assert pair.synthetic and "made-up" in pair.name
+    assert pair.image.shape == support[0].image.shape and pair.image.dtype == dtype
+    assert pair.mask.mean() == pytest.approx(mask.mean(), rel=0.05)
+    inside, outside = pair.image[pair.mask].mean(), pair.image[~pair.mask].mean()
+    assert (inside < outside) == dark
+
+
+def test_same_seed_same_pairs():
+    support = [made_up_pair()]
+    masks = [support[0].mask]
+    one, two = (
+        list(render_pairs(support, masks, modality=Modality.BRAIN_DSA, rng=np.random.default_rng(4))) for _ in range(2)
+    )
+    np.testing.assert_array_equal(one[0].image, two[0].image)
+
+
+def test_masks_of_another_size_are_fitted_and_the_support_is_untouched():
+    pair = made_up_pair()
+    before = pair.image.copy()
+    mask = generate_mask(Modality.BRAIN_DSA, shape=(64, 64), rng=np.random.default_rng(0))
+    (made,) = render_pairs([pair], [mask], modality=Modality.BRAIN_DSA, rng=np.random.default_rng(0))
+    assert made.mask.shape == pair.shape
+    np.testing.assert_array_equal(pair.image, before)
+
+
+@pytest.mark.parametrize("mask", [np.zeros((160, 200), bool), np.ones((160, 200), bool)])
+def test_empty_and_full_masks_are_drawn_without_complaint(mask):
+    (made,) = render_pairs([made_up_pair()], [mask], modality=Modality.BRAIN_DSA, rng=np.random.default_rng(0))
+    assert made.image.shape == (160, 200)
+
+
+def test_field_of_view_of_a_fundus_is_its_disc():
+    rows, cols = np.mgrid[:200, :200]
+    disc = (rows - 100) ** 2 + (cols - 100) ** 2 < 80**2
+    image = np.where(disc[..., None], 0.5, 0.01).astype(np.float32) * np.ones(3, np.float32)
+    fov = estimate_fov(image, Modality.FUNDUS)
+    assert (fov != disc).mean() < 0.1 and not (fov & ~disc).any()
+    assert estimate_fov(image, Modality.OCTA).all()

@@ -1,0 +1,288 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from univg.errors import Cancelled, InputError
+from univg.segmentation import SegmentationConfig, Segmenter, segment, train_segmenter
+from univg.segmentation.augment import random_patch
+from univg.segmentation.device import resolve_device
+from univg.segmentation.inputs import fit_to_working_size, network_inputs, normalize_locally, ridge_strength, to_grey
+from univg.segmentation.losses import segmentation_loss
+from univg.segmentation.networks import build_network
+from univg.segmentation.predict import TILE, predict_probability
+from univg.types import ImageMaskPair, Modality
+
+TINY = SegmentationConfig(
+    channels=(4, 8), working_size=96, patch_size=32, steps=8, warmup_steps=2, precision="float32", release_fraction=0.25
+)
+
+
+def train(support, config=TINY, **kwargs):
+    return train_segmenter(
+        support.pairs[:2], modality=support.modality, held_out=support.pairs[2], config=config, device="cpu", **kwargs
+    )
+
+
+def same_weights(first, second):
+    one, two = first.network.state_dict(), second.network.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+# --- configuration
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"network": "other"},
+        {"inputs": "rgb"},
+        {"steps": 0},
+        {"patch_size": 100},
+        {"release_fraction": 1.0},
+        {"bce_weight": 0.0, "dice_weight": 0.0},
+        {"channels": (4,)},
+    ],
+)
+def test_bad_settings_are_refused(values):
+    with pytest.raises(ValueError):
+        SegmentationConfig(**values)
+
+
+def test_config_survives_json():
+    assert SegmentationConfig.from_json(TINY.to_json()) == TINY
+    with pytest.raises(ValueError, match="newer"):
+        SegmentationConfig.from_json({"from_the_future": 1})
+
+
+# --- inputs
+
+
+def test_vessels_are_bright_for_every_modality():
+    image = np.full((32, 32, 3), 200, np.uint8)
+    image[:, 15:18] = 60
+    for modality in Modality:
+        grey = to_grey(image if modality.vessels_are_dark else 255 - image, modality)
+        assert grey[16, 16] > grey[16, 2]
+
+
+def test_ridges_respond_to_bright_lines_only():
+    grey = np.zeros((64, 64), np.float32)
+    grey[:, 31:34] = 1
+    bright, dark = ridge_strength(grey, 2.0), ridge_strength(1 - grey, 2.0)
+    assert bright[32, 32] > 0.2
+    assert bright[32, 5] == pytest.approx(0, abs=1e-4)
+    assert dark[32, 32] < 0.1 * bright[32, 32]
+
+
+def test_local_normalisation_ignores_slow_illumination():
+    rng = np.random.default_rng(0)
+    texture = rng.standard_normal((128, 128)).astype(np.float32) * 0.05
+    ramp = np.linspace(0, 1, 128, dtype=np.float32)[None]
+    assert np.abs(normalize_locally(texture + ramp) - normalize_locally(texture))[20:-20, 20:-20].mean() < 0.15
+
+
+@pytest.mark.parametrize("shape", [(512, 384), (100, 300), (65, 64)])
+def test_working_size_is_the_longer_side(shape):
+    fitted = fit_to_working_size(np.random.default_rng(0).random(shape, np.float32), 128)
+    assert max(fitted.shape) == 128
+    assert fitted.shape[0] / fitted.shape[1] == pytest.approx(shape[0] / shape[1], rel=0.02)
+
+
+# --- augmentation and loss
+
+
+@pytest.mark.parametrize("strong", [True, False])
+@pytest.mark.parametrize("shape", [(96, 96), (40, 200), (20, 20)])
+def test_patches_keep_image_and_mask_together(strong, shape):
+    mask = np.zeros(shape, np.float32)
+    mask[shape[0] // 3 : shape[0] // 2] = 1
+    grey = 0.2 + 0.6 * mask
+    for seed in range(5):
+        patch, patch_mask = random_patch(grey, mask, size=64, strong=strong, rng=np.random.default_rng(seed))
+        assert patch.shape == patch_mask.shape == (64, 64)
+        assert set(np.unique(patch_mask)) <= {0, 1}
+        if 0.05 < patch_mask.mean() < 0.95:
+            assert patch[patch_mask > 0].mean() > patch[patch_mask == 0].mean()
+
+
+def test_weak_augmentation_invents_no_value():
+    rng = np.random.default_rng(0)
+    grey = rng.random((96, 96), np.float32)
+    patch, _ = random_patch(grey, np.float32(grey > 0.5), size=64, strong=False, rng=rng)
+    assert np.isin(patch, grey).all()
+
+
+def test_loss_is_small_when_right_and_large_when_wrong():
+    target = torch.zeros(2, 1, 16, 16)
+    target[:, :, 4:8] = 1
+    right, wrong = (segmentation_loss(s * (20 * target - 10), target, bce_weight=1, dice_weight=1) for s in (1, -1))
+    assert right < 0.01 < 5 < wrong
+
+
+def test_dice_loss_alone_counts_overlap():
+    target = torch.ones(1, 1, 50, 50)
+    half = torch.full_like(target, 20.0)
+    half[..., 25:] = -20
+    loss = segmentation_loss(half, target, bce_weight=0, dice_weight=1).item()
+    assert loss == pytest.approx(1 - (2 * 1250 + 50) / (3750 + 50), abs=1e-4)
+
+
+# --- training
+
+
+def test_training_lowers_the_loss_and_records_the_held_out_image(tiny_support):
+    events = []
+    segmenter = train(tiny_support, replace(TINY, steps=60, learning_rate=5e-3), on_progress=events.append)
+    losses = [event.metrics["loss"] for event in events]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+    assert events[-1].step == events[-1].total == 60
+    assert events[-1].seconds_left == pytest.approx(0)
+    assert segmenter.card["held_out"] == "pair-2"
+    assert segmenter.card["train"] == ["pair-0", "pair-1"]
+    assert 0 <= segmenter.card["held_out_figures"]["dice"] <= 1
+
+
+def test_the_held_out_image_must_not_train(tiny_support):
+    with pytest.raises(ValueError, match="held_out"):
+        train_segmenter(tiny_support.pairs, modality=tiny_support.modality, held_out=tiny_support.pairs[0], config=TINY)
+
+
+def test_the_held_out_image_changes_nothing_before_it_is_released(tiny_support):
+    """Its pixels must not reach the weights, only choose among them."""
+    config = replace(TINY, release_fraction=0.0, ema_decay=0.0)
+    other = replace(tiny_support.pairs[2], image=255 - tiny_support.pairs[2].image)
+    weights = []
+    for held_out in (tiny_support.pairs[2], other):
+        seen = []
+        train_segmenter(
+            tiny_support.pairs[:2],
+            modality=tiny_support.modality,
+            held_out=held_out,
+            config=config,
+            device="cpu",
+            on_progress=lambda event, seen=seen: seen.append(event.metrics["loss"]),
+        )
+        weights.append(seen)
+    assert weights[0] == weights[1]
+
+
+def test_same_seed_same_weights_and_another_seed_others(tiny_support):
+    assert same_weights(train(tiny_support), train(tiny_support))
+    assert not same_weights(train(tiny_support), train(tiny_support, replace(TINY, seed=1)))
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 6, 7])
+def test_cancelled_and_resumed_ends_bit_for_bit_the_same(tiny_support, tmp_path, stop_after):
+    steps = []
+    with pytest.raises(Cancelled):
+        train(
+            tiny_support,
+            checkpoint_folder=tmp_path,
+            on_progress=steps.append,
+            should_stop=lambda: len(steps) >= stop_after,
+        )
+    resumed = []
+    again = train(tiny_support, checkpoint_folder=tmp_path, on_progress=resumed.append)
+    assert resumed[0].step == stop_after + 1
+    assert same_weights(again, train(tiny_support))
+
+
+def test_checkpoint_of_other_images_is_refused(tiny_support, tmp_path):
+    train(tiny_support, checkpoint_folder=tmp_path)
+    with pytest.raises(InputError, match="other images or settings"):
+        train(tiny_support, replace(TINY, seed=5), checkpoint_folder=tmp_path)
+
+
+def test_damaged_checkpoint_is_refused(tiny_support, tmp_path):
+    train(tiny_support, checkpoint_folder=tmp_path)
+    file = tmp_path / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged"):
+        train(tiny_support, checkpoint_folder=tmp_path)
+
+
+def test_synthetic_pairs_join_every_batch(tiny_support):
+    synthetic = [replace(tiny_support.pairs[0], name="made-up", synthetic=True)]
+    segmenter = train_segmenter(
+        tiny_support.pairs[:1], synthetic, modality=tiny_support.modality, config=TINY, device="cpu"
+    )
+    assert segmenter.card["synthetic_pairs"] == 1
+    assert segmenter.card["held_out"] is None
+
+
+# --- keeping and using
+
+
+def test_saved_and_loaded_segmenter_predicts_the_same(tiny_support, tmp_path):
+    segmenter = train(tiny_support)
+    segmenter.save(tmp_path)
+    loaded = Segmenter.load(tmp_path)
+    image = tiny_support.pairs[0].image
+    np.testing.assert_array_equal(segment(image, loaded).probability, segment(image, segmenter).probability)
+    assert loaded.config == segmenter.config and loaded.card == segmenter.card
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "not json", "wrong shape", "newer"])
+def test_missing_or_corrupt_segmenter_is_a_clear_error(tiny_support, tmp_path, damage):
+    train(tiny_support).save(tmp_path)
+    weights, card = tmp_path / "model.safetensors", tmp_path / "segmenter.json"
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:200])
+    elif damage == "not json":
+        card.write_text("{")
+    elif damage == "wrong shape":
+        card.write_text(card.read_text().replace("[4, 8]", "[4, 16]").replace("4,\n", "6,\n"))
+    else:
+        card.write_text(card.read_text().replace("univg-segmenter/1", "univg-segmenter/9"))
+    with pytest.raises(InputError, match="segmenter"):
+        Segmenter.load(tmp_path)
+
+
+def test_prediction_has_the_size_of_the_image_whatever_its_shape(tiny_support):
+    segmenter = train(tiny_support)
+    rng = np.random.default_rng(0)
+    for shape in [(96, 96), (97, 65), (300, 200), (64, 80, 3)]:
+        found = segment(rng.integers(0, 255, shape, np.uint8), segmenter, test_time_augmentation=True)
+        assert found.probability.shape == found.mask.shape == shape[:2]
+        assert found.probability.min() >= 0 and found.probability.max() <= 1
+
+
+def test_test_time_augmentation_commutes_with_flips(tiny_support):
+    network = build_network(TINY).eval()
+    grey = to_grey(tiny_support.pairs[0].image, tiny_support.modality)
+    first = predict_probability(grey, network, TINY, test_time_augmentation=True)
+    second = predict_probability(grey[:, ::-1].copy(), network, TINY, test_time_augmentation=True)[:, ::-1]
+    np.testing.assert_allclose(first, second, atol=2e-3)
+
+
+def test_tiles_leave_no_seam():
+    config = replace(TINY, working_size=2 * TILE)
+    network = build_network(config).eval()
+    grey = np.random.default_rng(0).random((TILE + 200, 900), np.float32)
+    tiled = predict_probability(grey, network, config)
+    inputs = torch.from_numpy(network_inputs(grey, config.inputs))[None]
+    with torch.inference_mode():
+        whole = network(inputs)[0, 0].sigmoid().numpy()
+    np.testing.assert_allclose(tiled, whole, atol=0.02)
+
+
+def test_cancelling_between_tiles(tiny_support):
+    with pytest.raises(Cancelled):
+        predict_probability(np.zeros((32, 32), np.float32), build_network(TINY), TINY, should_stop=lambda: True)
+
+
+def test_unknown_device_is_a_clear_error():
+    with pytest.raises(InputError, match="quantum"):
+        resolve_device("quantum")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="cuda"):
+            resolve_device("cuda")
+
+
+def test_pairs_of_different_size_are_refused():
+    with pytest.raises(InputError, match="differ in size"):
+        ImageMaskPair(np.zeros((8, 8), np.uint8), np.zeros((8, 9), bool), "odd")

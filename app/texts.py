@@ -69,7 +69,7 @@ DATA_EMPTY_TITLE = "No annotated image yet"
 DATA_EMPTY = (
     "Drop your images and their masks at the left: five pairs are best. Or open the sample project to look around."
 )
-DATA_READY = "Press {adapt}, or drop your own five images."
+DATA_READY = "Go on with “{adapt}”, or drop your own five images."
 DATA_COUNT = "{count} annotated {noun}"
 DATA_COUNT_HINT = {
     0: "five are best",
@@ -107,8 +107,8 @@ FRAMES = "The file holds {frames} frames or pages; one image is needed"
 NOTHING_TO_ADD = "There is no usable pair to add"
 NOTHING_TO_ADD_FIX = "Drop images and masks, and see the list of findings."
 SELECTED = "Selected image"
-VIEW_OPACITY = "Mask opacity (%)"
-VIEW_OPACITY_HELP = "How strongly the mask covers the image"
+VIEW_OPACITY = "Opacity (%)"
+VIEW_OPACITY_HELP = "Of the mask"
 VIEW_OUTLINE = "Outline only"
 PAINT_BUTTON = "Paint its mask"
 PAINT_NEW_BUTTON = "Paint a mask on {name}"
@@ -233,12 +233,11 @@ SEG_VIEWS = {
     "mask": "Mask",
     "agreement": "Agreement",
 }
-SEG_VIEW_HELP = "Agreement needs a reference mask"
-SEG_THRESHOLD = "Threshold (probability)"
-SEG_THRESHOLD_HELP = "A pixel at or above it is vessel; applies to all images"
+SEG_VIEW_HELP = "Agreement needs a reference. Hold B: original only"
+SEG_THRESHOLD = "Threshold"
+SEG_THRESHOLD_HELP = "Probability, all images"
 SEG_OPACITY = "Opacity (%)"
-SEG_OPACITY_HELP = "How strongly the result covers the image"
-SEG_SWIPE = "Drag the line: original at the left, result at the right. Hold B to see the original alone."
+SEG_OPACITY_HELP = "Of the result"
 SEG_EMPTY_TITLE = "No image yet"
 SEG_EMPTY = "Drop one or more images at the left, or use the sample's unseen ones. They stay on this computer."
 SEG_NO_MODEL_TITLE = "No model yet"
@@ -268,6 +267,7 @@ SEG_NO_REFERENCE_FIX = "Drop reference masks named like their images."
 SEG_TOO_MANY = "{got} images were dropped; at most {limit} are held at a time"
 SEG_TOO_MANY_FIX = "Use the command line for more: python -m univg segment."
 SEG_REDUCED = "Shown at {shown} of {width} × {height} pixels; downloads have the full size."
+SEG_FIGURES = "Dice {dice:.3f}, clDice {cldice:.3f} against its reference."
 SEG_SIZE = "{width} × {height} pixels"
 LEGEND = {
     "prediction": "vessel, by the model",
@@ -290,7 +290,8 @@ FIGURES = {
     "betti1_error": ("β1 error", "Difference in the number of loops (count, whole image). 0 is best."),
 }
 FIGURES_IMAGE = "Image"
-FIGURES_MEAN = "Mean ± SD (n = {n})"
+FIGURES_MEAN = "Mean (n = {n})"
+FIGURES_SD = "SD"
 FIGURES_ONE = "n = 1: too few to judge the spread."
 FIGURES_WAIT = "measuring"
 FIGURES_AT = "At threshold {threshold:.2f}. Point at a heading for its definition."

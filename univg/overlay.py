@@ -13,9 +13,9 @@ from univg.types import as_float
 
 Colour = tuple[int, int, int]
 
-PREDICTION: Colour = (230, 159, 0)
-REFERENCE: Colour = (86, 180, 233)
-MISSED: Colour = (204, 121, 167)
+PREDICTION: Colour = (86, 180, 233)
+REFERENCE: Colour = (230, 159, 0)
+MISSED: Colour = (213, 94, 0)
 AGREEMENT: Colour = (0, 158, 115)
 
 

@@ -23,7 +23,7 @@ from univg.progress import ProgressEvent
 from univg.workflow.jobs import Job, JobState, resume_job, start_job
 from univg.workflow.presets import PRESETS
 
-_BASELINE = "plain"
+_FIRST, _NEXT, _BASELINE = "preview", "standard", "plain"
 _MAX_SEED = 2**31 - 1
 
 
@@ -33,15 +33,15 @@ def build(ui: Ui) -> gr.Button:
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
             preset = gr.Radio(
                 [(_preset_label(name), name) for name in texts.PRESETS],
-                value="standard",
+                value=_FIRST,
                 label=texts.PRESET,
                 info=texts.PRESET_HELP,
                 elem_id="preset",
             )
             adapt = gr.Button(texts.ADAPT_BUTTON, variant="primary", elem_id="adapt")
             with gr.Row():
-                cancel = gr.Button(texts.CANCEL, size="sm", elem_id="cancel", interactive=False)
-                resume = gr.Button(texts.RESUME_BUTTON, size="sm", elem_id="resume", interactive=False)
+                cancel = gr.Button(texts.CANCEL, size="sm", min_width=60, elem_id="cancel", interactive=False)
+                resume = gr.Button(texts.RESUME_BUTTON, size="sm", min_width=60, elem_id="resume", interactive=False)
             notice = gr.HTML(elem_id="adapt-notice")
             with gr.Accordion(texts.ADVANCED, open=False, elem_id="adapt-advanced"):
                 baseline = gr.Checkbox(
@@ -87,6 +87,7 @@ def build(ui: Ui) -> gr.Button:
         resume_job(job)
         note(texts.RESUMED)
 
+    ui.part([preset], lambda session: session.project and session.project.path, _preset)
     ui.part([adapt, cancel, resume, notice, following], _controls_signature, _controls)
     ui.part([stages, status, curve], _progress_signature, _progress)
     ui.part([held_out, caption, pair, pair_caption], _pictures_signature, _pictures)
@@ -105,6 +106,12 @@ _PICTURE = {
     "buttons": ["download", "fullscreen"],
     "elem_classes": "picture",
 }
+
+
+def _preset(session: Session) -> list:
+    """A first look for a project without a model, the better one afterwards."""
+    has_model = bool(session.project and session.project.segmenter_versions())
+    return [_NEXT if has_model else _FIRST]
 
 
 def _preset_label(name: str) -> str:
@@ -231,7 +238,7 @@ def _held_out_text(job: Job) -> str:
 
 def _pictures_signature(session: Session) -> tuple:
     job = _latest(session)
-    return () if job is None else (job.id, tuple(sorted(watch(job).pictures.items())))
+    return () if job is None else (job.id, job.state.finished, tuple(sorted(watch(job).pictures.items())))
 
 
 def _pictures(session: Session) -> list:
@@ -242,7 +249,7 @@ def _pictures(session: Session) -> list:
         step, path = found.get(stage, (0, None))
         if path is None:
             waiting = stage == "segmenter" and job is not None and not job.state.finished
-            updates += [gr.Image(value=None, visible=False), markup.line(texts.PICTURE_WAIT) if waiting else ""]
+            updates += [gr.Image(value=None, visible=False), markup.waiting(texts.PICTURE_WAIT) if waiting else ""]
             continue
         with Image.open(path) as opened:
             picture = np.asarray(opened.convert("RGB"))

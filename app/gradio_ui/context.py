@@ -9,12 +9,17 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import gradio as gr
+from gradio.events import Dependency
 
 from app import texts
 from app.gradio_ui.state import Session, Sessions
 from univg.errors import InputError
 
 _log = logging.getLogger("univg.app")
+
+# A class of the page's style. Unlike `visible=False` it keeps what it hides in the page: the mask painter loses its
+# canvas, and the page its footing, when it is taken out.
+HIDDEN = "put-away"
 
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
@@ -66,14 +71,17 @@ class Ui:
         redraw: bool = True,
         **options: object,
     ):
-        """Call ``handler(session, *values)`` on `triggers`; parts that have changed are redrawn afterwards."""
-        dependency = gr.on(
-            triggers,
-            self._guarded(handler, len(outputs)),
-            [self.session_id, *inputs],
-            list(outputs) or None,
-            **{**QUIET, **options},
-        )
+        """Call ``handler(session, *values)`` on `triggers`; parts that have changed are redrawn afterwards.
+
+        `triggers` are events of components, or what an earlier call returned: then it must have gone well.
+        """
+        call = self._guarded(handler, len(outputs))
+        arguments = [call, [self.session_id, *inputs], list(outputs) or None]
+        options = {**QUIET, **options}
+        if isinstance(triggers, Dependency):
+            dependency = triggers.success(*arguments, **options)
+        else:
+            dependency = gr.on(triggers, *arguments, **options)
         if redraw:
             self._dependencies.append(dependency)
         return dependency
@@ -147,6 +155,11 @@ class Ui:
             return result if count else None
 
         return call
+
+
+def shown(visible: bool) -> gr.Column:
+    """An update that shows a column, or puts it away."""
+    return gr.Column(elem_classes=[] if visible else [HIDDEN])
 
 
 def message(error: InputError) -> gr.Error:

@@ -28,13 +28,19 @@ def build(ui: Ui) -> gr.Button:
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
             with gr.Column(elem_id="data-controls") as controls:
                 add = _AddControls()
-                with gr.Group(elem_id="selected-pair") as selected_group:
+                with gr.Column(elem_id="selected-pair", elem_classes="card") as selected_group:
                     selected = gr.HTML()
                     with gr.Row():
-                        paint_button = gr.Button(texts.PAINT_BUTTON, size="sm", elem_id="paint")
-                        remove = gr.Button(texts.REMOVE_BUTTON, size="sm", elem_id="remove")
+                        paint_button = gr.Button(texts.PAINT_BUTTON, size="sm", min_width=80, elem_id="paint")
+                        remove = gr.Button(texts.REMOVE_BUTTON, size="sm", min_width=60, elem_id="remove")
                     opacity = gr.Slider(
-                        0, 100, 60, step=1, label=texts.VIEW_OPACITY, info=texts.VIEW_OPACITY_HELP, elem_id="data-opacity"
+                        0,
+                        100,
+                        80,
+                        step=1,
+                        label=texts.VIEW_OPACITY,
+                        info=texts.VIEW_OPACITY_HELP,
+                        elem_id="data-opacity",
                     )
                     outline = gr.Checkbox(False, label=texts.VIEW_OUTLINE, elem_id="data-outline")
                 undo = gr.Button(visible=False, size="sm", elem_id="undo-remove")
@@ -85,9 +91,9 @@ def build(ui: Ui) -> gr.Button:
     def show_selected(session: Session) -> list:
         name = _selected(session)
         if not name:
-            return [gr.Image(value=None, visible=False), "", gr.Group(visible=False)]
+            return [gr.Image(value=None, visible=False), "", gr.Column(visible=False)]
         facts = f'<h3 class="selected-name">{texts.SELECTED}: {escape(name)}</h3>'
-        return [gr.Image(_picture(session, name), visible=True), facts, gr.Group(visible=True)]
+        return [gr.Image(_picture(session, name), visible=True), facts, gr.Column(visible=True)]
 
     def select(session: Session, event: gr.SelectData) -> None:
         session.view.selected = event.value["caption"]
@@ -139,8 +145,8 @@ class _AddControls:
 
     def __init__(self) -> None:
         with gr.Accordion(texts.ADD_TITLE, open=True, elem_id="add"):
-            self.images = file_drop(label=texts.ADD_IMAGES, height=104, elem_id="add-images")
-            self.masks = file_drop(label=texts.ADD_MASKS, height=104, elem_id="add-masks")
+            self.images = file_drop(label=texts.ADD_IMAGES, height=92, elem_id="add-images")
+            self.masks = file_drop(label=texts.ADD_MASKS, height=92, elem_id="add-masks")
             gr.HTML(markup.line(texts.ADD_HELP, "help"))
             self.findings = gr.HTML(elem_id="findings")
             self.grey = gr.Checkbox(
@@ -169,7 +175,9 @@ def _check(session: Session, images: list[Upload], masks: list[Upload], grey: bo
     return [
         markup.findings_list(findings),
         gr.Checkbox(visible=offers_grey),
-        gr.Button(texts.PAINT_NEW_BUTTON.format(name=next(iter(matching.unmasked), "")), visible=bool(matching.unmasked)),
+        gr.Button(
+            texts.PAINT_NEW_BUTTON.format(name=next(iter(matching.unmasked), "")), visible=bool(matching.unmasked)
+        ),
         gr.Button(label, interactive=usable > 0, visible=bool(images or masks)),
     ]
 
@@ -246,9 +254,7 @@ def _picture(session: Session, name: str) -> str:
     project = session.required_project()
     pair = _pair(project, name, _stamp(_mask_path(project, name)))
     image, mask = pictures.reduce(pair.image), pictures.reduce(pair.mask)
-    shown = overlay_mask(
-        image, mask, colour=REFERENCE, opacity=session.view.opacity, outline=session.view.outline
-    )
+    shown = overlay_mask(image, mask, colour=REFERENCE, opacity=session.view.opacity, outline=session.view.outline)
     return pictures.save_picture(shown, session.folder / "pictures", {"shows": "annotation"})
 
 
@@ -268,4 +274,3 @@ def _small_picture(project: Project, name: str, changed: int):
     return overlay_mask(
         pictures.reduce(pair.image, side), pictures.reduce(pair.mask, side), colour=REFERENCE, opacity=0.8
     )
-

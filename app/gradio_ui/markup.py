@@ -27,6 +27,11 @@ def empty_state(title: str, text: str) -> str:
     return f'<div class="empty"><h2>{escape(title)}</h2><p>{escape(text)}</p></div>'
 
 
+def waiting(text: str) -> str:
+    """Stands where a picture will be."""
+    return f'<div class="waiting">{escape(text)}</div>'
+
+
 def line(text: str, kind: str = "") -> str:
     return f'<p class="line {kind}">{escape(text)}</p>' if text else ""
 
@@ -35,14 +40,16 @@ def problems_list(problems: Sequence[str]) -> str:
     return findings_list([Finding("error", "", problem) for problem in problems])
 
 
-def table(head: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], foot: Sequence[str] = ()) -> str:
+def table(
+    head: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], foot: Iterable[Sequence[str]] = ()
+) -> str:
     """A table of plain texts; each heading comes with the text shown when it is pointed at."""
     heads = "".join(
         f'<th scope="col" title="{escape(tip)}"{" tabindex=0" if tip else ""}>{escape(text)}</th>' for text, tip in head
     )
     body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
-    footer = f"<tfoot><tr>{_cells(foot)}</tr></tfoot>" if foot else ""
-    return f'<div class="table"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody>{footer}</table></div>'
+    footer = "".join(f"<tr>{_cells(row)}</tr>" for row in foot)
+    return f'<div class="figures-table"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody><tfoot>{footer}</tfoot></table></div>'
 
 
 def legend(view: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from app import texts
 from app.gradio_ui import markup, pictures
-from app.gradio_ui.context import Ui, note
+from app.gradio_ui.context import HIDDEN, Ui, note, shown
 from app.gradio_ui.files import Upload, read_single_image
 from app.gradio_ui.state import Painting, Session
 from univg.errors import InputError
@@ -27,7 +27,7 @@ class Controls:
     """The column of controls while painting."""
 
     def __init__(self) -> None:
-        with gr.Column(visible=False, elem_id="paint-controls") as self.column:
+        with gr.Column(elem_classes=[HIDDEN], elem_id="paint-controls") as self.column:
             gr.HTML(f"<h3>{texts.PAINT_TITLE}</h3>")
             self.target = gr.Dropdown(
                 [], label=texts.PAINT_TARGET, info=texts.PAINT_TARGET_HELP, elem_id="paint-target"
@@ -45,7 +45,7 @@ class Canvas:
 
     def __init__(self) -> None:
         colour = "#{:02x}{:02x}{:02x}".format(*REFERENCE)
-        with gr.Column(visible=False, elem_id="paint-canvas") as self.column:
+        with gr.Column(elem_classes=[HIDDEN], elem_id="paint-canvas") as self.column:
             self.editor = gr.ImageEditor(
                 type="numpy",
                 image_mode="RGBA",
@@ -81,7 +81,7 @@ def wire(
 
     def show_columns(session: Session) -> list:
         painting = session.painting is not None
-        return [gr.Column(visible=not painting)] * 2 + [gr.Column(visible=painting)] * 2
+        return [shown(not painting), shown(not painting), shown(painting), shown(painting)]
 
     def open_selected(session: Session) -> list:
         return open_at(session, f"{_PAIR}{selected(session)}")
@@ -123,10 +123,10 @@ def wire(
     # In two steps: the editor must not be the output of a handler that reads it.
     inputs = [controls.target, controls.from_mask]
     changed = ui.on(controls.target.input, keep_strokes, [editor], redraw=False)
-    ui.on(changed.success, load, inputs, [editor, controls.help])
+    ui.on(changed, load, inputs, [editor, controls.help])
     ui.on(controls.from_mask.input, load_afresh, inputs, [editor, controls.help])
     closed = ui.on(controls.close.click, keep_strokes, [editor], redraw=False)
-    ui.on(closed.success, close)
+    ui.on(closed, close)
     ui.on(controls.save.click, save, [editor])
 
 

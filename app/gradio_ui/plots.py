@@ -8,8 +8,8 @@ from html import escape
 
 from app import texts
 
-WIDTH, HEIGHT = 520, 250
-LEFT, RIGHT, TOP, BOTTOM = 46, 44, 26, 40
+WIDTH, HEIGHT = 380, 210
+LEFT, RIGHT, TOP, BOTTOM = 36, 34, 26, 38
 
 Points = Sequence[tuple[float, float]]
 
@@ -42,7 +42,7 @@ def learning_curve(loss: Points, dice: Points, total: int) -> str:
     for share in (0, 0.5, 1):
         parts.append(_text(x(share * total), HEIGHT - BOTTOM + 16, f"{round(share * total)}", "", "middle"))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, texts.CURVE_STEP, "", "middle"))
-    parts.append(_text(LEFT - 40, 14, texts.CURVE_LOSS, "loss", "start"))
+    parts.append(_text(4, 14, texts.CURVE_LOSS, "loss", "start"))
     parts.append(_text(WIDTH - 4, 14, texts.CURVE_DICE, "dice", "end"))
     parts.append(_path([(x(step), y(value / top)) for step, value in _thinned(loss)], "loss"))
     if dice:

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app import texts
+from app.gradio_ui import pictures
 from app.gradio_ui.files import MASK_ENDINGS, Upload, read_single_image, read_single_mask
 from univg.errors import InputError
 from univg.io import sha256_file
 from univg.metrics import SegmentationMetrics, evaluate
+from univg.overlay import overlay_mask
 
 if TYPE_CHECKING:
     from univg.segmentation import Segmenter
@@ -29,6 +31,8 @@ MAX_CACHED_BYTES = 256 << 20
 
 # One at a time for all pages: two at once would be slower on the same cores.
 _worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="segment")
+_reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preview")
+_loading = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Item:
     sha256: str = ""
     figures: SegmentationMetrics | None = None
     figures_at: float | None = None
+    thumbnail: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,10 @@ class Board:
             if self.selected not in items:
                 self.selected = next(iter(items), "")
             self.revision += 1
+            generation = self._generation
+        for item in self.items:
+            if item.thumbnail is None:
+                _reader.submit(self._preview, item.name, generation)
         self._measure_later()
         return problems
 
@@ -199,6 +208,21 @@ class Board:
         self._remember(item.name, arrays)
         return arrays
 
+    def _preview(self, name: str, generation: int) -> None:
+        """Read the image once after it was dropped: it gets a thumbnail, or is found unusable at once."""
+        item = self.get(name)
+        if generation != self._generation or item is None or item.thumbnail is not None:
+            return
+        try:
+            image = read_single_image(item.upload)
+            reference = self._read_reference(item)
+            _check_reference(item, image, reference)
+        except InputError as error:
+            self._update(name, state="failed", problem=f"{error.problem}. {error.fix}".strip())
+            return
+        thumbnail = pictures.as_rgb(pictures.reduce(image, pictures.THUMBNAIL_SIDE))
+        self._update(name, thumbnail=thumbnail, shape=image.shape[:2])
+
     def _work(self, name: str, run: Run, device: str, generation: int) -> None:
         item = self.get(name)
         if generation != self._generation or item is None or item.state != "waiting" or item.run != run:
@@ -208,13 +232,7 @@ class Board:
             segmenter = load_segmenter(run.model, device)
             image = read_single_image(item.upload)
             reference = self._read_reference(item)
-            if reference is not None and reference.shape != image.shape[:2]:
-                raise InputError(
-                    texts.SEG_REFERENCE_SIZE.format(
-                        reference=item.reference.name, got=_size(reference), expected=_size(image)
-                    ),
-                    fix=texts.SEG_REFERENCE_SIZE_FIX,
-                )
+            _check_reference(item, image, reference)
             result = _segment(image, segmenter, augmented=run.augmented)
         except InputError as error:
             self._update(name, state="failed", problem=f"{error.problem}. {error.fix}".strip())
@@ -229,9 +247,12 @@ class Board:
             self._folder.mkdir(parents=True, exist_ok=True)
             np.save(self._probability_file(name), probability)
             self._remember(name, Arrays(image, probability, reference))
+        small = pictures.reduce(image, pictures.THUMBNAIL_SIDE)
+        small_mask = pictures.reduce(probability, pictures.THUMBNAIL_SIDE) >= segmenter.threshold
         self._update(
             name,
             state="done",
+            thumbnail=overlay_mask(small, small_mask, opacity=0.8),
             shape=image.shape[:2],
             seconds=seconds,
             model_threshold=segmenter.threshold,
@@ -284,9 +305,14 @@ class Board:
         return self._folder / f"{name}.npy"
 
 
-@lru_cache(maxsize=2)
 def load_segmenter(folder: Path, device: str) -> Segmenter:
     """The model in `folder`, kept in memory; the folders of models never change."""
+    with _loading:
+        return _load_segmenter(folder, device)
+
+
+@lru_cache(maxsize=2)
+def _load_segmenter(folder: Path, device: str) -> Segmenter:
     from univg.segmentation import Segmenter
 
     return Segmenter.load(folder, device)
@@ -296,15 +322,19 @@ def warm_up(folder: Path, device: str) -> None:
     """Load the software and the model in the background, so that the first image does not wait for them."""
 
     def load() -> None:
-        segmenter = load_segmenter(folder, device)
-        _segment(np.zeros((64, 64), np.uint8), segmenter, augmented=False)
+        try:
+            segmenter = load_segmenter(folder, device)
+        except InputError:
+            return  # said when it is used
+        _segment(np.zeros((512, 512), np.uint8), segmenter, augmented=False)
 
     _worker.submit(load)
 
 
 def shut_down() -> None:
     """Give up what waits; called when the server ends."""
-    _worker.shutdown(wait=False, cancel_futures=True)
+    for executor in (_worker, _reader):
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _segment(image: np.ndarray, segmenter: Segmenter, *, augmented: bool) -> tuple[np.ndarray, float]:
@@ -313,6 +343,12 @@ def _segment(image: np.ndarray, segmenter: Segmenter, *, augmented: bool) -> tup
     started = time.perf_counter()
     result = segment(image, segmenter, test_time_augmentation=augmented)
     return result.probability, time.perf_counter() - started
+
+
+def _check_reference(item: Item, image: np.ndarray, reference: np.ndarray | None) -> None:
+    if reference is not None and reference.shape != image.shape[:2]:
+        sizes = {"reference": item.reference.name, "got": _size(reference), "expected": _size(image)}
+        raise InputError(texts.SEG_REFERENCE_SIZE.format(**sizes), fix=texts.SEG_REFERENCE_SIZE_FIX)
 
 
 def _stems(files: Sequence[Upload], problems: list[str]) -> dict[str, Upload]:

@@ -6,7 +6,7 @@ import gradio as gr
 
 from app import texts
 from app.gradio_ui import markup
-from app.gradio_ui.context import Ui
+from app.gradio_ui.context import HIDDEN, Ui, shown
 from app.gradio_ui.projects import create_sample, known_projects, new_project_path, projects_folder
 from app.gradio_ui.state import Session
 from univg.types import Modality
@@ -16,7 +16,7 @@ from univg.workflow.project import Project
 def build(ui: Ui, switch: gr.Button) -> tuple[gr.Column, gr.Column]:
     """Returns the start view and the column that the tabs go into; one of the two is visible."""
     folder = str(projects_folder())
-    with gr.Column(visible=False, elem_id="start") as view:
+    with gr.Column(elem_classes=[HIDDEN], elem_id="start") as view:
         gr.HTML(markup.empty_state(texts.WELCOME, texts.WELCOME_HELP))
         with gr.Row(equal_height=True):
             with gr.Column(elem_classes="card", min_width=260):
@@ -48,15 +48,15 @@ def build(ui: Ui, switch: gr.Button) -> tuple[gr.Column, gr.Column]:
                     elem_id="create-modality",
                 )
                 create = gr.Button(texts.CREATE_BUTTON, elem_id="create-project")
-    tabs = gr.Column(visible=False, elem_id="workspace")
+    tabs = gr.Column(elem_classes=[HIDDEN], elem_id="workspace")
 
     def show(session: Session) -> list:
         at_start = session.project is None or session.choosing_project
         label = texts.BACK_TO_PROJECT if at_start and session.project else texts.SWITCH_PROJECT
         choices = [(project.name, str(project)) for project in known_projects()] if at_start else []
         return [
-            gr.Column(visible=at_start),
-            gr.Column(visible=not at_start),
+            shown(at_start),
+            shown(not at_start),
             gr.Button(label, visible=session.project is not None),
             gr.Dropdown(choices=choices, value=None),
         ]

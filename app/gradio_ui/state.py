@@ -26,8 +26,16 @@ class PairView:
     """How the Data tab shows a pair."""
 
     selected: str = ""
-    opacity: float = 0.6
+    opacity: float = 0.8
     outline: bool = False
+
+
+@dataclass
+class SegmentView:
+    """How the Segment tab shows a result."""
+
+    mode: str = "overlay"
+    opacity: float = 0.6
 
 
 @dataclass
@@ -48,6 +56,7 @@ class Session:
     folder: Path
     project: Project | None = None
     view: PairView = field(default_factory=PairView)
+    segment_view: SegmentView = field(default_factory=SegmentView)
     unmasked: dict[str, Upload] = field(default_factory=dict)
     painting: Painting | None = None
     drafts: dict[str, np.ndarray] = field(default_factory=dict)
@@ -95,7 +104,8 @@ class Sessions:
                 session = Session(new_id, self._folder / new_id, project=self.latest_project)
                 self._sessions[new_id] = session
             session.pages.add(page)
-            session.painting, session.view = None, PairView(session.view.selected)  # as the fresh page shows them
+            # As the fresh page shows them:
+            session.painting, session.view, session.segment_view = None, PairView(session.view.selected), SegmentView()
             session.closed_at = None
             self._sessions.move_to_end(session.id)
             while len(self._sessions) > MAX_SESSIONS:

@@ -13,8 +13,10 @@ from tests.conftest import make_pair
 from univg.errors import Cancelled, InputError
 from univg.segmentation import SegmentationConfig, Segmenter
 from univg.types import Modality, SupportSet
+from univg.workflow.jobs import JobState, start_job, wait_for
 from univg.workflow.pipeline import run_pipeline, split_held_out
 from univg.workflow.presets import PRESETS, Preset, preset_named
+from univg.workflow.project import Project
 
 TINY = Preset(
     "tiny",
@@ -127,7 +129,7 @@ def test_killed_ten_times_at_random_and_resumed_ends_bit_for_bit_the_same(tmp_pa
     checkpoint.mkdir()
     output.mkdir()
     command = [sys.executable, "-c", KILLED_RUN, str(checkpoint), str(output)]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     rng = np.random.default_rng(0)
     state = checkpoint / "state.safetensors"
     kills = 0
@@ -149,3 +151,21 @@ def test_killed_ten_times_at_random_and_resumed_ends_bit_for_bit_the_same(tmp_pa
     resumed = Segmenter.load(output)
     for name, value in whole.network.state_dict().items():
         assert value.equal(resumed.network.state_dict()[name]), name
+
+
+@pytest.mark.slow
+def test_adapt_job_from_start_to_segmenter(tmp_path, tiny_support):
+    """In a process of its own, with the preview preset on tiny images."""
+    project = Project.create(tmp_path / "project", modality=tiny_support.modality, working_size=96)
+    for pair in tiny_support:
+        project.add_support_pair(pair, source=None)
+    job = wait_for(start_job(project, "adapt", {"preset": "preview", "seed": 0, "device": "cpu"}), timeout=250)
+    assert job.state is JobState.DONE, job.error
+    version = job.result()["segmenter"]
+    assert project.segmenter_versions() == [version]
+    card = Segmenter.load(project.segmenters_folder / version).card
+    assert card["preset"] == "preview" and len(card["support_sha256"]) == 6
+    events = job.events()
+    assert {event.stage for event in events} == {"trees", "pairs", "segmenter", "check"}
+    for event in events:
+        assert event.picture is None or (job.folder / event.picture).is_file()

@@ -9,7 +9,7 @@ import numpy as np
 
 from univg.commands.options import ProgressLine, add_device, output_folder
 from univg.errors import InputError
-from univg.io import check_stem, read_image, sha256_file, write_image, write_mask
+from univg.io import check_stem, read_image, read_image_info, sha256_file, write_image, write_mask
 from univg.overlay import colour_probability, overlay_mask
 from univg.progress import ProgressEvent
 from univg.workflow.project import Project
@@ -33,7 +33,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment every image; all are read before the first result is written."""
+    """Segment every image, after a look at the header of each."""
     project = Project.open(args.project)
     if args.threshold is not None and not 0 < args.threshold < 1:
         raise InputError(f"--threshold must be between 0 and 1, got {args.threshold:g}")
@@ -71,12 +71,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _names_of(images: list[str]) -> dict[str, Path]:
-    """Output names by stem; every image is decoded once, so that a bad one stops the run before it starts."""
+    """Output names by stem; a file that is no image stops the run before it starts."""
     targets: dict[str, Path] = {}
     for path in map(Path, images):
         name = check_stem(path.stem)
         if name in targets:
             raise InputError(f"Two images share the name {name!r}", path=path, fix="Segment them into two folders.")
+        read_image_info(path)
         targets[name] = path
     return targets
 

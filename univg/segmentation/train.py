@@ -36,7 +36,7 @@ from univg.segmentation.predict import predict_probability
 from univg.segmentation.segmenter import Segmenter
 from univg.types import ImageMaskPair, Modality
 
-_SECONDS_BETWEEN_CHECKPOINTS = 20.0
+_SECONDS_BETWEEN_CHECKPOINTS = 10.0
 _EVALUATIONS = 12  # on the held-out image, over a whole run
 
 # Gets the step and the (H, W) probability of the held-out image; returns the path of a picture of it, or None.

@@ -1,0 +1,77 @@
+"""The page: header, start view, and the tabs in the order of the work."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from app import texts
+from app.gradio_ui import adapt, data, header, segment, start
+from app.gradio_ui.context import QUIET, Ui
+from app.gradio_ui.job_watch import active_job
+from app.gradio_ui.models import is_stale
+from app.gradio_ui.state import Session, Sessions
+from univg import __version__
+
+_TABS = ("data", "adapt", "segment")
+_TITLES = {"data": texts.TAB_DATA, "adapt": texts.TAB_ADAPT, "segment": texts.TAB_SEGMENT}
+_BUSY_SECONDS, _IDLE_SECONDS = 1.0, 2.0
+# Files of the page (drops, pictures) older than a day are removed every hour.
+_CACHE = (3600, 86400)
+
+
+def build_page(sessions: Sessions) -> gr.Blocks:
+    """The whole page, ready to be launched."""
+    with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=_CACHE, fill_width=True) as page:
+        ui = Ui(sessions)
+        timer = gr.Timer(_IDLE_SECONDS)
+        stored_id = gr.Textbox(visible="hidden", elem_id="session-id")
+        switch = header.build(ui)
+        _, workspace = start.build(ui, switch)
+        with workspace, gr.Tabs(selected="data", elem_id="tabs") as tabs:
+            with gr.Tab(_label("data", "empty"), id="data", elem_id="tab-data") as data_tab:
+                to_adapt = data.build(ui)
+            with gr.Tab(_label("adapt", "empty"), id="adapt", elem_id="tab-adapt") as adapt_tab:
+                to_segment = adapt.build(ui)
+            with gr.Tab(_label("segment", "empty"), id="segment", elem_id="tab-segment") as segment_tab:
+                segment.build(ui, segment_tab)
+        gr.HTML(f"{texts.FOOTER} {texts.APP} {__version__}", elem_id="page-footer")
+
+        ui.part([data_tab, adapt_tab, segment_tab], _marks, lambda s: _labels(_marks(s)))
+        ui.part([timer], _is_busy, lambda s: [gr.Timer(_BUSY_SECONDS if _is_busy(s) else _IDLE_SECONDS)])
+        to_adapt.click(lambda: gr.Tabs(selected="adapt"), None, [tabs], **QUIET)
+        to_segment.click(lambda: gr.Tabs(selected="segment"), None, [tabs], **QUIET)
+        ui.finish(page, timer, stored_id)
+    return page
+
+
+def _label(tab: str, mark: str) -> str:
+    return f"{_TABS.index(tab) + 1} {_TITLES[tab]} {texts.TAB_MARKS[mark]}"
+
+
+def _labels(marks: tuple[str, ...]) -> list[gr.Tab]:
+    return [gr.Tab(_label(tab, mark)) for tab, mark in zip(_TABS, marks, strict=True)]
+
+
+def _is_busy(session: Session) -> bool:
+    return session.board.busy or (session.project is not None and active_job(session.project) is not None)
+
+
+def _marks(session: Session) -> tuple[str, str, str]:
+    """The state of each tab: empty, ready, running, stale or done."""
+    project = session.project
+    if project is None:
+        return "empty", "empty", "empty"
+    has_pairs, has_model = bool(project.support_names()), bool(project.segmenter_versions())
+    if active_job(project) is not None:
+        adapted = "running"
+    elif has_model:
+        adapted = "stale" if is_stale(project) else "done"
+    else:
+        adapted = "ready" if has_pairs else "empty"
+    if session.board.busy:
+        segmented = "running"
+    elif any(item.state == "done" for item in session.board.items):
+        segmented = "done"
+    else:
+        segmented = "ready" if has_model else "empty"
+    return "done" if has_pairs else "empty", adapted, segmented

@@ -1,0 +1,261 @@
+"""Tab 3, Segment: find the vessels in new images, look at them, measure and download them."""
+
+from __future__ import annotations
+
+import gradio as gr
+import numpy as np
+
+from app import texts
+from app.gradio_ui import markup, pictures, segment_views
+from app.gradio_ui.context import Ui
+from app.gradio_ui.files import Upload, file_drop
+from app.gradio_ui.segment_board import Item, Run, warm_up
+from app.gradio_ui.state import Session
+from univg.errors import InputError
+from univg.types import Modality
+from univg.workflow.sample import sample_unseen_images
+
+DEVICE = "auto"
+SECONDS_WAITED_FOR_THE_FIRST = 2.0
+# The click comes after the page has got the new address.
+_CLICK = "() => {{ window.setTimeout(() => document.querySelector('#{id}').click(), 150); }}"
+
+
+def build(ui: Ui, tab: gr.Tab) -> None:
+    with gr.Row(elem_classes="tab-body"):
+        with gr.Column(elem_classes="controls", scale=0, min_width=300):
+            images = file_drop(label=texts.SEG_IMAGES, height=86, elem_id="segment-images")
+            references = file_drop(label=texts.SEG_REFERENCES, height=86, elem_id="segment-references")
+            files_help = gr.HTML()
+            sample = gr.Button(texts.SEG_SAMPLE, size="sm", elem_id="segment-sample", visible=False)
+            model = gr.Dropdown([], label=texts.SEG_MODEL, info=texts.SEG_MODEL_HELP, elem_id="model")
+            augment = gr.Checkbox(False, label=texts.SEG_AUGMENT, info=texts.SEG_AUGMENT_HELP, elem_id="augment")
+            run = gr.Button(texts.SEG_BUTTON, variant="primary", elem_id="segment")
+            stop = gr.Button(texts.SEG_STOP, size="sm", elem_id="segment-stop", visible=False)
+            problems = gr.HTML(elem_id="segment-problems")
+            view = gr.Radio(
+                [(label, key) for key, label in texts.SEG_VIEWS.items()],
+                value="overlay",
+                label=texts.SEG_VIEW,
+                info=texts.SEG_VIEW_HELP,
+                elem_id="segment-view",
+            )
+            threshold = gr.Slider(
+                0.01,
+                0.99,
+                0.5,
+                step=0.01,
+                label=texts.SEG_THRESHOLD,
+                info=texts.SEG_THRESHOLD_HELP,
+                elem_id="threshold",
+            )
+            opacity = gr.Slider(
+                0, 100, 60, step=1, label=texts.SEG_OPACITY, info=texts.SEG_OPACITY_HELP, elem_id="segment-opacity"
+            )
+        with gr.Column(elem_classes="canvas", scale=1, min_width=400):
+            empty = gr.HTML()
+            picture = gr.ImageSlider(
+                format="png",
+                show_label=False,
+                container=False,
+                interactive=False,
+                buttons=["download", "fullscreen"],
+                elem_id="segment-picture",
+                elem_classes="picture",
+                max_height=4000,
+            )
+            with gr.Row(elem_classes="strip-head"):
+                status = gr.HTML(elem_id="segment-status")
+                legend = gr.HTML(elem_id="segment-legend")
+            strip = gr.Gallery(
+                format="png",
+                show_label=False,
+                container=False,
+                allow_preview=False,
+                columns=12,
+                rows=1,
+                object_fit="cover",
+                buttons=[],
+                interactive=False,
+                elem_id="segment-strip",
+                elem_classes="strip",
+            )
+            table = gr.HTML(elem_id="figures")
+            with gr.Row(elem_id="downloads") as downloads:
+                one = gr.Button(texts.SEG_DOWNLOAD_ONE, size="sm", elem_id="get-mask")
+                every = gr.Button(texts.SEG_DOWNLOAD_ALL, size="sm", elem_id="get-masks")
+                csv = gr.Button(texts.SEG_DOWNLOAD_TABLE, size="sm", elem_id="get-table")
+            ready = gr.DownloadButton(visible="hidden", elem_id="ready-file")
+
+    def take_files(session: Session, dropped: list[Upload], masks: list[Upload]) -> str:
+        return markup.problems_list(session.board.set_files(dropped, masks))
+
+    def take_sample(session: Session) -> list:
+        unseen = sample_unseen_images()
+        masks = [path.parents[1] / "masks" / path.name for path in unseen]
+        return [[str(path) for path in unseen], [str(path) for path in masks if path.is_file()]]
+
+    def start(session: Session, version: str | None, augmented: bool) -> None:
+        project, board = session.required_project(), session.board
+        if version is None or version not in project.segmenter_versions():
+            raise InputError(texts.SEG_NO_MODEL_TITLE, fix=texts.SEG_NO_MODEL)
+        if not board.items:
+            raise InputError(texts.SEG_EMPTY_TITLE, fix=texts.SEG_EMPTY)
+        board.start(Run(version, project.segmenters_folder / version, augmented), DEVICE)
+        board.wait(board.selected, SECONDS_WAITED_FOR_THE_FIRST)
+
+    def warm(session: Session) -> None:
+        folder = session.project and session.project.latest_segmenter()
+        if folder:
+            warm_up(folder, DEVICE)
+
+    def select(session: Session, event: gr.SelectData) -> None:
+        session.board.selected = event.value["caption"]
+
+    def change_view(session: Session, mode: str, percent: float) -> tuple[str, str] | None:
+        session.segment_view.mode, session.segment_view.opacity = mode, percent / 100
+        return _picture(session)
+
+    def change_threshold(session: Session, probability: float) -> tuple[str, str] | None:
+        session.board.set_threshold(probability)
+        return _picture(session)
+
+    def download_one(session: Session) -> str:
+        item = session.board.selected_item
+        return segment_views.masks_file(session.board, [item] if item else [], session.folder / "downloads")
+
+    def download_all(session: Session) -> str:
+        return segment_views.masks_file(session.board, session.board.items, session.folder / "downloads")
+
+    def download_table(session: Session) -> str:
+        return segment_views.table_file(session.board, session.folder / "downloads")
+
+    ui.part([files_help, sample, model], _models_signature, _models)
+    ui.part([empty, picture, strip, run, stop, status, downloads], _board_signature, _board)
+    ui.part([legend], lambda s: (s.segment_view.mode, bool(s.board.items)), _legend)
+    ui.part([table], _figures_signature, lambda session: [segment_views.figures_table(session.board)])
+    ui.part([threshold], _threshold_signature, _threshold)
+    ui.on([images.change, references.change], take_files, [images, references], [problems])
+    ui.on(sample.click, take_sample, [], [images, references])
+    ui.on(run.click, start, [model, augment])
+    ui.on(stop.click, lambda session: session.board.stop())
+    ui.on(tab.select, warm)
+    ui.on(strip.select, select)
+    ui.live([view.input, opacity.input], change_view, [view, opacity], [picture])
+    ui.live(threshold.input, change_threshold, [threshold], [picture])
+    ui.on([view.input, threshold.release], lambda session: None)
+    for button, handler in ((one, download_one), (every, download_all), (csv, download_table)):
+        prepared = ui.on(button.click, handler, [], [ready], redraw=False)
+        prepared.success(None, None, None, js=_CLICK.format(id="ready-file"), api_visibility="private")
+
+
+def _picture(session: Session) -> tuple[str, str] | None:
+    item = session.board.selected_item
+    if item is None or item.state == "failed":
+        return None
+    view = session.segment_view
+    return segment_views.draw(
+        session.board, item, mode=view.mode, opacity=view.opacity, folder=session.folder / "pictures"
+    )
+
+
+def _models_signature(session: Session) -> tuple:
+    project = session.project
+    return (project.path, tuple(project.segmenter_versions())) if project else ()
+
+
+def _models(session: Session) -> list:
+    project = session.project
+    if project is None:
+        return ["", gr.Button(visible=False), gr.Dropdown(choices=[], value=None)]
+    versions = project.segmenter_versions()[::-1]
+    text = texts.SEG_FILES_HELP.format(modality=texts.MODALITIES[project.modality])
+    return [
+        markup.line(text, "help"),
+        gr.Button(visible=project.modality is Modality.FUNDUS),
+        gr.Dropdown(choices=versions, value=versions[0] if versions else None),
+    ]
+
+
+def _board_signature(session: Session) -> tuple:
+    has_model = bool(session.project and session.project.latest_segmenter())
+    view = session.segment_view
+    return session.board.revision, session.board.selected, session.board.threshold, view.mode, has_model
+
+
+def _board(session: Session) -> list:
+    board, items = session.board, session.board.items
+    has_model = bool(session.project and session.project.latest_segmenter())
+    done = [item for item in items if item.state == "done"]
+    todo = [item for item in items if item.state in ("new", "waiting", "working")]
+    working = [item for item in items if item.state in ("waiting", "working")]
+    if not has_model:
+        blank = markup.empty_state(texts.SEG_NO_MODEL_TITLE, texts.SEG_NO_MODEL)
+    else:
+        blank = "" if items else markup.empty_state(texts.SEG_EMPTY_TITLE, texts.SEG_EMPTY)
+    count = len(items)
+    label = texts.SEG_BUTTON_COUNT.format(count=count, noun=texts.noun(count, "image")) if items else texts.SEG_BUTTON
+    shown = _picture(session)
+    return [
+        gr.HTML(blank, visible=bool(blank)),
+        gr.ImageSlider(shown, visible=shown is not None),
+        gr.Gallery([(_thumbnail(item), item.name) for item in items], visible=len(items) > 1),
+        gr.Button(label, interactive=has_model and bool(items) and not working),
+        gr.Button(visible=bool(working)),
+        _status(session, items, done, todo, working),
+        gr.Row(visible=bool(done)),
+    ]
+
+
+def _status(session: Session, items: list[Item], done: list[Item], todo: list[Item], working: list[Item]) -> str:
+    item = session.board.selected_item
+    if item is not None and item.state == "failed":
+        first = markup.problems_list([f"{item.upload.name}: {item.problem}"])
+    else:
+        first = markup.line(_facts(item)) if item is not None and item.shape[0] else ""
+    if working:
+        second = texts.SEG_WORKING.format(done=len(done), total=len(items))
+        second = second if done else f"{second} {texts.SEG_WARMING}"
+    elif done:
+        seconds = float(np.mean([item.seconds for item in done]))
+        second = texts.SEG_DONE.format(done=len(done), total=len(items), seconds=seconds)
+    else:
+        second = texts.SEG_WAITING if todo else ""
+    return first + markup.line(second)
+
+
+def _facts(item: Item) -> str:
+    """Size and main figures of the image on screen."""
+    height, width = item.shape
+    factor = pictures.shown_factor(item.shape)
+    shown = f"{round(width * factor)} × {round(height * factor)}"
+    text = (texts.SEG_SIZE if factor == 1 else texts.SEG_REDUCED).format(width=width, height=height, shown=shown)
+    if item.figures is None:
+        return f"{item.name}: {text}"
+    figures = texts.SEG_FIGURES.format(dice=item.figures.dice, cldice=item.figures.cldice)
+    return f"{item.name}: {text}. {figures}"
+
+
+def _thumbnail(item: Item) -> np.ndarray:
+    if item.thumbnail is not None:
+        return item.thumbnail
+    return np.full((96, 96, 3), 40, np.uint8)
+
+
+def _legend(session: Session) -> list:
+    return [markup.legend(session.segment_view.mode) if session.board.items else ""]
+
+
+def _figures_signature(session: Session) -> tuple:
+    return tuple((item.name, item.state, item.figures_at, session.board.threshold) for item in session.board.items)
+
+
+def _threshold_signature(session: Session) -> tuple:
+    item = session.board.selected_item
+    return session.board.threshold, item.model_threshold if item and item.state == "done" else 0.5
+
+
+def _threshold(session: Session) -> list:
+    item = session.board.selected_item
+    own = item.model_threshold if item and item.state == "done" else 0.5
+    return [own if session.board.threshold is None else session.board.threshold]

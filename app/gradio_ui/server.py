@@ -1,0 +1,108 @@
+"""Serving the page on this machine only."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import webbrowser
+from pathlib import Path
+
+from univg.errors import InputError
+from univg.workflow.project import Project
+
+HOST = "127.0.0.1"
+FIRST_PORT = 7860
+_PORTS_TRIED = 100
+_MAX_UPLOAD = "1gb"
+
+
+def quiet_environment(folder: Path) -> None:
+    """Settings that must be made before Gradio is imported: no calls home, files in a folder that is removed again."""
+    os.environ.update(
+        GRADIO_ANALYTICS_ENABLED="False",
+        GRADIO_TEMP_DIR=str(folder / "cache"),
+        GRADIO_RUN_HISTORY="False",
+        HF_HUB_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        DO_NOT_TRACK="1",
+    )
+    for name in ("httpx", "uvicorn", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def find_port(wanted: int | None) -> int:
+    """`wanted`, which must be free, or the first free port from `FIRST_PORT`."""
+    candidates = range(FIRST_PORT, FIRST_PORT + _PORTS_TRIED) if wanted is None else [wanted]
+    for port in candidates:
+        with socket.socket() as probe:
+            if sys.platform != "win32":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except (OSError, OverflowError):
+                continue
+            return port
+    if wanted is None:
+        raise InputError(
+            f"No port from {FIRST_PORT} to {FIRST_PORT + _PORTS_TRIED - 1} is free", fix="Name one: --port."
+        )
+    raise InputError(f"Port {wanted} is in use or may not be used", fix="Choose another, or leave --port out.")
+
+
+def serve(project: Project | None, *, port: int | None, open_browser: bool, announce) -> None:
+    """Serve until interrupted; ``announce(url)`` is called once the page answers."""
+    port = find_port(port)
+    folder = Path(tempfile.mkdtemp(prefix="univg-"))
+    stopped = threading.Event()
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: stopped.set())
+    try:
+        quiet_environment(folder)
+        page = _launch(project, folder, port)
+        url = f"http://{HOST}:{port}"
+        announce(url)
+        if open_browser:
+            webbrowser.open(url)
+        stopped.wait()
+        page.close(verbose=False)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _launch(project: Project | None, folder: Path, port: int):
+    from app.gradio_ui.blocks import build_page
+    from app.gradio_ui.segment_board import shut_down
+    from app.gradio_ui.state import Sessions
+    from app.gradio_ui.theme import head, style, theme
+
+    page = build_page(Sessions(folder / "cache" / "sessions", project))
+    page.queue(default_concurrency_limit=4, api_open=False)
+    page.launch(
+        server_name=HOST,
+        server_port=port,
+        share=False,
+        inbrowser=False,
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=False,
+        run_history=False,
+        enable_monitoring=False,
+        footer_links=[],
+        ssr_mode=False,
+        strict_cors=True,
+        max_file_size=_MAX_UPLOAD,
+        theme=theme(),
+        css=style(),
+        head=head(),
+    )
+    import atexit
+
+    atexit.register(shut_down)
+    return page

@@ -1,0 +1,73 @@
+// Light and dark, keys, and labels that Gradio leaves out. No library, nothing fetched.
+(function () {
+  "use strict";
+  const KEY = "univg-theme";
+
+  function apply(theme) {
+    document.body.classList.toggle("dark", theme === "dark");
+  }
+
+  function wanted() {
+    const asked = new URLSearchParams(window.location.search).get("__theme");
+    if (asked === "dark" || asked === "light") return asked;
+    const stored = window.localStorage.getItem(KEY);
+    if (stored) return stored;
+    return window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  }
+
+  window.univg = {
+    toggleTheme() {
+      const theme = document.body.classList.contains("dark") ? "light" : "dark";
+      window.localStorage.setItem(KEY, theme);
+      apply(theme);
+    },
+  };
+
+  function isTyping(target) {
+    return target.closest("input:not([type=range]):not([type=checkbox]):not([type=radio]), textarea, [contenteditable]");
+  }
+
+  // Blink: while B is held, the overlay is hidden.
+  document.addEventListener("keydown", (event) => {
+    if (event.key.toLowerCase() !== "b" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!isTyping(event.target)) document.body.classList.add("blink");
+  });
+  document.addEventListener("keyup", (event) => {
+    if (event.key.toLowerCase() === "b") document.body.classList.remove("blink");
+  });
+  window.addEventListener("blur", () => document.body.classList.remove("blink"));
+
+  const LABELS = [
+    ["#job-chip", "Running job"],
+    ["#data-strip", "Annotated images"],
+    ["#segment-strip", "Images to segment"],
+    ["#segment-picture", "Original and result; hold B to see the original alone"],
+    ["#editor", "Mask painter"],
+  ];
+
+  function label() {
+    for (const [selector, text] of LABELS) {
+      const element = document.querySelector(selector);
+      if (element && element.getAttribute("aria-label") !== text) {
+        element.setAttribute("role", "group");
+        element.setAttribute("aria-label", text);
+      }
+    }
+    for (const image of document.querySelectorAll("#segment-picture img:not([data-named])")) {
+      image.dataset.named = "1";
+      image.alt = "Image to segment, or its result";
+    }
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    apply(wanted());
+    // Gradio sets its own class while it starts.
+    window.setTimeout(() => apply(wanted()), 300);
+    label();
+    let due = 0;
+    new MutationObserver(() => {
+      window.clearTimeout(due);
+      due = window.setTimeout(label, 200);
+    }).observe(document.body, { childList: true, subtree: true });
+  });
+})();

@@ -9,7 +9,6 @@ TITLE = "UniVG - vessel segmentation from five images"
 FOOTER = "Research use. Not a medical device."
 UNEXPECTED = "Something went wrong that UniVG did not expect ({kind}). Nothing you entered was lost; please try again."
 CHECK_THIS = "Please check"
-PROJECT_LOST = "This project can no longer be opened: {reason}"
 
 MODALITIES = {
     Modality.FUNDUS: "Fundus photograph",
@@ -26,7 +25,6 @@ BACK_TO_PROJECT = "Back"
 THEME = "Light / dark"
 CANCEL = "Cancel"
 CPU = "CPU, {cores} cores"
-IDLE = "No job is running"
 JOB_CHIP = "{what} {percent} %"
 ADAPTING = "Adapting"
 WAITING = "Waiting for the device"
@@ -205,7 +203,6 @@ HELD_OUT_DICE = "Dice {dice:.2f} on 1 held-out image (n = 1: too few to judge th
 NO_HELD_OUT = "No image was held out, so there is no figure; check it on images with a reference under Segment."
 RUNS_TITLE = "Runs"
 RUNS_HEAD = ("Started", "Effort", "State", "Model", "Held-out Dice (n = 1)")
-RUNS_NONE = "No run yet."
 STARTED = "The job has started."
 RESUMED = "The job goes on from its last checkpoint."
 CANCEL_ASKED = "The job stops after this step and can be resumed."
@@ -246,20 +243,12 @@ SEG_WAITING = "Press Segment."
 SEG_WORKING = "{done} of {total} done"
 SEG_WARMING = "Loading the model; the first image takes a few seconds longer."
 SEG_DONE = "{done} of {total} segmented, {seconds:.2f} s an image."
-SEG_STATES = {
-    "new": "not segmented",
-    "waiting": "waiting",
-    "working": "working",
-    "done": "done",
-    "failed": "not usable",
-}
 SEG_REFERENCE_SIZE = "Reference {reference} is {got}, its image {expected}"
 SEG_REFERENCE_SIZE_FIX = "Use a reference of the same size."
 SEG_REFERENCE_ALONE = "There is no image for this reference."
 SEG_DOWNLOAD_ONE = "Download this mask (PNG)"
 SEG_DOWNLOAD_ALL = "Download all masks (ZIP)"
 SEG_DOWNLOAD_TABLE = "Download the table (CSV)"
-SEG_DOWNLOADS = "Downloads"
 SEG_NOTHING = "Nothing is segmented yet"
 SEG_NOTHING_FIX = "Drop images and press Segment."
 SEG_NO_REFERENCE = "There is no reference mask"

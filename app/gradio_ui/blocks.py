@@ -25,8 +25,9 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         ui = Ui(sessions)
         timer = gr.Timer(_IDLE_SECONDS)
         stored_id = gr.Textbox(visible="hidden", elem_id="session-id")
+        page_state = gr.HTML()
         switch = header.build(ui)
-        _, workspace = start.build(ui, switch)
+        workspace = start.build(ui, switch)
         with workspace, gr.Tabs(selected="data", elem_id="tabs") as tabs:
             with gr.Tab(_label("data", "empty"), id="data", elem_id="tab-data") as data_tab:
                 to_adapt = data.build(ui)
@@ -36,12 +37,27 @@ def build_page(sessions: Sessions) -> gr.Blocks:
                 segment.build(ui, segment_tab)
         gr.HTML(f"{texts.FOOTER} {texts.APP} {__version__}", elem_id="page-footer")
 
+        ui.part([page_state], _shown, lambda session: [_page_state(session)])
         ui.part([data_tab, adapt_tab, segment_tab], _marks, lambda s: _labels(_marks(s)))
         ui.part([timer], _is_busy, lambda s: [gr.Timer(_BUSY_SECONDS if _is_busy(s) else _IDLE_SECONDS)])
         to_adapt.click(lambda: gr.Tabs(selected="adapt"), None, [tabs], **QUIET)
         to_segment.click(lambda: gr.Tabs(selected="segment"), None, [tabs], **QUIET)
         ui.finish(page, timer, stored_id)
     return page
+
+
+def _shown(session: Session) -> tuple[str, str]:
+    view = "start" if session.at_start else "work"
+    return view, "no" if session.painting is None else "yes"
+
+
+def _page_state(session: Session) -> str:
+    """Tells the style which views are on screen.
+
+    Not `visible=False`, which takes a view out of the page: the mask painter would lose its canvas.
+    """
+    view, painting = _shown(session)
+    return f'<i id="page-state" data-view="{view}" data-painting="{painting}"></i>'
 
 
 def _label(tab: str, mark: str) -> str:

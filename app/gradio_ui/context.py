@@ -17,10 +17,6 @@ from univg.errors import InputError
 
 _log = logging.getLogger("univg.app")
 
-# A class of the page's style. Unlike `visible=False` it keeps what it hides in the page: the mask painter loses its
-# canvas, and the page its footing, when it is taken out.
-HIDDEN = "put-away"
-
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -84,6 +80,17 @@ class Ui:
             dependency = gr.on(triggers, *arguments, **options)
         if redraw:
             self._dependencies.append(dependency)
+        return dependency
+
+    def on_selected(self, strip: gr.Gallery, handler: Callable[[Session, str], None]):
+        """Call ``handler(session, caption)`` when a picture of `strip` is chosen; a caption is a name that stays."""
+        guarded = self._guarded(lambda session, event: handler(session, event.value["caption"]), 0)
+
+        def call(session_id: str, event: gr.SelectData) -> None:
+            guarded(session_id, event)
+
+        dependency = strip.select(call, [self.session_id], None, **QUIET)
+        self._dependencies.append(dependency)
         return dependency
 
     def live(self, triggers, handler: Callable, inputs, outputs):
@@ -155,11 +162,6 @@ class Ui:
             return result if count else None
 
         return call
-
-
-def shown(visible: bool) -> gr.Column:
-    """An update that shows a column, or puts it away."""
-    return gr.Column(elem_classes=[] if visible else [HIDDEN])
 
 
 def message(error: InputError) -> gr.Error:

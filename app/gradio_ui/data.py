@@ -26,7 +26,7 @@ def build(ui: Ui) -> gr.Button:
     """Returns the button that leads to the next tab."""
     with gr.Row(elem_classes="tab-body"):
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
-            with gr.Column(elem_id="data-controls") as controls:
+            with gr.Column(elem_id="data-controls"):
                 add = _AddControls()
                 with gr.Column(elem_id="selected-pair", elem_classes="card") as selected_group:
                     selected = gr.HTML()
@@ -46,7 +46,7 @@ def build(ui: Ui) -> gr.Button:
                 undo = gr.Button(visible=False, size="sm", elem_id="undo-remove")
             painter = paint.Controls()
         with gr.Column(elem_classes="canvas", scale=1, min_width=400):
-            with gr.Column(elem_id="data-canvas") as canvas:
+            with gr.Column(elem_id="data-canvas"):
                 empty = gr.HTML()
                 picture = gr.Image(
                     format="png",
@@ -95,8 +95,8 @@ def build(ui: Ui) -> gr.Button:
         facts = f'<h3 class="selected-name">{texts.SELECTED}: {escape(name)}</h3>'
         return [gr.Image(_picture(session, name), visible=True), facts, gr.Column(visible=True)]
 
-    def select(session: Session, event: gr.SelectData) -> None:
-        session.view.selected = event.value["caption"]
+    def select(session: Session, name: str) -> None:
+        session.view.selected = name
 
     def change_view(session: Session, percent: float, as_outline: bool) -> str | None:
         session.view.opacity, session.view.outline = percent / 100, as_outline
@@ -123,7 +123,7 @@ def build(ui: Ui) -> gr.Button:
     ui.part([strip, empty, count, following], _pairs_signature, show_pairs)
     ui.part([picture, selected, selected_group], _selected_signature, show_selected)
     ui.part([undo], lambda session: session.removed, show_undo)
-    ui.on(strip.select, select)
+    ui.on_selected(strip, select)
     ui.on(remove.click, remove_selected)
     ui.on(undo.click, undo_remove)
     ui.live([opacity.input, outline.input], change_view, [opacity, outline], [picture])
@@ -132,7 +132,6 @@ def build(ui: Ui) -> gr.Button:
         ui,
         controls=painter,
         canvas=editor,
-        view=(controls, canvas),
         opened_by=paint_button,
         opened_for_new_by=add.paint,
         selected=_selected,

@@ -7,7 +7,7 @@ from html import escape
 
 from app import texts
 from univg.io import Finding
-from univg.overlay import AGREEMENT, MISSED, PREDICTION, REFERENCE, Colour
+from univg.overlay import AGREEMENT, MISSED, PREDICTION, Colour
 
 
 def findings_list(findings: Sequence[Finding]) -> str:
@@ -40,16 +40,15 @@ def problems_list(problems: Sequence[str]) -> str:
     return findings_list([Finding("error", "", problem) for problem in problems])
 
 
-def table(
-    head: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], foot: Iterable[Sequence[str]] = ()
-) -> str:
+def table(head: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], foot: Iterable[Sequence[str]] = ()) -> str:
     """A table of plain texts; each heading comes with the text shown when it is pointed at."""
     heads = "".join(
         f'<th scope="col" title="{escape(tip)}"{" tabindex=0" if tip else ""}>{escape(text)}</th>' for text, tip in head
     )
     body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
     footer = "".join(f"<tr>{_cells(row)}</tr>" for row in foot)
-    return f'<div class="figures-table"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody><tfoot>{footer}</tfoot></table></div>'
+    parts = f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody><tfoot>{footer}</tfoot>"
+    return f'<div class="figures-table"><table>{parts}</table></div>'
 
 
 def legend(view: str) -> str:
@@ -62,7 +61,7 @@ def legend(view: str) -> str:
     elif view == "mask":
         entries = (((255, 255, 255), "prediction"),)
     else:
-        entries = (((REFERENCE, "reference")) if view == "reference" else (PREDICTION, "prediction"),)
+        entries = ((PREDICTION, "prediction"),)
     return f'<div class="legend">{"".join(_swatch(colour, texts.LEGEND[key]) for colour, key in entries)}</div>'
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from app import texts
 from app.gradio_ui import markup, pictures
-from app.gradio_ui.context import HIDDEN, Ui, note, shown
-from app.gradio_ui.files import Upload, read_single_image
+from app.gradio_ui.context import Ui, note
+from app.gradio_ui.files import read_single_image
 from app.gradio_ui.state import Painting, Session
 from univg.errors import InputError
 from univg.io import check_pair
@@ -27,7 +27,7 @@ class Controls:
     """The column of controls while painting."""
 
     def __init__(self) -> None:
-        with gr.Column(elem_classes=[HIDDEN], elem_id="paint-controls") as self.column:
+        with gr.Column(elem_id="paint-controls"):
             gr.HTML(f"<h3>{texts.PAINT_TITLE}</h3>")
             self.target = gr.Dropdown(
                 [], label=texts.PAINT_TARGET, info=texts.PAINT_TARGET_HELP, elem_id="paint-target"
@@ -45,7 +45,7 @@ class Canvas:
 
     def __init__(self) -> None:
         colour = "#{:02x}{:02x}{:02x}".format(*REFERENCE)
-        with gr.Column(elem_classes=[HIDDEN], elem_id="paint-canvas") as self.column:
+        with gr.Column(elem_id="paint-canvas"):
             self.editor = gr.ImageEditor(
                 type="numpy",
                 image_mode="RGBA",
@@ -53,6 +53,9 @@ class Canvas:
                 sources=(),
                 transforms=(),
                 fixed_canvas=False,
+                # Smaller than any image: layers of an image smaller than the canvas are misplaced.
+                canvas_size=(32, 32),
+                height="var(--canvas-height)",
                 layers=gr.LayerOptions(allow_additional_layers=False, layers=["Mask"]),
                 brush=gr.Brush(default_size=5, colors=[(colour, BRUSH_OPACITY)], color_mode="fixed"),
                 eraser=gr.Eraser(default_size=12),
@@ -67,21 +70,12 @@ def wire(
     *,
     controls: Controls,
     canvas: Canvas,
-    view: tuple[gr.Column, gr.Column],
     opened_by: gr.Button,
     opened_for_new_by: gr.Button,
     selected: Callable[[Session], str],
 ) -> None:
-    """Connect the painter.
-
-    `view` is what it takes the place of; one button opens it for the `selected` pair, the other for a dropped image.
-    """
+    """Connect the painter: one button opens it for the `selected` pair, the other for a dropped image."""
     editor = canvas.editor
-    columns = [*view, controls.column, canvas.column]
-
-    def show_columns(session: Session) -> list:
-        painting = session.painting is not None
-        return [shown(not painting), shown(not painting), shown(painting), shown(painting)]
 
     def open_selected(session: Session) -> list:
         return open_at(session, f"{_PAIR}{selected(session)}")
@@ -93,40 +87,42 @@ def wire(
         choices = _choices(session)
         if target not in [value for _, value in choices]:
             raise InputError(texts.PAINT_NO_TARGET, fix=texts.PAINT_NO_TARGET_FIX)
-        return [gr.Dropdown(choices=choices, value=target), *_load(session, target, True)]
+        session.painting = _begin(session, target, True)
+        return [gr.Dropdown(choices=choices, value=target), True, None]
 
-    def keep_strokes(session: Session, value: dict | None) -> None:
-        """Unsaved strokes stay with their image when another one, or none, is shown."""
-        painting = session.painting
-        if painting is None or value is None:
-            return
-        mask = painted_mask(value)
-        if mask is None or mask.shape != painting.shape or np.array_equal(mask, painting.started_from):
-            return
-        session.drafts[painting.name] = mask
-        note(texts.PAINT_DRAFT.format(name=painting.name))
+    def turn_to(session: Session, value: dict | None, target: str, from_mask: bool) -> None:
+        """Go to another image; unsaved strokes stay with the one they are on."""
+        _keep_strokes(session, value)
+        session.painting = _begin(session, target, from_mask)
 
-    def load(session: Session, target: str, from_mask: bool) -> list:
-        return _load(session, target, from_mask)
-
-    def load_afresh(session: Session, target: str, from_mask: bool) -> list:
+    def start_afresh(session: Session, target: str, from_mask: bool) -> None:
         session.drafts.pop(_name_of(target), None)
-        return _load(session, target, from_mask)
+        session.painting = _begin(session, target, from_mask)
 
-    def close(session: Session) -> None:
+    def clear(session: Session) -> None:
+        return None
+
+    def close(session: Session, value: dict | None) -> None:
+        _keep_strokes(session, value)
         session.painting = None
 
-    opened = [controls.target, editor, controls.help]
-    ui.part(columns, lambda session: session.painting is not None, show_columns)
-    ui.on(opened_by.click, open_selected, [], opened)
-    ui.on(opened_for_new_by.click, open_new, [], opened)
-    # In two steps: the editor must not be the output of a handler that reads it.
+    # In steps: the editor must not be the output of a handler that reads it, and layers of a new image end up in the
+    # right place only when it was cleared before.
+    opened = [controls.target, controls.from_mask, editor]
     inputs = [controls.target, controls.from_mask]
-    changed = ui.on(controls.target.input, keep_strokes, [editor], redraw=False)
-    ui.on(changed, load, inputs, [editor, controls.help])
-    ui.on(controls.from_mask.input, load_afresh, inputs, [editor, controls.help])
-    closed = ui.on(controls.close.click, keep_strokes, [editor], redraw=False)
-    ui.on(closed, close)
+    beginnings = [
+        ui.on(opened_by.click, open_selected, [], opened),
+        ui.on(opened_for_new_by.click, open_new, [], opened),
+    ]
+    for trigger, handler, read in (
+        (controls.target.input, turn_to, [editor, *inputs]),
+        (controls.from_mask.input, start_afresh, inputs),
+    ):
+        turned = ui.on(trigger, handler, read, redraw=False)
+        beginnings.append(ui.on(turned, clear, [], [editor], redraw=False))
+    for beginning in beginnings:
+        ui.on(beginning, _content, [], [editor, controls.help])
+    ui.on(controls.close.click, close, [editor])
     ui.on(controls.save.click, save, [editor])
 
 
@@ -176,27 +172,48 @@ def painted_mask(value: dict) -> np.ndarray | None:
     return np.any([layer[..., 3] > 127 for layer in layers], axis=0)
 
 
-def _load(session: Session, target: str, from_mask: bool) -> list:
-    """What the editor shows for `target`: its image, and a layer with the draft, the present mask, or nothing."""
+def _keep_strokes(session: Session, value: dict | None) -> None:
+    painting = session.painting
+    mask = None if painting is None or value is None else painted_mask(value)
+    if mask is None or mask.shape != painting.shape or np.array_equal(mask, painting.started_from):
+        return
+    session.drafts[painting.name] = mask
+    note(texts.PAINT_DRAFT.format(name=painting.name))
+
+
+def _begin(session: Session, target: str, from_mask: bool) -> Painting:
+    """What is painted on `target`, starting from a draft, its present mask, or nothing."""
     name = _name_of(target)
     if target.startswith(_NEW):
-        upload: Upload | None = session.unmasked.get(name)
-        if upload is None:
+        if name not in session.unmasked:
             raise InputError(texts.PAINT_NO_TARGET, fix=texts.PAINT_NO_TARGET_FIX)
-        image, present = read_single_image(upload), None
+        upload, mask = session.unmasked[name], None
+        image = read_single_image(upload)
     else:
-        upload, pair = None, session.required_project().support_pair(name)
-        image, present = pair.image, pair.mask
+        pair = session.required_project().support_pair(name)
+        upload, image, mask = None, pair.image, pair.mask
     height, width = image.shape[:2]
     if max(height, width) > LIMIT:
         raise InputError(
             texts.PAINT_TOO_LARGE.format(width=width, height=height, limit=LIMIT), fix=texts.PAINT_TOO_LARGE_FIX
         )
-    mask = present if from_mask and present is not None else np.zeros((height, width), bool)
-    session.painting = Painting(name, upload, (height, width), mask)
-    shown_mask = session.drafts.get(name, mask)
+    if mask is None or not from_mask:
+        mask = np.zeros((height, width), bool)
+    return Painting(name, upload, (height, width), mask)
+
+
+def _content(session: Session) -> list:
+    """What the editor shows: the image, and the mask as a half transparent layer."""
+    painting = session.painting
+    if painting is None:
+        return [None, ""]
+    if painting.upload is None:
+        image = session.required_project().support_pair(painting.name).image
+    else:
+        image = read_single_image(painting.upload)
+    height, width = painting.shape
     layer = np.zeros((height, width, 4), np.uint8)
-    layer[shown_mask] = (*REFERENCE, _ALPHA)
+    layer[session.drafts.get(painting.name, painting.started_from)] = (*REFERENCE, _ALPHA)
     background = pictures.as_rgb(image)
     value = {"background": background, "layers": [layer], "composite": background}
     return [value, markup.line(texts.PAINT_HELP.format(width=width, height=height), "help")]

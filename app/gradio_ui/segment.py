@@ -109,8 +109,8 @@ def build(ui: Ui, tab: gr.Tab) -> None:
         if folder:
             warm_up(folder, DEVICE)
 
-    def select(session: Session, event: gr.SelectData) -> None:
-        session.board.selected = event.value["caption"]
+    def select(session: Session, name: str) -> None:
+        session.board.selected = name
 
     def change_view(session: Session, mode: str, percent: float) -> tuple[str, str] | None:
         session.segment_view.mode, session.segment_view.opacity = mode, percent / 100
@@ -140,7 +140,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     ui.on(run.click, start, [model, augment])
     ui.on(stop.click, lambda session: session.board.stop())
     ui.on(tab.select, warm)
-    ui.on(strip.select, select)
+    ui.on_selected(strip, select)
     ui.live([view.input, opacity.input], change_view, [view, opacity], [picture])
     ui.live(threshold.input, change_threshold, [threshold], [picture])
     ui.on([view.input, threshold.release], lambda session: None)
@@ -184,7 +184,7 @@ def _board_signature(session: Session) -> tuple:
 
 
 def _board(session: Session) -> list:
-    board, items = session.board, session.board.items
+    items = session.board.items
     has_model = bool(session.project and session.project.latest_segmenter())
     done = [item for item in items if item.state == "done"]
     todo = [item for item in items if item.state in ("new", "waiting", "working")]

@@ -32,8 +32,10 @@ def quiet_environment(folder: Path) -> None:
         HF_HUB_DISABLE_TELEMETRY="1",
         DO_NOT_TRACK="1",
     )
-    for name in ("httpx", "uvicorn", "uvicorn.access"):
+    for name in ("httpx", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Its stack traces quote messages, and so names of files; what goes wrong in a handler is logged without them.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
 def find_port(wanted: int | None) -> int:

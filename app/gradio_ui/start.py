@@ -6,17 +6,17 @@ import gradio as gr
 
 from app import texts
 from app.gradio_ui import markup
-from app.gradio_ui.context import HIDDEN, Ui, shown
+from app.gradio_ui.context import Ui
 from app.gradio_ui.projects import create_sample, known_projects, new_project_path, projects_folder
 from app.gradio_ui.state import Session
 from univg.types import Modality
 from univg.workflow.project import Project
 
 
-def build(ui: Ui, switch: gr.Button) -> tuple[gr.Column, gr.Column]:
-    """Returns the start view and the column that the tabs go into; one of the two is visible."""
+def build(ui: Ui, switch: gr.Button) -> gr.Column:
+    """Returns the column that the tabs go into; either it or the start view is on screen, see `page_state`."""
     folder = str(projects_folder())
-    with gr.Column(elem_classes=[HIDDEN], elem_id="start") as view:
+    with gr.Column(elem_id="start"):
         gr.HTML(markup.empty_state(texts.WELCOME, texts.WELCOME_HELP))
         with gr.Row(equal_height=True):
             with gr.Column(elem_classes="card", min_width=260):
@@ -48,15 +48,13 @@ def build(ui: Ui, switch: gr.Button) -> tuple[gr.Column, gr.Column]:
                     elem_id="create-modality",
                 )
                 create = gr.Button(texts.CREATE_BUTTON, elem_id="create-project")
-    tabs = gr.Column(elem_classes=[HIDDEN], elem_id="workspace")
+    tabs = gr.Column(elem_id="workspace")
 
     def show(session: Session) -> list:
-        at_start = session.project is None or session.choosing_project
+        at_start = session.at_start
         label = texts.BACK_TO_PROJECT if at_start and session.project else texts.SWITCH_PROJECT
         choices = [(project.name, str(project)) for project in known_projects()] if at_start else []
         return [
-            shown(at_start),
-            shown(not at_start),
             gr.Button(label, visible=session.project is not None),
             gr.Dropdown(choices=choices, value=None),
         ]
@@ -79,9 +77,9 @@ def build(ui: Ui, switch: gr.Button) -> tuple[gr.Column, gr.Column]:
     def toggle(session: Session) -> None:
         session.choosing_project = not session.choosing_project
 
-    ui.part([view, tabs, switch, recent], signature, show)
+    ui.part([switch, recent], signature, show)
     ui.on(switch.click, toggle)
     ui.on(sample.click, lambda session: open_at(session, str(create_sample().path)))
     ui.on([open_button.click, path.submit], open_named, [recent, path])
     ui.on([create.click, name.submit], create_named, [name, modality], [name])
-    return view, tabs
+    return tabs

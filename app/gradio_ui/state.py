@@ -76,6 +76,11 @@ class Session:
         self.project, self.choosing_project = project, False
         self.view, self.unmasked, self.painting, self.drafts, self.removed = PairView(), {}, None, {}, ""
 
+    @property
+    def at_start(self) -> bool:
+        """Whether the start view is on screen, and not the tabs."""
+        return self.project is None or self.choosing_project
+
     def required_project(self) -> Project:
         if self.project is None:
             raise InputError("No project is open", fix="Open or create one first.")

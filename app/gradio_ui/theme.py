@@ -83,6 +83,7 @@ def theme() -> gr.themes.Base:
         checkbox_border_color_dark="#7d828a",
         input_background_fill="#ffffff",
         input_background_fill_dark="#17181a",
+        input_border_width="1px",
         input_border_color="#a8a8b0",
         input_border_color_dark="#565b62",
         shadow_drop="none",

@@ -286,3 +286,49 @@ def test_unknown_device_is_a_clear_error():
 def test_pairs_of_different_size_are_refused():
     with pytest.raises(InputError, match="differ in size"):
         ImageMaskPair(np.zeros((8, 8), np.uint8), np.zeros((8, 9), bool), "odd")
+
+
+# --- a graphics card that is too small
+
+
+class SmallCard(torch.nn.Module):
+    """Runs out of memory on inputs larger than it holds, as a GPU does."""
+
+    def __init__(self, network, *, holds):
+        super().__init__()
+        self.network, self.holds = network, holds
+
+    def forward(self, x):
+        if x.numel() > self.holds:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.network(x)
+
+
+def test_training_goes_on_with_smaller_batches_when_memory_runs_out(tiny_support, monkeypatch):
+    one_patch = 5 * TINY.patch_size**2
+    monkeypatch.setattr(
+        "univg.segmentation.train.build_network", lambda config: SmallCard(build_network(config), holds=one_patch)
+    )
+    monkeypatch.setattr("univg.segmentation.train.predict_probability", lambda grey, *_: np.zeros_like(grey))
+    events = []
+    train(tiny_support, on_progress=events.append)
+    assert events[-1].step == TINY.steps
+    assert any("smaller batches" in event.message for event in events)
+
+
+def test_training_gives_up_when_not_even_one_patch_fits(tiny_support, monkeypatch):
+    monkeypatch.setattr(
+        "univg.segmentation.train.build_network", lambda config: SmallCard(build_network(config), holds=10)
+    )
+    with pytest.raises(torch.OutOfMemoryError):
+        train(tiny_support)
+
+
+def test_prediction_goes_on_with_smaller_tiles_when_memory_runs_out():
+    network = build_network(TINY).eval()
+    grey = np.random.default_rng(0).random((500, 500), np.float32)
+    events = []
+    small = SmallCard(network, holds=5 * 330**2)
+    found = predict_probability(grey, small, TINY, on_progress=events.append)
+    assert any("smaller tiles" in event.message for event in events)
+    np.testing.assert_allclose(found, predict_probability(grey, network, TINY), atol=0.02)

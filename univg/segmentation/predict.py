@@ -18,6 +18,8 @@ from univg.segmentation.inputs import fit_to_working_size, network_inputs, to_gr
 from univg.segmentation.segmenter import Segmenter
 
 TILE = 640
+SMALLEST_TILE = 160
+SMALLER_TILES = "The graphics card ran out of memory; going on with smaller tiles."
 OVERLAP = 96  # more than the ridge filters and most of the network's receptive field
 
 
@@ -95,22 +97,44 @@ def predict_probability(
     Puts `network` in evaluation mode for the call and back as it was.
     """
     inputs = network_inputs(grey, config.inputs)
-    tiles = list(_tiles(grey.shape))
-    total = np.zeros(grey.shape, np.float32)
-    weight = np.zeros(grey.shape, np.float32)
+    options = (test_time_augmentation, on_progress, should_stop)
     training = network.training
     network.eval()
+    tile = TILE
     try:
-        for done, window in enumerate(tiles):
-            if should_stop():
-                raise Cancelled
-            tile = inputs[:, window[0], window[1]]
-            blend = _blend_weight(tile.shape[1:])
-            total[window] += blend * _predict_tile(tile, network, config, test_time_augmentation)
-            weight[window] += blend
-            on_progress(ProgressEvent("segment", done + 1, len(tiles)))
+        while True:
+            try:
+                return _predict_in_tiles(inputs, network, config, tile, *options)
+            except torch.OutOfMemoryError:
+                if tile <= SMALLEST_TILE:
+                    raise
+                tile //= 2
+                torch.cuda.empty_cache()
+                on_progress(ProgressEvent("segment", 0, 1, message=SMALLER_TILES))
     finally:
         network.train(training)
+
+
+def _predict_in_tiles(
+    inputs: np.ndarray,
+    network: nn.Module,
+    config: SegmentationConfig,
+    tile_size: int,
+    test_time_augmentation: bool,
+    on_progress: OnProgress,
+    should_stop: ShouldStop,
+) -> np.ndarray:
+    tiles = list(_tiles(inputs.shape[1:], tile_size))
+    total = np.zeros(inputs.shape[1:], np.float32)
+    weight = np.zeros_like(total)
+    for done, window in enumerate(tiles):
+        if should_stop():
+            raise Cancelled
+        tile = inputs[:, window[0], window[1]]
+        blend = _blend_weight(tile.shape[1:])
+        total[window] += blend * _predict_tile(tile, network, config, test_time_augmentation)
+        weight[window] += blend
+        on_progress(ProgressEvent("segment", done + 1, len(tiles)))
     return np.clip(total / weight, 0, 1)
 
 
@@ -132,18 +156,18 @@ def _predict_tile(tile: np.ndarray, network: nn.Module, config: SegmentationConf
     return (total / len(views)).cpu().numpy()[:height, :width]
 
 
-def _tiles(shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+def _tiles(shape: tuple[int, ...], size: int) -> Iterator[tuple[slice, slice]]:
     """Overlapping windows that cover the frame; a single one when it is no larger than a tile."""
-    for row in _starts(shape[0]):
-        for col in _starts(shape[1]):
-            yield slice(row, min(row + TILE, shape[0])), slice(col, min(col + TILE, shape[1]))
+    for row in _starts(shape[0], size):
+        for col in _starts(shape[1], size):
+            yield slice(row, min(row + size, shape[0])), slice(col, min(col + size, shape[1]))
 
 
-def _starts(length: int) -> list[int]:
-    if length <= TILE:
+def _starts(length: int, size: int) -> list[int]:
+    if length <= size:
         return [0]
-    count = int(np.ceil((length - OVERLAP) / (TILE - OVERLAP)))
-    return [round(start) for start in np.linspace(0, length - TILE, count)]
+    count = int(np.ceil((length - OVERLAP) / (size - OVERLAP)))
+    return [round(start) for start in np.linspace(0, length - size, count)]
 
 
 def _blend_weight(shape: tuple[int, ...]) -> np.ndarray:

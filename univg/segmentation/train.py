@@ -37,6 +37,7 @@ from univg.segmentation.segmenter import Segmenter
 from univg.types import ImageMaskPair, Modality
 
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
+SMALLER_BATCHES = "The graphics card ran out of memory; going on with smaller batches."
 _EVALUATIONS = 12  # on the held-out image, over a whole run
 
 # Gets the step and the (H, W) probability of the held-out image; returns the path of a picture of it, or None.
@@ -132,7 +133,7 @@ def train_segmenter(
             save_state(state, folder)
 
     # 3. The loop
-    clock = StageClock(first_step=state.step)
+    clock, parts = StageClock(first_step=state.step), 1
     saved_at = time.monotonic()
     evaluate_every = max(1, release_step // _EVALUATIONS)
     while state.step < config.steps:
@@ -144,7 +145,17 @@ def train_segmenter(
             average.load_state_dict(state.tensors["best"])
         pool = samples["real"] + (samples["held_out"] if state.step >= release_step else [])
         inputs, masks = _make_batch(pool, samples["synthetic"], config, step=state.step)
-        loss = _optimize(network, optimizer, inputs.to(target), masks.to(target), config, step=state.step)
+        try:
+            loss = _optimize(
+                network, optimizer, inputs.to(target), masks.to(target), config, step=state.step, parts=parts
+            )
+        except torch.OutOfMemoryError:
+            if parts >= len(inputs):
+                raise
+            parts = min(2 * parts, len(inputs))
+            torch.cuda.empty_cache()
+            on_progress(ProgressEvent("segmenter", state.step, config.steps, message=SMALLER_BATCHES))
+            continue
         state.step += 1
         _update_average(average, network, config.ema_decay, state.step)
 
@@ -209,18 +220,25 @@ def _optimize(
     config: SegmentationConfig,
     *,
     step: int,
+    parts: int = 1,
 ) -> float:
+    """One optimizer step on a batch computed in `parts`, for a GPU that cannot hold it at once; returns the loss."""
     for group in optimizer.param_groups:
         group["lr"] = _learning_rate(config, step)
     network.train()
-    with autocast(inputs.device, config.precision):
-        logits = network(inputs)
-    loss = segmentation_loss(logits.float(), masks, bce_weight=config.bce_weight, dice_weight=config.dice_weight)
-    value = loss.item()
+    optimizer.zero_grad(set_to_none=True)
+    value = 0.0
+    for part, target in zip(inputs.chunk(parts), masks.chunk(parts), strict=True):
+        share = len(part) / len(inputs)
+        with autocast(inputs.device, config.precision):
+            logits = network(part)
+        loss = share * segmentation_loss(
+            logits.float(), target, bce_weight=config.bce_weight, dice_weight=config.dice_weight
+        )
+        value += loss.item()
+        loss.backward()
     if not math.isfinite(value):
         raise FloatingPointError(f"The loss became {value} at step {step}; lower `learning_rate`")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
     optimizer.step()
     return value
 

@@ -305,6 +305,9 @@ def _start_process(folder: Path) -> subprocess.Popen:
             stdout=log,
             stderr=log,
             close_fds=True,
+            # Threads that wait for work must sleep, not spin: else a job and the app on the same cores slow each
+            # other down several times over.
+            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
             # Found there even when univg is not installed, and no stray module of the user's folder is.
             cwd=Path(univg.__file__).resolve().parents[1],
             **detached,

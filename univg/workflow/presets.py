@@ -32,8 +32,11 @@ class Preset:
     segmentation: SegmentationConfig
 
     def scaled_to(self, working_size: int) -> Preset:
-        """The same preset for a project of another working size."""
-        return replace(self, segmentation=replace(self.segmentation, working_size=working_size))
+        """The same preset for a project of another working size; patches never outgrow the images."""
+        multiple = self.segmentation.size_multiple
+        patch_size = min(self.segmentation.patch_size, -(-working_size // multiple) * multiple)
+        segmentation = replace(self.segmentation, working_size=working_size, patch_size=patch_size)
+        return replace(self, segmentation=segmentation)
 
 
 _STANDARD = SegmentationConfig()

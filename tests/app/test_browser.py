@@ -1,0 +1,289 @@
+"""What a person does, with a real browser, server, files and training."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from univg.io import read_mask, read_provenance, write_image, write_mask
+from univg.types import ImageMaskPair
+from univg.workflow.project import Project
+from univg.workflow.sample import create_sample_project, sample_folder, sample_unseen_images
+
+pytestmark = pytest.mark.browser
+
+
+def open_page(page, url):
+    page.goto(url)
+    page.wait_for_selector("#page-state[data-view]", state="attached")
+
+
+def drop(page, zone, paths):
+    page.set_input_files(f"#{zone} input[type=file]", [str(path) for path in paths])
+
+
+def striped_pair(name, shape=(200, 300)):
+    rows, cols = np.mgrid[: shape[0], : shape[1]]
+    image = ((rows * 3 + cols) % 200).astype(np.uint8)
+    mask = np.zeros(shape, bool)
+    mask[50:54, 20:-20] = True
+    return ImageMaskPair(image, mask, name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_five_pairs_to_the_overlay_of_an_unseen_image(serve, page, projects_folder):
+    # A new project gets the five sample pairs
+    open_page(page, serve())
+    page.fill("#create-name input, #create-name textarea", "five eyes")
+    page.click("#create-project")
+    page.wait_for_selector("#page-state[data-view=work]", state="attached")
+    folder = sample_folder()
+    drop(page, "add-images", sorted((folder / "images").glob("*.png")))
+    drop(page, "add-masks", sorted((folder / "masks").glob("*.png")))
+    page.wait_for_function("document.querySelectorAll('#findings li.ok').length === 5")
+    page.click("#add-pairs:has-text('5 pairs')")
+    page.wait_for_function("document.querySelectorAll('#data-strip .thumbnail-item').length === 5")
+    project = Project.open(projects_folder / "five eyes")
+    assert project.support_names() == [f"sample-{n}" for n in range(1, 6)]
+
+    # Adapt, seen again after a reload
+    page.click("#next-adapt")
+    page.click("#preset label:has-text('Preview')")
+    page.click("#adapt")
+    page.wait_for_selector("#job-chip .chip")
+    page.wait_for_selector("#stages li.done:has-text('Pairs')", timeout=120_000)
+    page.reload()
+    page.wait_for_selector("#job-chip .chip")
+    page.click("#tab-adapt-button")
+    page.wait_for_selector("#stages li.done:has-text('Trees')")
+    page.wait_for_selector("#cancel:not([disabled])")
+    page.wait_for_selector("#adapt-status .status.done", timeout=700_000)
+    assert "n = 1" in page.inner_text("#adapt-status")
+    assert page.locator("#held-out-picture img").count() == 1
+    assert project.segmenter_versions() == ["v001"]
+
+    # Segment images that no training saw
+    page.click("#next-segment")
+    page.click("#segment-sample")
+    page.wait_for_selector("#segment-strip .thumbnail-item")
+    page.click("#segment:not([disabled])")
+    page.wait_for_selector("#figures tfoot", timeout=60_000)
+    assert float(page.inner_text("#figures tbody td >> nth=0")) > 0.6
+    sources = [image.get_attribute("src") for image in page.locator("#segment-picture img").all()]
+    original, result = (np.asarray(Image.open(io.BytesIO(page.request.get(src).body()))) for src in sources)
+    assert original.shape == result.shape == (512, 512, 3)
+    assert 0.02 < (original != result).any(axis=2).mean() < 0.5
+
+    # A threshold recolours, and the figures follow
+    before = page.inner_text("#figures tbody tr >> nth=0")
+    page.fill("#threshold input[type=number]", "0.95")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#figures:has-text('0.95')")
+    page.wait_for_function("before => document.querySelector('#figures tbody tr').innerText !== before", arg=before)
+
+    # Masks come down at their own size, two-valued, and say how they were made
+    with page.expect_download() as waiting:
+        page.click("#get-masks")
+    with zipfile.ZipFile(waiting.value.path()) as archive:
+        names = [f"{path.stem}_mask.png" for path in sample_unseen_images()]
+        assert sorted(archive.namelist()) == names
+        found = np.asarray(Image.open(io.BytesIO(archive.read(names[0]))))
+    assert found.shape == (512, 512) and set(np.unique(found)) == {0, 255}
+    with page.expect_download() as waiting:
+        page.click("#get-mask")
+    assert read_provenance(waiting.value.path())["threshold"] == 0.95
+
+
+@pytest.mark.parametrize("from_present", [False, True])
+def test_painted_mask_is_saved_pixel_for_pixel(serve, page, projects_folder, from_present):
+    project = Project.create(projects_folder / "paint", modality="octa")
+    for name in ("a", "b"):
+        project.add_support_pair(striped_pair(name))
+    old = project.support_pair("a").mask
+    open_page(page, serve("--project", str(project.path)))
+    page.click("#paint")
+    page.wait_for_selector("#page-state[data-painting=yes]", state="attached")
+    if not from_present:
+        page.click("#paint-from-mask input")
+    wait_for_editor(page, shape=(200, 300), pixels=int(old.sum()) if from_present else 0)
+
+    stroke(page, (-60, 30), (60, 30))
+    page.wait_for_timeout(500)
+    expected = editor_alpha(page) > 127
+    rows, cols = np.nonzero(expected & ~old if from_present else expected)
+    assert expected.shape == (200, 300)
+    assert rows.max() - rows.min() < 16 and cols.max() - cols.min() > 20  # one horizontal stroke
+    assert abs((cols.min() + cols.max()) / 2 - 150) < 8 and rows.min() > 100
+
+    page.wait_for_timeout(1500)
+    page.click("#paint-save")
+    page.wait_for_selector("#page-state[data-painting=no]", state="attached")
+    saved = np.asarray(Image.open(project.support_folder / "masks" / "a.png"))
+    assert saved.shape == (200, 300)
+    assert set(np.unique(saved)) == {0, 255}
+    assert np.array_equal(saved > 0, expected)
+    assert (not from_present) or (saved[old] == 255).all()
+    history = list((project.support_folder / "masks" / ".history").glob("a-*.png"))
+    assert len(history) == 1 and np.array_equal(read_mask(history[0]), old)
+
+
+def test_image_without_a_mask_can_be_painted_into_the_project(serve, page, projects_folder, tmp_path):
+    project = Project.create(projects_folder / "paint", modality="octa")
+    write_image(tmp_path / "new one.png", striped_pair("new one").image)
+    open_page(page, serve("--project", str(project.path)))
+    drop(page, "add-images", [tmp_path / "new one.png"])
+    page.click("#paint-new")
+    wait_for_editor(page, shape=(200, 300), pixels=0)
+    page.click("#paint-save")
+    page.wait_for_selector("text=Nothing is painted yet")
+    stroke(page, (-40, 0), (40, 10))
+    page.wait_for_timeout(2000)
+    page.click("#paint-save")
+    page.wait_for_selector("#page-state[data-painting=no]", state="attached")
+    page.wait_for_selector("#data-strip .thumbnail-item")
+    assert project.support_names() == ["new one"]
+
+
+def test_bad_files_are_named_and_good_ones_kept(serve, page, projects_folder, tmp_path):
+    images, masks = bad_and_good_files(tmp_path)
+    project = Project.create(projects_folder / "bad", modality="octa")
+    open_page(page, serve("--project", str(project.path)))
+    dialogs = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    drop(page, "add-images", images)
+    drop(page, "add-masks", masks)
+    for said in (
+        "0 bytes",
+        "holds text",
+        "differ in size",
+        "different values",
+        "frames",
+        "constant",
+        "There is no image for this mask",
+        "<img src=x onerror=alert(1)>",
+    ):
+        page.wait_for_selector(f"#findings li:has-text('{said}')", state="attached")
+    page.click("#add-pairs:has-text('Add 1 pair')")
+    page.wait_for_function("document.querySelectorAll('#data-strip .thumbnail-item').length === 1")
+    assert project.support_names() == ["good"]
+    assert page.locator("#add-images").get_by_text("grey").count() > 0  # what was not usable is still there
+
+    page.click("#grey-masks input")
+    page.click("#add-pairs:has-text('Add 1 pair')")
+    page.wait_for_function("document.querySelectorAll('#data-strip .thumbnail-item').length === 2")
+    assert project.support_names() == ["good", "grey"]
+
+    page.click("#tab-segment-button")
+    drop(page, "segment-images", [path for path in images if path.stem in ("zero", "good")])
+    page.wait_for_selector("#segment-strip .thumbnail-item >> nth=1")
+    page.click("#segment-strip .thumbnail-item:has-text('zero')")
+    page.wait_for_selector("#segment-status:has-text('0 bytes')")
+    assert not dialogs
+
+
+def test_wrong_folder_is_refused_and_stays_in_its_field(serve, page, tmp_path):
+    open_page(page, serve())
+    page.fill("#open-path input, #open-path textarea", str(tmp_path / "nowhere"))
+    page.click("#open-project")
+    page.wait_for_selector("text=There is no such folder")
+    assert page.input_value("#open-path input, #open-path textarea") == str(tmp_path / "nowhere")
+    page.click("#open-sample")
+    page.wait_for_selector("#data-strip .thumbnail-item >> nth=4")
+
+
+def test_removed_pair_comes_back(serve, page, projects_folder):
+    project = create_sample_project(projects_folder / "remove")
+    open_page(page, serve("--project", str(project.path)))
+    page.click("#data-strip .thumbnail-item:has-text('sample-3')")
+    page.wait_for_selector("#selected-pair:has-text('sample-3')")
+    page.click("#remove")
+    page.wait_for_function("document.querySelectorAll('#data-strip .thumbnail-item').length === 4")
+    assert "sample-3" not in project.support_names()
+    page.click("#undo-remove")
+    page.wait_for_function("document.querySelectorAll('#data-strip .thumbnail-item').length === 5")
+    assert len(project.support_names()) == 5
+
+
+@pytest.mark.parametrize("size", [(1024, 768), (1440, 900)])
+def test_nothing_is_cut_off_at_the_sides(serve, page, projects_folder, size):
+    project = create_sample_project(projects_folder / "layout")
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    open_page(page, serve("--project", str(project.path)))
+    page.wait_for_selector("#data-picture img")
+    for tab in ("data", "adapt", "segment"):
+        page.click(f"#tab-{tab}-button")
+        page.wait_for_timeout(300)
+        overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert overflow <= 0, tab
+
+
+def wait_for_editor(page, *, shape, pixels):
+    """Until the editor shows an image of `shape` and a layer with `pixels` marked ones."""
+    for _ in range(60):
+        alpha = editor_alpha(page)
+        if alpha is not None and alpha.shape == shape and (alpha > 127).sum() == pixels:
+            return
+        page.wait_for_timeout(250)
+    raise AssertionError(None if alpha is None else (alpha.shape, int((alpha > 127).sum())))
+
+
+def editor_alpha(page):
+    """The alpha of the painted layer as the browser holds it, past Gradio's transfer and the app's own code."""
+    data = page.evaluate(
+        """async () => {
+            if (!window.editor) return null;
+            const blobs = await window.editor.get_blobs();
+            if (blobs.layers.length !== 1 || !blobs.layers[0]) return null;
+            const bytes = new Uint8Array(await blobs.layers[0].arrayBuffer());
+            let text = '';
+            for (const byte of bytes) text += String.fromCharCode(byte);
+            return btoa(text);
+        }"""
+    )
+    return None if data is None else np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))[..., 3]
+
+
+def stroke(page, start, end):
+    """Draw with the mouse; positions in screen pixels from the middle of the canvas."""
+    box = page.locator("#editor canvas").first.bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(middle[0] + start[0], middle[1] + start[1])
+    page.mouse.down()
+    page.mouse.move(middle[0] + end[0], middle[1] + end[1], steps=20)
+    page.mouse.up()
+
+
+def bad_and_good_files(folder: Path):
+    images, masks = folder / "images", folder / "masks"
+    images.mkdir()
+    masks.mkdir()
+
+    def put(name, *, image=None, mask=None):
+        pair = striped_pair(name)
+        write_image(images / f"{name}.png", pair.image if image is None else image)
+        write_mask(masks / f"{name}.png", pair.mask if mask is None else mask)
+
+    put("good")
+    put("size", mask=np.eye(100, dtype=bool))
+    put("constant", image=np.full((200, 300), 7, np.uint8))
+    for name in ("zero", "text", "grey", "frames", "<img src=x onerror=alert(1)>"):
+        put(name)
+    (images / "zero.png").write_bytes(b"")
+    (images / "text.png").write_text("this is no picture")
+    (masks / "<img src=x onerror=alert(1)>.png").write_bytes(b"")
+    ramp = np.linspace(0, 255, 300).astype(np.uint8)
+    Image.fromarray(np.tile(ramp, (200, 1))).save(masks / "grey.png")
+    pages = [Image.fromarray(striped_pair("frames").image)] * 2
+    pages[0].save(images / "frames.tif", save_all=True, append_images=pages[1:])
+    (images / "frames.png").unlink()
+    write_mask(masks / "lonely.png", striped_pair("lonely").mask)
+    assert not re.search("lonely", " ".join(path.name for path in images.iterdir()))
+    return sorted(images.iterdir()), sorted(masks.iterdir())

@@ -1,0 +1,272 @@
+"""What the pages are made of, without a browser."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from univg.errors import InputError
+from univg.io import read_provenance, write_image, write_mask
+from univg.progress import ProgressEvent
+from univg.workflow.project import Project
+from univg.workflow.sample import sample_folder
+
+gr = pytest.importorskip("gradio")
+
+from app import texts  # noqa: E402
+from app.gradio_ui import context, job_watch, markup, pictures, plots, projects, segment_views, server  # noqa: E402
+from app.gradio_ui.files import Upload, check_uploads, match_uploads, usable_pairs  # noqa: E402
+from app.gradio_ui.paint import painted_mask  # noqa: E402
+from app.gradio_ui.segment_board import Board, Item, Run  # noqa: E402
+from app.gradio_ui.state import MAX_SESSIONS, Sessions  # noqa: E402
+
+
+def upload(name, folder=Path("nowhere")):
+    return Upload(folder / name, name)
+
+
+def test_masks_are_matched_by_stem_and_by_a_mask_ending():
+    images = [upload("a.png"), upload("b.jpg"), upload("c.tif")]
+    masks = [upload("a.png"), upload("b_mask.png"), upload("d.png")]
+    matching = match_uploads(images, masks)
+    assert [pair.name for pair in matching.pairs] == ["a", "b"]
+    assert list(matching.unmasked) == ["c"]
+    said = {finding.subject: finding.level for finding in matching.findings}
+    assert said == {"b": "ok", "d.png": "warning"}
+
+
+def test_second_file_of_a_name_is_refused_and_the_first_kept():
+    matching = match_uploads([upload("a.png"), upload("a.jpg")], [upload("a.png")])
+    assert len(matching.pairs) == 1
+    assert [finding.level for finding in matching.findings] == ["error"]
+
+
+@pytest.mark.parametrize("name", ["..png", "a\x07.png", ".png"])
+def test_unusable_name_is_a_finding(name):
+    assert match_uploads([upload(name)], []).findings[0].level == "error"
+
+
+def test_folders_of_a_dropped_name_are_left_out():
+    assert upload("../../etc/passwd.png").stem == "passwd"
+
+
+def test_only_pairs_without_an_error_are_usable(tmp_path):
+    mask = np.zeros((80, 80), bool)
+    mask[20:25] = True
+    image = np.arange(6400, dtype=np.uint8).reshape(80, 80)
+    for name in ("good", "empty"):
+        write_image(tmp_path / f"{name}.png", image)
+        write_mask(tmp_path / f"{name}_mask.png", mask if name == "good" else np.zeros_like(mask))
+    images = [upload(f"{name}.png", tmp_path) for name in ("good", "empty")]
+    masks = [upload(f"{name}_mask.png", tmp_path) for name in ("good", "empty")]
+    matching = match_uploads(images, masks)
+    findings = check_uploads(matching, names_taken=["good"], grey_threshold=None)
+    assert [pair.name for pair in usable_pairs(matching, findings)] == ["good"]
+    assert findings[0].level == "error" and findings[0].subject == "empty"
+    assert any(finding.message == texts.NAME_TAKEN for finding in findings)
+
+
+def test_painted_mask_is_where_a_layer_is_more_than_half_opaque():
+    layer = np.zeros((2, 3, 4), np.uint8)
+    layer[0, :, 3] = (127, 128, 255)
+    mask = painted_mask({"background": None, "layers": [layer], "composite": None})
+    assert mask.tolist() == [[False, True, True], [False, False, False]]
+    assert painted_mask({"layers": []}) is None
+
+
+def test_names_of_files_are_escaped_everywhere():
+    name = "<img src=x onerror=alert(1)>"
+    board_row = markup.table([("Image", "")], [(name, "1")])
+    problems = markup.problems_list([name])
+    toast = context.message(InputError(name, path=f"{name}.png", fix=name)).message
+    for text in (board_row, problems, toast, markup.line(name), markup.empty_state(name, name)):
+        assert "<img" not in text and "&lt;img" in text
+
+
+def test_message_names_the_file_without_its_folders():
+    error = InputError("The file is empty", path="/home/someone/secret/eye.png", fix="Export it again.")
+    message = context.message(error).message
+    assert message == "The file is empty (eye.png). Export it again."
+
+
+def test_log_of_an_unexpected_error_holds_no_message():
+    try:
+        raise RuntimeError("patient 4711.png")
+    except RuntimeError as error:
+        assert "4711" not in context.anonymous_trace(error)
+
+
+def test_curve_has_both_lines_and_survives_odd_values():
+    svg = plots.learning_curve([(1, 0.9), (2, 0.4)], [(2, 0.5)], total=10)
+    assert svg.count("<polyline") == 2
+    assert texts.CURVE_EMPTY in plots.learning_curve([], [], total=0)
+    assert "<polyline" in plots.learning_curve([(1, 0.0)], [], total=0)
+
+
+def test_many_steps_are_thinned():
+    svg = plots.learning_curve([(step, 1.0) for step in range(5000)], [], total=5000)
+    assert len(svg) < 20_000
+
+
+def test_watch_drops_steps_that_a_resumed_job_repeats(tmp_path):
+    watch = job_watch.JobWatch(tmp_path)
+    for step in (1, 2, 3, 2, 3, 4):
+        watch._take(ProgressEvent("segmenter", step, 10, metrics={"loss": float(step)}))
+    assert [step for step, _ in watch.loss] == [1, 2, 3, 4]
+
+
+def test_watch_shows_no_picture_outside_the_job_folder(tmp_path):
+    (tmp_path / "job").mkdir()
+    write_image(tmp_path / "other.png", np.zeros((8, 8), np.uint8))
+    watch = job_watch.JobWatch(tmp_path / "job")
+    watch._take(ProgressEvent("pairs", 1, 1, picture="../other.png"))
+    assert not watch.pictures
+
+
+def test_pictures_carry_their_parameters_and_are_made_once(tmp_path):
+    picture = np.zeros((8, 8, 3), np.uint8)
+    path = pictures.save_picture(picture, tmp_path, {"threshold": 0.5})
+    assert read_provenance(path) == {"threshold": 0.5}
+    assert pictures.save_picture(picture, tmp_path, {"threshold": 0.5}) == path
+    assert pictures.save_picture(picture, tmp_path, {"threshold": 0.6}) != path
+
+
+def test_large_pictures_are_reduced_for_the_screen_only():
+    mask = np.zeros((3000, 1500), bool)
+    mask[1000:2000] = True
+    reduced = pictures.reduce(mask)
+    assert reduced.shape == (2048, 1024) and reduced.dtype == bool
+    assert abs(reduced.mean() - mask.mean()) < 0.01
+    assert pictures.reduce(np.ones((50, 40), np.float32)).shape == (50, 40)
+
+
+def test_project_names_go_to_the_projects_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("UNIVG_PROJECTS", str(tmp_path))
+    assert projects.new_project_path("Eyes 2026") == tmp_path / "Eyes 2026"
+    assert projects.new_project_path(str(tmp_path / "x")) == tmp_path / "x"
+    for bad in ("", "  ", "../x", "a/b"):
+        with pytest.raises(InputError):
+            projects.new_project_path(bad)
+
+
+def test_sample_copies_get_new_names(monkeypatch, tmp_path):
+    monkeypatch.setenv("UNIVG_PROJECTS", str(tmp_path))
+    assert [projects.create_sample().name for _ in range(2)] == ["Sample", "Sample 2"]
+
+
+def test_sessions_are_found_again_and_bounded(tmp_path):
+    sessions = Sessions(tmp_path, None)
+    first = sessions.attach("", "page 1")
+    assert sessions.attach(first.id, "page 2") is first
+    assert sessions.attach("unknown") is not first
+    for _ in range(MAX_SESSIONS):
+        sessions.attach("")
+    assert sessions.attach(first.id) is not first
+    assert not first.folder.exists()
+    with pytest.raises(InputError):
+        sessions.get(first.id)
+
+
+def test_closed_session_is_dropped_after_its_time(tmp_path, monkeypatch):
+    sessions = Sessions(tmp_path, None)
+    session = sessions.attach("", "page")
+    sessions.close("page")
+    assert sessions.attach(session.id, "page") is session
+    sessions.close("page")
+    now = time.monotonic()
+    monkeypatch.setattr("app.gradio_ui.state.time.monotonic", lambda: now + 7 * 3600)
+    assert sessions.attach(session.id) is not session
+
+
+def test_board_keeps_what_is_still_dropped_and_reports_the_rest(tmp_path):
+    board = Board(tmp_path / "board")
+    images = sorted((sample_folder() / "unseen" / "images").glob("*.png"))
+    masks = sorted((sample_folder() / "unseen" / "masks").glob("*.png"))
+    uploads = [Upload(path, path.name) for path in images]
+    problems = board.set_files(uploads, [Upload(masks[0], masks[0].name), upload("other.png")])
+    assert [item.name for item in board.items] == ["unseen-1", "unseen-2"]
+    assert board.get("unseen-1").reference is not None and board.get("unseen-2").reference is None
+    assert len(problems) == 1 and "other.png" in problems[0]
+    board.set_files(uploads[1:], [])
+    assert [item.name for item in board.items] == ["unseen-2"] and board.selected == "unseen-2"
+    board.clear()
+    assert not board.items
+
+
+def test_unusable_image_on_the_board_says_why(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"")
+    board = Board(tmp_path / "board")
+    board.set_files([Upload(tmp_path / "broken.png", "broken.png")], [])
+    deadline = time.monotonic() + 20
+    while board.get("broken").state == "new" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert board.get("broken").state == "failed"
+    assert "0 bytes" in board.get("broken").problem
+
+
+def test_model_that_cannot_be_read_fails_the_image_and_not_the_board(tmp_path):
+    path = next((sample_folder() / "unseen" / "images").glob("*.png"))
+    board = Board(tmp_path / "board")
+    board.set_files([Upload(path, path.name)], [])
+    board.start(Run("v001", tmp_path / "no model", False), "cpu")
+    board.wait(path.stem, 60)
+    assert board.get(path.stem).state == "failed"
+    assert not board.busy
+
+
+def test_table_needs_a_reference(tmp_path):
+    with pytest.raises(InputError):
+        segment_views.table_file(Board(tmp_path / "board"), tmp_path)
+
+
+def test_spreadsheets_get_no_formula():
+    assert segment_views._harmless("=cmd()") == "'=cmd()"
+    assert segment_views.provenance(Item("patient", upload("patient.png")), 0.5).get("file") is None
+
+
+def test_port_in_use_is_refused():
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind((server.HOST, 0))
+        taken.listen()
+        with pytest.raises(InputError):
+            server.find_port(taken.getsockname()[1])
+    assert server.find_port(None) >= server.FIRST_PORT
+
+
+def test_durations_and_minutes_read_like_words():
+    assert texts.duration(9.6) == "10 s"
+    assert texts.duration(200) == "3 min 20 s"
+    assert texts.duration(3900) == "1 h 5 min"
+    assert (texts.minutes(0.4), texts.minutes(6)) == ("1 minute", "6 minutes")
+
+
+def test_building_the_page_loads_no_torch(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from app.gradio_ui.server import quiet_environment;"
+        f"quiet_environment(Path({str(tmp_path)!r}));"
+        "from app.gradio_ui.blocks import build_page; from app.gradio_ui.state import Sessions;"
+        f"build_page(Sessions(Path({str(tmp_path)!r}), None)); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=120)
+
+
+def test_wrong_project_ends_with_exit_code_2(tmp_path):
+    command = [sys.executable, "-m", "app", "--project", str(tmp_path / "none"), "--no-browser"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
+    assert done.returncode == 2
+    assert "no such folder" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_opening_another_project_lets_go_of_the_first(tmp_path):
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.unmasked["x"] = upload("x.png")
+    project = Project.create(tmp_path / "p", modality="octa")
+    session.open(project)
+    assert session.project == project and not session.unmasked and not session.at_start

@@ -26,6 +26,7 @@ THEME = "Light / dark"
 CANCEL = "Cancel"
 CPU = "CPU, {cores} cores"
 JOB_CHIP = "{what} {percent} %"
+CHIP_LEFT = "{time} left"
 ADAPTING = "Adapting"
 WAITING = "Waiting for the device"
 CANCELLING = "Stopping after this step"
@@ -194,7 +195,7 @@ JOB_STATES = {
 JOB_QUEUED = "Waiting for the device: another job is using it."
 JOB_STARTING = "Starting: loading the software takes a few seconds."
 JOB_CANCELLING = "Finishing the step and saving."
-JOB_CANCELLED = "Cancelled; what was done is saved. Resume goes on from there."
+JOB_CANCELLED = "What was done is saved. Resume goes on from there."
 JOB_FAILED = "The job failed: {reason}."
 JOB_FAILED_FIX = "Resume goes on from the last checkpoint. If it fails again, adapt anew with the preset Preview."
 JOB_DONE = "Model {version} is ready."
@@ -230,7 +231,8 @@ SEG_VIEWS = {
     "mask": "Mask",
     "agreement": "Agreement",
 }
-SEG_VIEW_HELP = "Agreement needs a reference. Hold B: original only"
+SEG_VIEW_HELP = "Hold B to see the original alone"
+SEG_AGREEMENT_NEEDS = "Agreement needs a reference mask; this is the overlay."
 SEG_THRESHOLD = "Threshold"
 SEG_THRESHOLD_HELP = "Probability, all images"
 SEG_OPACITY = "Opacity (%)"
@@ -283,7 +285,8 @@ FIGURES_MEAN = "Mean (n = {n})"
 FIGURES_SD = "SD"
 FIGURES_ONE = "n = 1: too few to judge the spread."
 FIGURES_WAIT = "measuring"
-FIGURES_AT = "At threshold {threshold:.2f}. Point at a heading for its definition."
+FIGURES_AT = "At threshold {threshold:.2f}, over the whole frame."
+FIGURES_MEANING = "What the figures mean"
 UNDEFINED = "-"
 
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from app import texts
 from app.gradio_ui import markup, pictures
-from app.gradio_ui.context import Ui, note
+from app.gradio_ui.context import Ui
 from app.gradio_ui.devices import selectable
+from app.gradio_ui.errors import note
 from app.gradio_ui.header import cancel_running
 from app.gradio_ui.job_watch import JobWatch, active_job, jobs_of, watch
 from app.gradio_ui.models import is_stale

@@ -25,8 +25,7 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         ui = Ui(sessions)
         timer = gr.Timer(_IDLE_SECONDS)
         stored_id = gr.Textbox(visible="hidden", elem_id="session-id")
-        page_state = gr.HTML()
-        switch = header.build(ui)
+        switch, page_state = header.build(ui)
         workspace = start.build(ui, switch)
         with workspace, gr.Tabs(selected="data", elem_id="tabs") as tabs:
             with gr.Tab(_label("data", "empty"), id="data", elem_id="tab-data") as data_tab:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import logging
-import traceback
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +10,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from app import texts
+from app.gradio_ui.errors import anonymous_trace, message
 from app.gradio_ui.state import Session, Sessions
 from univg.errors import InputError
 
@@ -162,20 +161,3 @@ class Ui:
             return result if count else None
 
         return call
-
-
-def message(error: InputError) -> gr.Error:
-    """What a person sees of `error`: file names without their folders, and safe to show in a page."""
-    where = "" if error.path is None else f" ({error.path.name or error.path})"
-    text = html.escape(f"{error.problem}{where}. {error.fix}".strip())
-    return gr.Error(text, title=texts.CHECK_THIS, print_exception=False, duration=20)
-
-
-def note(text: str) -> None:
-    """A short confirmation."""
-    gr.Info(html.escape(text), title=texts.APP, duration=5)
-
-
-def anonymous_trace(error: BaseException) -> str:
-    """The stack trace without the message, which may quote the name of a file."""
-    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

@@ -10,7 +10,8 @@ import gradio as gr
 
 from app import texts
 from app.gradio_ui import markup, paint, pictures
-from app.gradio_ui.context import Ui, note
+from app.gradio_ui.context import Ui
+from app.gradio_ui.errors import note
 from app.gradio_ui.files import Upload, check_uploads, file_drop, match_uploads, usable_pairs
 from app.gradio_ui.state import Session
 from univg.errors import InputError

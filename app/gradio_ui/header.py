@@ -9,8 +9,9 @@ from html import escape
 import gradio as gr
 
 from app import texts
-from app.gradio_ui.context import Ui, note
+from app.gradio_ui.context import Ui
 from app.gradio_ui.devices import graphics_card
+from app.gradio_ui.errors import note
 from app.gradio_ui.job_watch import active_job, watch
 from app.gradio_ui.state import Session
 from univg.errors import InputError
@@ -19,10 +20,11 @@ from univg.workflow.jobs import Job, JobState, cancel_job
 TOGGLE_THEME = "() => { window.univg.toggleTheme(); }"
 
 
-def build(ui: Ui) -> gr.Button:
-    """Returns the button that asks for the list of projects."""
+def build(ui: Ui) -> tuple[gr.Button, gr.HTML]:
+    """Returns the button that asks for the list of projects, and a place for what the style needs to know."""
     with gr.Row(elem_id="header"):
         title = gr.HTML(elem_id="header-title")
+        page_state = gr.HTML()
         chip = gr.HTML(elem_id="job-chip")
         cancel = gr.Button(texts.CANCEL, size="sm", elem_id="header-cancel", visible=False, min_width=70)
         projects = gr.Button(texts.SWITCH_PROJECT, size="sm", elem_id="switch-project", min_width=90)
@@ -32,7 +34,7 @@ def build(ui: Ui) -> gr.Button:
     ui.part([title], lambda s: (_project_key(s), device_text()), lambda s: [_title(s)])
     ui.part([chip, cancel], _chip_signature, lambda s: _chip(_running(s)))
     ui.on(cancel.click, cancel_running)
-    return projects
+    return projects, page_state
 
 
 def cancel_running(session: Session) -> None:
@@ -100,7 +102,7 @@ def _chip(job: Job | None) -> list:
         percent = int(100 * event.fraction)
         name = texts.STAGES.get(event.stage, (event.stage, ""))[0]
         text = texts.JOB_CHIP.format(what=f"{texts.ADAPTING}: {name}", percent=percent)
-        text = f"{text}, {_left(event)}" if _left(event) else text
+        text = f"{text}, {texts.CHIP_LEFT.format(time=_left(event))}" if _left(event) else text
     chip = (
         f'<div class="chip" role="status" style="--done:{percent}%">'
         f'<span class="pulse" aria-hidden="true"></span>{escape(text)}</div>'

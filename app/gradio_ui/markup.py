@@ -51,7 +51,13 @@ def table(head: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], foot: 
     return f'<div class="figures-table"><table>{parts}</table></div>'
 
 
-def legend(view: str) -> str:
+def definitions(summary: str, entries: Iterable[tuple[str, str]]) -> str:
+    """Terms and what they mean, folded away."""
+    terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>" for term, meaning in entries)
+    return f'<details class="definitions"><summary>{escape(summary)}</summary><dl>{terms}</dl></details>'
+
+
+def legend(view: str, remark: str = "") -> str:
     """What the colours of a view mean."""
     if view == "probability":
         scale = f'0 <span class="scale"></span> 1 {escape(texts.LEGEND_PROBABILITY)}'
@@ -62,7 +68,8 @@ def legend(view: str) -> str:
         entries = (((255, 255, 255), "prediction"),)
     else:
         entries = ((PREDICTION, "prediction"),)
-    return f'<div class="legend">{"".join(_swatch(colour, texts.LEGEND[key]) for colour, key in entries)}</div>'
+    swatches = "".join(_swatch(colour, texts.LEGEND[key]) for colour, key in entries)
+    return f'<div class="legend">{swatches}{f"<span>{escape(remark)}</span>" if remark else ""}</div>'
 
 
 def _swatch(colour: Colour, text: str) -> str:

@@ -1,14 +1,31 @@
-"""The models of a project: which there are, and whether the newest still fits the annotated images."""
+"""The models of a project: whether the newest still fits the annotated images, and running one.
+
+torch is loaded with the first model, not with this module.
+"""
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from univg.errors import InputError
 from univg.io import read_json
 from univg.workflow import support_store
 from univg.workflow.project import Project
+
+if TYPE_CHECKING:
+    from univg.segmentation import Segmenter
+
+# One image at a time for all pages: two at once would be slower on the same cores.
+worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="segment")
+reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preview")
+_loading = threading.Lock()
 
 
 def is_stale(project: Project) -> bool:
@@ -36,3 +53,44 @@ def _trained_on(folder: Path) -> tuple[tuple[str, str], ...]:
 @lru_cache(maxsize=16)
 def _hashes(folder: Path, stamps: tuple[tuple[str, int], ...]) -> dict[str, str]:
     return support_store.content_hashes(folder, [name for name, _ in stamps])
+
+
+def load_segmenter(folder: Path, device: str) -> Segmenter:
+    """The model in `folder`, kept in memory; the folders of models never change."""
+    with _loading:
+        return _load_segmenter(folder, device)
+
+
+@lru_cache(maxsize=2)
+def _load_segmenter(folder: Path, device: str) -> Segmenter:
+    from univg.segmentation import Segmenter
+
+    return Segmenter.load(folder, device)
+
+
+def timed_probability(image: np.ndarray, segmenter: Segmenter, *, augmented: bool) -> tuple[np.ndarray, float]:
+    """Vessel probability of `image`, (H, W) float32 in [0, 1], and the seconds that took."""
+    from univg.segmentation import segment
+
+    started = time.perf_counter()
+    result = segment(image, segmenter, test_time_augmentation=augmented)
+    return result.probability, time.perf_counter() - started
+
+
+def warm_up(folder: Path, device: str) -> None:
+    """Load the software and the model in the background, so that the first image does not wait for them."""
+
+    def load() -> None:
+        try:
+            segmenter = load_segmenter(folder, device)
+        except InputError:
+            return  # said when it is used
+        timed_probability(np.zeros((512, 512), np.uint8), segmenter, augmented=False)
+
+    worker.submit(load)
+
+
+def shut_down() -> None:
+    """Give up what waits; called when the server ends."""
+    for executor in (worker, reader):
+        executor.shutdown(wait=False, cancel_futures=True)

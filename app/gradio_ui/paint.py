@@ -9,7 +9,8 @@ import numpy as np
 
 from app import texts
 from app.gradio_ui import markup, pictures
-from app.gradio_ui.context import Ui, note
+from app.gradio_ui.context import Ui
+from app.gradio_ui.errors import note
 from app.gradio_ui.files import read_single_image
 from app.gradio_ui.state import Painting, Session
 from univg.errors import InputError

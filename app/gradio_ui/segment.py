@@ -9,7 +9,8 @@ from app import texts
 from app.gradio_ui import markup, pictures, segment_views
 from app.gradio_ui.context import Ui
 from app.gradio_ui.files import Upload, file_drop
-from app.gradio_ui.segment_board import Item, Run, warm_up
+from app.gradio_ui.models import warm_up
+from app.gradio_ui.segment_board import Item, Run
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.types import Modality
@@ -132,7 +133,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
 
     ui.part([files_help, sample, model], _models_signature, _models)
     ui.part([empty, picture, strip, run, stop, status, downloads], _board_signature, _board)
-    ui.part([legend], lambda s: (s.segment_view.mode, bool(s.board.items)), _legend)
+    ui.part([legend], _legend_signature, _legend)
     ui.part([table], _figures_signature, lambda session: [segment_views.figures_table(session.board)])
     ui.part([threshold], _threshold_signature, _threshold)
     ui.on([images.change, references.change], take_files, [images, references], [problems])
@@ -151,8 +152,8 @@ def build(ui: Ui, tab: gr.Tab) -> None:
 
 def _picture(session: Session) -> tuple[str, str] | None:
     item = session.board.selected_item
-    if item is None or item.state == "failed":
-        return None
+    if item is None or (item.thumbnail is None and item.state != "done"):
+        return None  # not read yet, or it cannot be
     view = session.segment_view
     return segment_views.draw(
         session.board, item, mode=view.mode, opacity=view.opacity, folder=session.folder / "pictures"
@@ -236,14 +237,28 @@ def _facts(item: Item) -> str:
     return f"{item.name}: {text}. {figures}"
 
 
+def _has_result(session: Session) -> bool:
+    return any(item.state == "done" for item in session.board.items)
+
+
 def _thumbnail(item: Item) -> np.ndarray:
     if item.thumbnail is not None:
         return item.thumbnail
     return np.full((96, 96, 3), 40, np.uint8)
 
 
+def _legend_signature(session: Session) -> tuple:
+    item = session.board.selected_item
+    return session.segment_view.mode, _has_result(session), bool(item and item.reference)
+
+
 def _legend(session: Session) -> list:
-    return [markup.legend(session.segment_view.mode) if session.board.items else ""]
+    if not _has_result(session):
+        return [""]
+    mode, item = session.segment_view.mode, session.board.selected_item
+    if mode == "agreement" and (item is None or item.reference is None):
+        return [markup.legend("overlay", texts.SEG_AGREEMENT_NEEDS)]
+    return [markup.legend(mode)]
 
 
 def _figures_signature(session: Session) -> tuple:

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from app import texts
-from app.gradio_ui import pictures
+from app.gradio_ui import models, pictures
+from app.gradio_ui.errors import anonymous_trace
 from app.gradio_ui.files import MASK_ENDINGS, Upload, read_single_image, read_single_mask
 from univg.errors import InputError
 from univg.io import sha256_file
 from univg.metrics import SegmentationMetrics, evaluate
 from univg.overlay import overlay_mask
 
-if TYPE_CHECKING:
-    from univg.segmentation import Segmenter
-
 MAX_IMAGES = 200
 MAX_CACHED_BYTES = 256 << 20
 
-# One at a time for all pages: two at once would be slower on the same cores.
-_worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="segment")
-_reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preview")
-_loading = threading.Lock()
+_log = logging.getLogger("univg.app")
 
 
 @dataclass(frozen=True)
@@ -94,6 +86,7 @@ class Board:
         self._items: dict[str, Item] = {}
         self._cache: OrderedDict[str, Arrays] = OrderedDict()
         self._generation = 0
+        self._files_version = 0
         self.revision = 0
         self.selected = ""
         self.threshold: float | None = None
@@ -138,28 +131,30 @@ class Board:
         if len(images) > MAX_IMAGES:
             raise InputError(texts.SEG_TOO_MANY.format(got=len(images), limit=MAX_IMAGES), fix=texts.SEG_TOO_MANY_FIX)
         problems: list[str] = []
-        by_stem = {what: _stems(files, problems) for what, files in (("image", images), ("mask", references))}
+        image_files, reference_files = _stems(images, problems), _stems(references, problems)
         items = {}
-        for stem, upload in by_stem["image"].items():
-            endings = ("", *MASK_ENDINGS)
-            reference = next((r for end in endings if (r := by_stem["mask"].pop(stem + end, None))), None)
-            old = self.get(stem)
-            if old is not None and old.upload == upload:
-                changed = old.reference != reference
-                items[stem] = replace(old, reference=reference, figures=None) if changed else old
-            else:
-                items[stem] = Item(stem, upload, reference)
-        problems += [f"{upload.name}: {texts.SEG_REFERENCE_ALONE}" for upload in by_stem["mask"].values()]
-        with self._lock:
+        with self._lock:  # throughout: the worker must not finish an image between being read and written here
+            for stem, upload in image_files.items():
+                endings = ("", *MASK_ENDINGS)
+                reference = next((r for end in endings if (r := reference_files.pop(stem + end, None))), None)
+                old = self._items.get(stem)
+                if old is None or old.upload != upload or old.state == "failed":
+                    items[stem] = Item(stem, upload, reference)
+                elif old.reference != reference:
+                    items[stem] = replace(old, reference=reference, figures=None)
+                else:
+                    items[stem] = old
             self._items = items
             self._cache.clear()
+            self._files_version += 1
             if self.selected not in items:
                 self.selected = next(iter(items), "")
             self.revision += 1
             generation = self._generation
+        problems += [f"{upload.name}: {texts.SEG_REFERENCE_ALONE}" for upload in reference_files.values()]
         for item in self.items:
             if item.thumbnail is None:
-                _reader.submit(self._preview, item.name, generation)
+                models.reader.submit(self._preview, item.name, generation)
         self._measure_later()
         return problems
 
@@ -170,7 +165,7 @@ class Board:
                 if item.state in ("waiting", "working") or (item.state == "done" and item.run == run):
                     continue
                 self._update(item.name, state="waiting", problem="", run=run, figures=None)
-                _worker.submit(self._work, item.name, run, device, self._generation)
+                models.worker.submit(self._work, item.name, run, device, self._generation)
 
     def stop(self) -> None:
         """Take back what waits; the image in work is finished."""
@@ -196,16 +191,18 @@ class Board:
     def arrays(self, item: Item) -> Arrays:
         """Image, probability and reference of `item`, from memory when they were used recently."""
         with self._lock:
+            version = self._files_version
             if item.name in self._cache:
                 self._cache.move_to_end(item.name)
                 return self._cache[item.name]
-        probability_file = self._probability_file(item.name)
-        arrays = Arrays(
-            read_single_image(item.upload),
-            np.load(probability_file) if item.state == "done" else None,
-            self._read_reference(item),
-        )
-        self._remember(item.name, arrays)
+        image = read_single_image(item.upload)
+        if item.state == "done":
+            arrays = Arrays(image, np.load(self._probability_file(item.name)), self._read_reference(item))
+        else:
+            arrays = Arrays(image)
+        with self._lock:
+            if version == self._files_version and self._items.get(item.name) is item:
+                self._remember(item.name, arrays)
         return arrays
 
     def _preview(self, name: str, generation: int) -> None:
@@ -217,11 +214,15 @@ class Board:
             image = read_single_image(item.upload)
             reference = self._read_reference(item)
             _check_reference(item, image, reference)
-        except InputError as error:
-            self._update(name, state="failed", problem=f"{error.problem}. {error.fix}".strip())
-            return
-        thumbnail = pictures.as_rgb(pictures.reduce(image, pictures.THUMBNAIL_SIDE))
-        self._update(name, thumbnail=thumbnail, shape=image.shape[:2])
+            thumbnail = pictures.as_rgb(pictures.reduce(image, pictures.THUMBNAIL_SIDE))
+            found = {"thumbnail": thumbnail, "shape": image.shape[:2]}
+        except Exception as error:
+            found = {"state": "failed", "problem": _reason(error)}
+        with self._lock:
+            current = self._items.get(name)
+            unchanged = current is not None and (current.upload, current.reference) == (item.upload, item.reference)
+            if unchanged and current.thumbnail is None and current.state != "done":
+                self._update(name, **found)
 
     def _work(self, name: str, run: Run, device: str, generation: int) -> None:
         item = self.get(name)
@@ -229,41 +230,41 @@ class Board:
             return
         self._update(name, state="working")
         try:
-            segmenter = load_segmenter(run.model, device)
+            segmenter = models.load_segmenter(run.model, device)
             image = read_single_image(item.upload)
             reference = self._read_reference(item)
             _check_reference(item, image, reference)
-            result = _segment(image, segmenter, augmented=run.augmented)
-        except InputError as error:
-            self._update(name, state="failed", problem=f"{error.problem}. {error.fix}".strip())
-            return
+            result = models.timed_probability(image, segmenter, augmented=run.augmented)
         except Exception as error:
-            self._update(name, state="failed", problem=texts.UNEXPECTED.format(kind=type(error).__name__))
+            self._update(name, state="failed", problem=_reason(error))
             return
         probability, seconds = result
+        small = pictures.reduce(image, pictures.THUMBNAIL_SIDE)
+        small_mask = pictures.reduce(probability, pictures.THUMBNAIL_SIDE) >= segmenter.threshold
         with self._lock:
-            if generation != self._generation or self.get(name) is None:
+            current = self._items.get(name)
+            if generation != self._generation or current is None or current.upload != item.upload:
                 return
             self._folder.mkdir(parents=True, exist_ok=True)
             np.save(self._probability_file(name), probability)
-            self._remember(name, Arrays(image, probability, reference))
-        small = pictures.reduce(image, pictures.THUMBNAIL_SIDE)
-        small_mask = pictures.reduce(probability, pictures.THUMBNAIL_SIDE) >= segmenter.threshold
-        self._update(
-            name,
-            state="done",
-            thumbnail=overlay_mask(small, small_mask, opacity=0.8),
-            shape=image.shape[:2],
-            seconds=seconds,
-            model_threshold=segmenter.threshold,
-            sha256=sha256_file(item.upload.path),
-        )
+            self._cache.pop(name, None)
+            if current.reference == item.reference:
+                self._remember(name, Arrays(image, probability, reference))
+            self._update(
+                name,
+                state="done",
+                thumbnail=overlay_mask(small, small_mask, opacity=0.8),
+                shape=image.shape[:2],
+                seconds=seconds,
+                model_threshold=segmenter.threshold,
+                sha256=sha256_file(item.upload.path),
+            )
         self._measure_later()
 
     def _measure_later(self) -> None:
         for item in self.items:
             if self._needs_figures(item):
-                _worker.submit(self._measure, item.name, self._generation)
+                models.worker.submit(self._measure, item.name, self._generation)
 
     def _measure(self, name: str, generation: int) -> None:
         item = self.get(name)
@@ -273,9 +274,8 @@ class Board:
         try:
             arrays = self.arrays(item)
             figures = evaluate(arrays.probability >= threshold, arrays.reference, probability=arrays.probability)
-        except ValueError as error:
-            fix = f"{error.problem}. {error.fix}" if isinstance(error, InputError) else texts.SEG_REFERENCE_SIZE_FIX
-            self._update(name, problem=fix, reference=None)
+        except Exception as error:
+            self._update(name, problem=_reason(error), reference=None)
             return
         self._update(name, figures=figures, figures_at=threshold)
 
@@ -305,44 +305,12 @@ class Board:
         return self._folder / f"{name}.npy"
 
 
-def load_segmenter(folder: Path, device: str) -> Segmenter:
-    """The model in `folder`, kept in memory; the folders of models never change."""
-    with _loading:
-        return _load_segmenter(folder, device)
-
-
-@lru_cache(maxsize=2)
-def _load_segmenter(folder: Path, device: str) -> Segmenter:
-    from univg.segmentation import Segmenter
-
-    return Segmenter.load(folder, device)
-
-
-def warm_up(folder: Path, device: str) -> None:
-    """Load the software and the model in the background, so that the first image does not wait for them."""
-
-    def load() -> None:
-        try:
-            segmenter = load_segmenter(folder, device)
-        except InputError:
-            return  # said when it is used
-        _segment(np.zeros((512, 512), np.uint8), segmenter, augmented=False)
-
-    _worker.submit(load)
-
-
-def shut_down() -> None:
-    """Give up what waits; called when the server ends."""
-    for executor in (_worker, _reader):
-        executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _segment(image: np.ndarray, segmenter: Segmenter, *, augmented: bool) -> tuple[np.ndarray, float]:
-    from univg.segmentation import segment
-
-    started = time.perf_counter()
-    result = segment(image, segmenter, test_time_augmentation=augmented)
-    return result.probability, time.perf_counter() - started
+def _reason(error: Exception) -> str:
+    """Why an image failed, for people; what nobody expected goes to the log as well, without names of files."""
+    if isinstance(error, InputError):
+        return f"{error.problem}. {error.fix}".strip()
+    _log.error("%s", anonymous_trace(error))
+    return texts.UNEXPECTED.format(kind=type(error).__name__)
 
 
 def _check_reference(item: Item, image: np.ndarray, reference: np.ndarray | None) -> None:

@@ -67,12 +67,13 @@ def serve(project: Project | None, *, port: int | None, open_browser: bool, anno
             signal.signal(getattr(signal, name), lambda *_: stopped.set())
     try:
         quiet_environment(folder)
-        page = _launch(project, folder, port)
+        page, shut_down = _launch(project, folder, port)
         url = f"http://{HOST}:{port}"
         announce(url)
         if open_browser:
             webbrowser.open(url)
         stopped.wait()
+        shut_down()
         page.close(verbose=False)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -80,7 +81,7 @@ def serve(project: Project | None, *, port: int | None, open_browser: bool, anno
 
 def _launch(project: Project | None, folder: Path, port: int):
     from app.gradio_ui.blocks import build_page
-    from app.gradio_ui.segment_board import shut_down
+    from app.gradio_ui.models import shut_down
     from app.gradio_ui.state import Sessions
     from app.gradio_ui.theme import head, style, theme
 
@@ -104,7 +105,4 @@ def _launch(project: Project | None, folder: Path, port: int):
         css=style(),
         head=head(),
     )
-    import atexit
-
-    atexit.register(shut_down)
-    return page
+    return page, shut_down

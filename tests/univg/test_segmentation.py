@@ -93,24 +93,24 @@ def test_working_size_is_the_longer_side(shape):
 # --- augmentation and loss
 
 
-@pytest.mark.parametrize("strong", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("shape", [(96, 96), (40, 200), (20, 20)])
-def test_patches_keep_image_and_mask_together(strong, shape):
+def test_patches_keep_image_and_mask_together(affine, shape):
     mask = np.zeros(shape, np.float32)
     mask[shape[0] // 3 : shape[0] // 2] = 1
     grey = 0.2 + 0.6 * mask
     for seed in range(5):
-        patch, patch_mask = random_patch(grey, mask, size=64, strong=strong, rng=np.random.default_rng(seed))
+        patch, patch_mask = random_patch(grey, mask, size=64, affine=affine, rng=np.random.default_rng(seed))
         assert patch.shape == patch_mask.shape == (64, 64)
         assert set(np.unique(patch_mask)) <= {0, 1}
         if 0.05 < patch_mask.mean() < 0.95:
             assert patch[patch_mask > 0].mean() > patch[patch_mask == 0].mean()
 
 
-def test_weak_augmentation_invents_no_value():
+def test_flips_and_quarter_turns_invent_no_value():
     rng = np.random.default_rng(0)
     grey = rng.random((96, 96), np.float32)
-    patch, _ = random_patch(grey, np.float32(grey > 0.5), size=64, strong=False, rng=rng)
+    patch, _ = random_patch(grey, np.float32(grey > 0.5), size=64, affine=False, appearance=0.0, rng=rng)
     assert np.isin(patch, grey).all()
 
 

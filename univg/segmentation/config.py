@@ -38,8 +38,10 @@ class SegmentationConfig:
         Weights of the two terms of the loss.
     ema_decay : float
         Decay of the moving average of the weights that is evaluated and kept; 0 keeps the last weights.
-    strong_augmentation : bool
-        False leaves flips and quarter turns only.
+    affine_augmentation : float
+        Share of the patches that are turned, scaled and sheared freely; the others are flipped and turned by quarters.
+    appearance_augmentation : float
+        Strength of random illumination, contrast, blur and noise; 0 is none, 1 is strong.
     precision : {'auto', 'float32', 'bfloat16'}
         'auto' takes bfloat16 where the processor or GPU computes it natively.
     seed : int
@@ -61,7 +63,8 @@ class SegmentationConfig:
     bce_weight: float = 1.0
     dice_weight: float = 1.0
     ema_decay: float = 0.99
-    strong_augmentation: bool = True
+    affine_augmentation: float = 1.0
+    appearance_augmentation: float = 1.0
     precision: str = "auto"
     seed: int = 0
 
@@ -84,6 +87,8 @@ class SegmentationConfig:
             raise ValueError(f"`patch_size` must be a multiple of {multiple} for {len(self.channels)} levels")
         if not 0 <= self.release_fraction < 1 or not 0 <= self.ema_decay < 1:
             raise ValueError("`release_fraction` and `ema_decay` must be in [0, 1)")
+        if not 0 <= self.affine_augmentation <= 1 or not 0 <= self.appearance_augmentation <= 1:
+            raise ValueError("`affine_augmentation` and `appearance_augmentation` must be between 0 and 1")
         if self.synthetic_per_step < 0 or self.bce_weight + self.dice_weight <= 0:
             raise ValueError("`synthetic_per_step` must be 0 or more, and the loss weights not all 0")
 

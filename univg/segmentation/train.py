@@ -204,7 +204,12 @@ def _make_batch(
         for _ in range(count):
             sample = samples[rng.integers(len(samples))]
             grey, mask = random_patch(
-                sample.grey, sample.mask, size=config.patch_size, strong=config.strong_augmentation, rng=rng
+                sample.grey,
+                sample.mask,
+                size=config.patch_size,
+                affine=rng.random() < config.affine_augmentation,
+                appearance=config.appearance_augmentation,
+                rng=rng,
             )
             inputs.append(network_inputs(grey, config.inputs))
             masks.append(mask[None])

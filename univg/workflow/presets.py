@@ -49,7 +49,8 @@ _PLAIN = SegmentationConfig(
     schedule="constant",
     dice_weight=0.0,
     ema_decay=0.0,
-    strong_augmentation=False,
+    affine_augmentation=0.0,
+    appearance_augmentation=0.0,
 )
 
 PRESETS: dict[str, Preset] = {

@@ -61,10 +61,10 @@ class SegmentationConfig:
     schedule: str = "cosine"
     warmup_steps: int = 30
     bce_weight: float = 1.0
-    dice_weight: float = 1.0
+    dice_weight: float = 0.5
     ema_decay: float = 0.99
-    affine_augmentation: float = 1.0
-    appearance_augmentation: float = 1.0
+    affine_augmentation: float = 0.4
+    appearance_augmentation: float = 0.5
     precision: str = "auto"
     seed: int = 0
 
@@ -104,5 +104,5 @@ class SegmentationConfig:
     def from_json(cls, data: dict) -> SegmentationConfig:
         unknown = sorted(set(data) - {f.name for f in fields(cls)})
         if unknown:
-            raise ValueError(f"Unknown setting {unknown[0]!r}: was this saved by a newer version?")
+            raise ValueError(f"unknown setting {unknown[0]!r}, probably of another version")
         return cls(**{**data, "channels": tuple(data["channels"])} if "channels" in data else data)

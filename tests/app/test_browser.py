@@ -14,6 +14,7 @@ from PIL import Image
 
 from univg.io import read_mask, read_provenance, write_image, write_mask
 from univg.types import ImageMaskPair
+from univg.workflow.jobs import list_jobs
 from univg.workflow.project import Project
 from univg.workflow.sample import create_sample_project, sample_folder, sample_unseen_images
 
@@ -64,8 +65,18 @@ def test_five_pairs_to_the_overlay_of_an_unseen_image(serve, page, projects_fold
     page.wait_for_selector("#job-chip .chip")
     page.click("#tab-adapt-button")
     page.wait_for_selector("#stages li.done:has-text('Trees')")
-    page.wait_for_selector("#cancel:not([disabled])")
+
+    # Cancelled in the training, and resumed from where it stopped
+    page.wait_for_selector("#stages li.now:has-text('Model')", timeout=120_000)
+    page.click("#cancel:not([disabled])")
+    page.wait_for_selector("#adapt-status .status.cancelled", timeout=60_000)
+    stopped_at = int(page.inner_text("#stages li.now em").split()[0])
+    assert stopped_at < 110
+    page.click("#resume:not([disabled])")
     page.wait_for_selector("#adapt-status .status.done", timeout=700_000)
+    (job,) = list_jobs(project)
+    steps = [event.step for event in job.events() if event.stage == "segmenter"]
+    assert job.attempt == 2 and steps.count(1) <= 1
     assert "n = 1" in page.inner_text("#adapt-status")
     assert page.locator("#held-out-picture img").count() == 1
     assert project.segmenter_versions() == ["v001"]

@@ -28,6 +28,8 @@ class SegmentationConfig:
         Share of the steps, at the end, in which the held-out image joins the training; figures on it are taken before.
     real_per_step, synthetic_per_step : int
         Patches of each kind in a batch (section 3.4.2 pairs one real with one synthetic image).
+    synthetic_until : float
+        Share of the steps, from the start, in which synthetic patches take part; real ones take their place afterwards.
     patch_size : int
         Side of a training patch, in pixels of the working size; a multiple of 16.
     learning_rate, weight_decay : float
@@ -55,6 +57,7 @@ class SegmentationConfig:
     release_fraction: float = 0.25
     real_per_step: int = 3
     synthetic_per_step: int = 1
+    synthetic_until: float = 0.5
     patch_size: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
@@ -87,8 +90,9 @@ class SegmentationConfig:
             raise ValueError(f"`patch_size` must be a multiple of {multiple} for {len(self.channels)} levels")
         if not 0 <= self.release_fraction < 1 or not 0 <= self.ema_decay < 1:
             raise ValueError("`release_fraction` and `ema_decay` must be in [0, 1)")
-        if not 0 <= self.affine_augmentation <= 1 or not 0 <= self.appearance_augmentation <= 1:
-            raise ValueError("`affine_augmentation` and `appearance_augmentation` must be between 0 and 1")
+        for name in ("affine_augmentation", "appearance_augmentation", "synthetic_until"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be between 0 and 1, got {getattr(self, name)}")
         if self.synthetic_per_step < 0 or self.bce_weight + self.dice_weight <= 0:
             raise ValueError("`synthetic_per_step` must be 0 or more, and the loss weights not all 0")
 

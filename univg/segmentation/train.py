@@ -196,9 +196,10 @@ def _make_batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The batch of a step; its randomness depends on seed and step alone, so that a resumed run repeats it."""
     rng = np.random.default_rng([config.seed, step])
-    wanted = [(real, config.real_per_step + (0 if synthetic else config.synthetic_per_step))]
-    if synthetic:
-        wanted.append((synthetic, config.synthetic_per_step))
+    if synthetic and step < config.synthetic_until * config.steps:
+        wanted = [(real, config.real_per_step), (synthetic, config.synthetic_per_step)]
+    else:
+        wanted = [(real, config.real_per_step + config.synthetic_per_step)]
     inputs, masks = [], []
     for samples, count in wanted:
         for _ in range(count):

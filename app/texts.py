@@ -147,7 +147,7 @@ PRESET = "Effort"
 PRESET_HELP = "Minutes are estimates for two CPU cores with native bfloat16; older ones take longer"
 PRESETS = {
     "preview": "Preview, about {minutes}: a first useful overlay",
-    "standard": "Standard, about {minutes}: the best result for a coffee break",
+    "standard": "Standard, about {minutes}: a longer training, for better masks",
 }
 PRESET_BASELINE = "Baseline"
 PRESET_BASELINE_HELP = "The plain preset: real images only, no synthetic pairs, none held out, about {minutes}"

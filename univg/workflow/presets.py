@@ -66,7 +66,7 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             "standard",
-            "The best result for a coffee break.",
+            "A longer training, for better masks than the preview.",
             expected_minutes=5.0,
             pairs=40,
             hold_out=True,

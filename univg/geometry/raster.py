@@ -31,31 +31,35 @@ def rasterize_tree(tree: VesselTree, shape: tuple[int, int] | None = None) -> np
     if not len(tree):
         return canvas.astype(bool)
 
-    child = np.flatnonzero(tree.parents >= 0)
-    parent = tree.parents[child]
-    lines = np.stack([tree.positions[parent, ::-1], tree.positions[child, ::-1]], axis=1)
+    grown = np.flatnonzero(tree.parents >= 0)
+    end = np.concatenate([grown, tree.links[:, 0]])
+    start = np.concatenate([tree.parents[grown], tree.links[:, 1]])
+    end_radii = tree.radii[end]
+    start_radii = np.concatenate([tree.radii[tree.parents[grown]], tree.radii[tree.links[:, 0]]])  # a link is no cone
+    lines = np.stack([tree.positions[start, ::-1], tree.positions[end, ::-1]], axis=1)
     cv2.polylines(canvas, list(_fixed_point(lines)), False, 1, 1, cv2.LINE_8, _SUBPIXEL_BITS)
 
-    centres, radii = _dense_samples(tree, child, parent)
+    roots = tree.roots
+    centres, radii = _dense_samples(tree.positions[start], tree.positions[end], start_radii, end_radii)
+    centres, radii = (
+        np.concatenate([tree.positions[roots], centres])[:, ::-1],
+        np.concatenate([tree.radii[roots], radii]),
+    )
     thick = radii >= 0.75  # smaller discs add nothing to the one-pixel line
     for (x, y), r in zip(_fixed_point(centres[thick]), _fixed_point(radii[thick]), strict=True):
         cv2.circle(canvas, (int(x), int(y)), int(r), 1, cv2.FILLED, cv2.LINE_8, _SUBPIXEL_BITS)
     return canvas.astype(bool)
 
 
-def _dense_samples(tree: VesselTree, child: np.ndarray, parent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(x, y) centres and radii along the segments, closer together than half the radius or a pixel."""
-    p0, p1 = tree.positions[parent], tree.positions[child]
-    r0, r1 = tree.radii[parent], tree.radii[child]
+def _dense_samples(p0: np.ndarray, p1: np.ndarray, r0: np.ndarray, r1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres and radii along the segments from p0 to p1, closer together than half the radius or a pixel."""
     spacing = np.maximum(0.5 * np.minimum(r0, r1), 0.75)
     count = np.maximum(np.ceil(np.linalg.norm(p1 - p0, axis=1) / spacing).astype(int), 1)
-    segment = np.repeat(np.arange(len(child)), count)
-    start = np.repeat(np.cumsum(count) - count, count)
-    t = ((np.arange(len(segment)) - start + 1) / count[segment])[:, None]
-    centres = p0[segment] * (1 - t) + p1[segment] * t
-    radii = r0[segment] * (1 - t[:, 0]) + r1[segment] * t[:, 0]
-    roots = tree.roots
-    return np.concatenate([tree.positions[roots], centres])[:, ::-1], np.concatenate([tree.radii[roots], radii])
+    segment = np.repeat(np.arange(len(p0)), count)
+    first = np.repeat(np.cumsum(count) - count, count)
+    t = (np.arange(len(segment)) - first + 1) / count[segment]
+    centres = p0[segment] * (1 - t)[:, None] + p1[segment] * t[:, None]
+    return centres, r0[segment] * (1 - t) + r1[segment] * t
 
 
 def _fixed_point(values: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,6 +25,10 @@ class VesselTree:
         Vessel radius at each node, in pixels.
     shape : tuple of int
         ``(height, width)`` of the frame the tree lives in.
+    meta : dict
+        JSON values that say where the tree comes from.
+    links : (L, 2) ndarray of int64
+        Pairs of nodes joined besides growth: the loops of closed venation.
     """
 
     positions: np.ndarray
@@ -31,6 +36,7 @@ class VesselTree:
     radii: np.ndarray
     shape: tuple[int, int]
     meta: dict = field(default_factory=dict)
+    links: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
 
     def __post_init__(self) -> None:
         n = len(self.positions)
@@ -44,6 +50,10 @@ class VesselTree:
             raise ValueError("`parents` must point to earlier nodes, so that the tree has no cycle")
         if n and not (np.isfinite(self.positions).all() and np.isfinite(self.radii).all() and (self.radii >= 0).all()):
             raise ValueError("`positions` and `radii` must be finite, and `radii` not negative")
+        if self.links.ndim != 2 or self.links.shape[1] != 2:
+            raise ValueError(f"`links` must have shape (L, 2), got {self.links.shape}")
+        if len(self.links) and not ((self.links >= 0) & (self.links < n)).all():
+            raise ValueError(f"`links` must name nodes from 0 to {n - 1}")
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -58,6 +68,12 @@ class VesselTree:
         """Number of nodes that grew from each node: 0 at tips, 2 or more at bifurcations."""
         return np.bincount(self.parents[self.parents >= 0], minlength=len(self))
 
+    @property
+    def step_lengths(self) -> np.ndarray:
+        """Distance of each node to the one it grew from, in pixels; 0 for roots."""
+        step = np.linalg.norm(self.positions - self.positions[self.parents], axis=1)
+        return np.where(self.parents >= 0, step, 0.0)
+
     def to_json(self) -> str:
         """The tree as JSON text; `from_json` gives back the same numbers, bit for bit."""
         return json.dumps(
@@ -67,6 +83,7 @@ class VesselTree:
                 "positions": self.positions.tolist(),
                 "parents": self.parents.tolist(),
                 "radii": self.radii.tolist(),
+                "links": self.links.tolist(),
                 "meta": self.meta,
             }
         )
@@ -82,6 +99,7 @@ class VesselTree:
             radii=np.asarray(data["radii"], dtype=np.float64),
             shape=(int(data["shape"][0]), int(data["shape"][1])),
             meta=data["meta"],
+            links=np.asarray(data.get("links", []), dtype=np.int64).reshape(-1, 2),
         )
 
 
@@ -93,8 +111,7 @@ def prune_spurs(tree: VesselTree, length: float) -> VesselTree:
     if length <= 0 or not len(tree):
         return tree
     has_parent = tree.parents >= 0
-    step = np.zeros(len(tree))
-    step[has_parent] = np.linalg.norm(tree.positions[has_parent] - tree.positions[tree.parents[has_parent]], axis=1)
+    step = tree.step_lengths
     reach = np.zeros(len(tree))  # length of the longest way to a tip
     for node in range(len(tree) - 1, -1, -1):
         parent = tree.parents[node]
@@ -119,6 +136,23 @@ def select_nodes(tree: VesselTree, keep: np.ndarray) -> VesselTree:
         positions=tree.positions[keep],
         parents=np.where(parents >= 0, index[parents], -1),
         radii=tree.radii[keep],
+        links=index[tree.links[keep[tree.links].all(axis=1)]],
+    )
+
+
+def join_trees(trees: Sequence[VesselTree]) -> VesselTree:
+    """One forest of several in the same frame, in their order."""
+    if len({tree.shape for tree in trees}) != 1:
+        raise ValueError(f"`trees` must share one frame, got {[tree.shape for tree in trees]}")
+    start = np.cumsum([0, *(len(tree) for tree in trees)])
+    return replace(
+        trees[0],
+        positions=np.concatenate([tree.positions for tree in trees]),
+        parents=np.concatenate(
+            [np.where(tree.parents >= 0, tree.parents + first, -1) for tree, first in zip(trees, start, strict=False)]
+        ),
+        radii=np.concatenate([tree.radii for tree in trees]),
+        links=np.concatenate([tree.links + first for tree, first in zip(trees, start, strict=False)]),
     )
 
 

@@ -1,20 +1,28 @@
 """R-SCA: vessel trees grown by space colonization, conditioned on real masks (paper section 3.1)."""
 
-from univg.sca.config import SCAConfig
+from univg.sca.anatomy import find_optic_disc, vessel_hub
+from univg.sca.config import RECIPES, SCAConfig
 from univg.sca.generate import generate_mask, generate_tree
 from univg.sca.growth import grow_tree
-from univg.sca.presets import preset_for
+from univg.sca.presets import PRESETS, Preset, preset_for, preset_named, presets_of
 from univg.sca.radii import assign_radii
 from univg.sca.seeding import sample_attraction_points, sample_roots, warp_mask
 
 __all__ = [
+    "PRESETS",
+    "RECIPES",
+    "Preset",
     "SCAConfig",
     "assign_radii",
+    "find_optic_disc",
     "generate_mask",
     "generate_tree",
     "grow_tree",
     "preset_for",
+    "preset_named",
+    "presets_of",
     "sample_attraction_points",
     "sample_roots",
+    "vessel_hub",
     "warp_mask",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields
 
+VENATIONS = ("open", "closed")
+
 
 @dataclass(frozen=True)
 class SCAConfig:
@@ -36,8 +38,16 @@ class SCAConfig:
         Passes that pull each node towards its neighbours along the vessel; more gives straighter vessels.
     prune_length : float
         Side branches that end within this length are removed as spurs.
+    tortuosity : float
+        How much grown vessels wind: shift across the vessel as a share of `winding_length`, 0 to 0.5.
+    winding_length : float
+        Length over which a vessel winds once to one side.
+    venation : {'open', 'closed'}
+        'closed' also joins tips to the vessel ahead of them, so that vessels form loops.
     tip_radius : float
         Radius at the tips.
+    taper : float
+        Share by which a vessel widens per 100 pixels towards its base, on top of Murray's law at bifurcations.
     murray_exponent : float
         k in ``r_parent^k = sum r_child^k``; 2 conserves area, 3 is Murray's optimum.
     real_radius_range : tuple of float
@@ -58,15 +68,36 @@ class SCAConfig:
     direction_noise: float = 0.25
     smoothing: int = 4
     prune_length: float = 10.0
+    tortuosity: float = 0.0
+    winding_length: float = 30.0
+    venation: str = "open"
     tip_radius: float = 0.6
+    taper: float = 0.0
     murray_exponent: float = 2.5
     real_radius_range: tuple[float, float] = (0.9, 1.2)
 
     def __post_init__(self) -> None:
-        for name in ("attraction_distance", "kill_distance", "segment_length", "grid_spacing", "warp_sigma"):
+        for name in (
+            "attraction_distance",
+            "kill_distance",
+            "segment_length",
+            "grid_spacing",
+            "warp_sigma",
+            "winding_length",
+        ):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        for name in ("grid_reach", "warp_amplitude", "direction_noise", "smoothing", "prune_length", "tip_radius"):
+        for name in (
+            "grid_reach",
+            "warp_amplitude",
+            "direction_noise",
+            "smoothing",
+            "prune_length",
+            "tip_radius",
+            "taper",
+        ):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(0 <= self.tortuosity <= 0.5, "tortuosity", self.tortuosity, "between 0 and 0.5")
+        _require(self.venation in VENATIONS, "venation", self.venation, f"one of {VENATIONS}")
         for name in ("vessel_fraction", "grid_fraction"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
         for name in ("max_nodes", "max_iterations"):
@@ -108,3 +139,26 @@ class SCAConfig:
 def _require(holds: bool, name: str, got: object, expected: str) -> None:
     if not holds or (isinstance(got, float) and math.isnan(got)):
         raise ValueError(f"`{name}` must be {expected}, got {got!r}")
+
+
+RECIPES = {
+    "natural": SCAConfig(),
+    # As written in the paper: D_a 20, D_k 10, L_s 15, dense on the real vessels, a jittered grid elsewhere, calibre by
+    # recursion from the tips. It names no grid spacing; D_a gives every cell a node that can feel it.
+    "paper": SCAConfig(
+        attraction_distance=20.0,
+        kill_distance=10.0,
+        segment_length=15.0,
+        vessel_fraction=1.0,
+        grid_spacing=20.0,
+        grid_fraction=0.5,
+        grid_reach=math.inf,
+        warp_amplitude=0.0,
+        direction_noise=0.0,
+        smoothing=0,
+        prune_length=0.0,
+        tip_radius=1.0,
+        murray_exponent=3.0,
+        real_radius_range=(0.0, math.inf),
+    ),
+}

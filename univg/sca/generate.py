@@ -4,78 +4,111 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 
 from univg.geometry.raster import rasterize_tree
-from univg.geometry.tree import VesselTree, prune_spurs, smooth_tree
+from univg.geometry.tree import VesselTree, join_trees, prune_spurs
+from univg.sca.anatomy import find_optic_disc, vessel_hub
 from univg.sca.config import SCAConfig
 from univg.sca.growth import grow_tree
-from univg.sca.presets import avascular_zone, default_boundary, default_roots, preset_for
+from univg.sca.presets import Layout, Preset, lay_out, preset_for
 from univg.sca.radii import assign_radii
 from univg.sca.seeding import sample_attraction_points, sample_roots, warp_mask
+from univg.sca.shaping import shape_tree
 from univg.types import Modality
 
 _REFERENCE_SIZE = 512  # the lengths of `SCAConfig` are meant for this frame
+_APART = 1.2  # forests that may not cross keep this many kill distances apart, in which no attractor of theirs survives
 
 
 def generate_tree(
     modality: Modality,
     *,
     mask: np.ndarray | None = None,
+    image: np.ndarray | None = None,
     shape: tuple[int, int] | None = None,
     roots: np.ndarray | None = None,
     boundary: np.ndarray | None = None,
+    obstacles: np.ndarray | None = None,
     config: SCAConfig | None = None,
+    preset: Preset | None = None,
     rng: np.random.Generator,
 ) -> VesselTree:
-    """Grow one vessel tree, conditioned on a real mask or from the modality's preset alone.
+    """Grow one vessel tree, conditioned on a real mask or from a preset alone.
 
     Parameters
     ----------
     modality : Modality
     mask : (H, W) ndarray of bool, optional
         Real vessels to condition on.
+    image : (H, W) or (H, W, 3) ndarray, optional
+        The photograph that `mask` belongs to; a fundus image says where the optic disc is.
     shape : tuple of int, optional
         ``(height, width)`` in pixels; that of `mask` by default, else 512 x 512.
     roots : (R, 2) ndarray of float, optional
-        ``(row, col)``; found on the mask or placed by the preset if not given.
-    boundary : (H, W) ndarray of bool, optional
-        Where vessels may lie.
+        ``(row, col)``; found on image and mask, or placed by the preset, if not given.
+    boundary, obstacles : (H, W) ndarray of bool, optional
+        Where vessels may lie, and where they may not.
     config : SCAConfig, optional
         Lengths for a 512-pixel frame, scaled to `shape`.
+    preset : Preset, optional
+        How to grow without a mask; the first of the modality by default.
     rng : numpy.random.Generator
         The only source of randomness: same seed, same tree.
 
     Returns
     -------
     VesselTree
+        Nodes are in the order in which they grew, forest by forest.
+
+    Raises
+    ------
+    ValueError
+        If arrays differ in shape, or a given root lies outside the boundary or on an obstacle.
     """
     if mask is not None and shape is not None and mask.shape != tuple(shape):
         raise ValueError(f"`shape` ({tuple(shape)}) must be that of `mask` ({mask.shape}), or left out")
     shape = tuple(shape or (mask.shape if mask is not None else (_REFERENCE_SIZE, _REFERENCE_SIZE)))
+    for name, array in (("boundary", boundary), ("obstacles", obstacles)):
+        if array is not None and array.shape != shape:
+            raise ValueError(f"`{name}` (shape {array.shape}) must have the shape of the frame ({shape})")
+    preset = preset or preset_for(modality)
     conditioned = mask is not None and mask.any()
     if config is None:
-        config = SCAConfig() if conditioned else preset_for(modality).config
+        config = SCAConfig() if conditioned else preset.config
     config = scale_config(config, max(shape) / _REFERENCE_SIZE)
 
+    # 1. Where to grow from and to
     if conditioned:
+        hub = _hub(modality, mask, image)
         mask = warp_mask(mask, config=config, rng=rng)
-        found = sample_roots(mask)
+        layout = Layout([sample_roots(mask, hub=hub)])
     else:
         mask = None
-        found = default_roots(modality, shape, rng)
-        boundary = default_boundary(modality, shape) if boundary is None else boundary
-        zone = avascular_zone(modality, shape, rng)
-        if zone is not None:
-            boundary = ~zone if boundary is None else boundary & ~zone
-    if roots is None:
-        roots = found
-        if boundary is not None and len(roots):
-            roots = roots[boundary[roots[:, 0].astype(int), roots[:, 1].astype(int)]]
-    attractors = sample_attraction_points(mask, shape, config=config, rng=rng, boundary=boundary)
-    tree = grow_tree(attractors, roots, shape, config=config, rng=rng, boundary=boundary)
-    tree = smooth_tree(prune_spurs(tree, config.prune_length), config.smoothing)
-    return assign_radii(tree, config=config, mask=mask)
+        layout = lay_out(preset, shape, rng)
+    # What the user draws replaces the preset's field, and obstacles hold in any case.
+    allowed = layout.boundary if boundary is None else boundary
+    if obstacles is not None:
+        allowed = ~obstacles if allowed is None else allowed & ~obstacles
+    forests = _forests(layout, roots, allowed)
+
+    # 2. Growth, one forest after the other
+    trees: list[VesselTree] = []
+    for own_roots in forests:
+        free = allowed
+        if trees and not preset.crossing:
+            free = _apart_from(trees, own_roots, allowed, _APART * config.kill_distance)
+        territory = free if layout.territory is None else _both(free, layout.territory)
+        attractors = sample_attraction_points(mask, shape, config=config, rng=rng, boundary=territory)
+        tree = grow_tree(attractors, own_roots, shape, config=config, rng=rng, boundary=free)
+        tree = prune_spurs(tree, config.prune_length)
+        tree = shape_tree(tree, config=config, rng=rng, allowed=free)
+
+        # 3. Calibre
+        trees.append(assign_radii(tree, config=config, mask=mask))
+    return join_trees(trees)
 
 
 def generate_mask(modality: Modality, **kwargs) -> np.ndarray:
@@ -94,6 +127,50 @@ def scale_config(config: SCAConfig, factor: float) -> SCAConfig:
         "prune_length",
         "warp_amplitude",
         "warp_sigma",
+        "winding_length",
         "tip_radius",
     )
-    return replace(config, **{name: getattr(config, name) * factor for name in lengths})
+    scaled = {name: getattr(config, name) * factor for name in lengths}
+    return replace(config, **scaled, taper=config.taper / factor)  # per 100 pixels
+
+
+def _hub(modality: Modality, mask: np.ndarray, image: np.ndarray | None) -> tuple[float, float] | None:
+    """Where the vessels of a fundus come from; other modalities have no single place."""
+    if modality is not Modality.FUNDUS:
+        return None
+    return (None if image is None else find_optic_disc(image)) or vessel_hub(mask)
+
+
+def _forests(layout: Layout, roots: np.ndarray | None, allowed: np.ndarray | None) -> list[np.ndarray]:
+    """The roots of each forest; those the user gave are dealt out to the forests in turn."""
+    if roots is None:
+        return [points if allowed is None else _nearest_allowed(points, allowed) for points in layout.roots]
+    roots = np.asarray(roots, np.float64).reshape(-1, 2)
+    return [roots[i :: len(layout.roots)] for i in range(len(layout.roots))]
+
+
+def _nearest_allowed(points: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Each point, or the middle of the allowed pixel nearest to it."""
+    places = np.argwhere(allowed)
+    if not len(places):
+        raise ValueError("`boundary` and `obstacles` leave no place for a vessel")
+    pixel = points.astype(int)
+    outside = ~allowed[pixel[:, 0], pixel[:, 1]]
+    moved = points.copy()
+    if outside.any():
+        moved[outside] = places[cKDTree(places).query(points[outside] - 0.5)[1]] + 0.5
+    return moved
+
+
+def _apart_from(trees: list[VesselTree], roots: np.ndarray, allowed: np.ndarray | None, distance: float) -> np.ndarray:
+    """Where a forest with these roots may grow that must not touch those already there."""
+    taken = rasterize_tree(join_trees(trees))
+    free = cv2.distanceTransform((~taken).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > distance
+    for row, col in roots.astype(int):  # a root may stand near another forest, and has to get away from it
+        reach = int(distance)
+        free[max(row - reach, 0) : row + reach + 1, max(col - reach, 0) : col + reach + 1] = True
+    return _both(allowed, free)
+
+
+def _both(first: np.ndarray | None, second: np.ndarray) -> np.ndarray:
+    return second if first is None else first & second

@@ -1,15 +1,18 @@
 """Space colonization (paper section 3.1, eqs. 1-7; Runions et al. 2005, 2007) without a neighbour search.
 
-Each new node stamps its distances on a raster of the frame; an attractor then reads its nearest node from the pixel it
+Each new node stamps its distances on a raster of the frame; an attractor then reads its nearest node from the cell it
 lies in. The cost of a node is one small patch, whatever the number of attractors.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from univg.geometry.tree import VesselTree
 from univg.sca.config import SCAConfig
+
+_LONG_REACH = 30.0  # pixels
 
 
 def grow_tree(
@@ -57,74 +60,115 @@ def grow_tree(
 
     attractors = np.asarray(attractors, np.float64).reshape(-1, 2)
     alive = attractors[_inside(attractors, allowed)]
-    stamp = _NearestNode(shape, config.attraction_distance)
-    positions, parents = [], []
+    gap = 0.5 * config.segment_length  # no two nodes are closer
+    nodes = _Nodes()
+    field = _NearestNode(shape, config.attraction_distance, gap, nodes)
 
-    def add(position: np.ndarray, parent: int) -> None:
-        stamp.add(position, len(positions))
-        positions.append(position)
-        parents.append(parent)
+    def add(positions: np.ndarray, parents: np.ndarray) -> None:
+        for position, parent in zip(positions[: config.max_nodes - len(nodes)], parents, strict=False):
+            field.add(position, len(nodes))
+            nodes.append(position, parent)
 
-    for root in roots:
-        add(root, -1)
+    add(roots, np.full(len(roots), -1))
     for _ in range(config.max_iterations):
-        alive = alive[stamp.distance_at(alive) > config.kill_distance]  # eqs. 5, 6
-        node = stamp.node_at(alive)
-        felt = node >= 0
-        if not felt.any() or len(positions) >= config.max_nodes:  # eq. 7
+        node, distance = field.nearest(alive)
+        left = distance > config.kill_distance  # eqs. 5, 6
+        alive, node, distance = alive[left], node[left], distance[left]
+        felt = distance <= config.attraction_distance
+        if not felt.any() or len(nodes) >= config.max_nodes:  # eq. 7
             break
-        growing, direction = _mean_directions(alive[felt], node[felt], np.asarray(positions))
+        growing, direction = _mean_directions(alive[felt], node[felt], nodes.positions)
         if config.direction_noise:
             direction = direction + config.direction_noise * rng.standard_normal(direction.shape)
             direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-9)
-        new = np.asarray(positions)[growing] + config.segment_length * direction  # eq. 4
-        # A step that lands beside an existing node would be repeated for ever (attractors pulling both ways).
-        free = _inside(new, allowed)
-        free[free] = stamp.distance_at(new[free]) > 0.5 * config.segment_length
-        for position, parent in zip(new[free], growing[free], strict=True):
-            if len(positions) >= config.max_nodes:
-                break
-            if stamp.distance_at(position[None])[0] > 0.5 * config.segment_length:
-                add(position, int(parent))
-        stuck = growing[~free]
-        if len(stuck):  # what a stuck node alone could feel is out of reach
-            unreachable = felt & np.isin(node, stuck)
-            alive = alive[~unreachable]
+        new = _on_grid(nodes.positions[growing] + config.segment_length * direction)  # eq. 4
+        free = field.is_free(new, allowed)
+        if not free.all():
+            # Attractors that pull both ways, or noise, lead beside a node or outside: aim at the nearest one alone.
+            stuck = np.flatnonzero(~free)
+            aim = _towards_nearest(alive[felt], node[felt], distance[felt], growing[stuck], nodes.positions)
+            new[stuck] = _on_grid(nodes.positions[growing[stuck]] + config.segment_length * aim)
+            free[stuck] = field.is_free(new[stuck], allowed)
+        chosen = np.flatnonzero(free)
+        chosen = chosen[_apart(new[chosen], gap)]
+        add(new[chosen], growing[chosen])
+        if not free.all():  # what only a node can feel that cannot step towards it is out of reach
+            alive = alive[~(felt & np.isin(node, growing[~free]))]
 
-    n = len(positions)
-    return VesselTree(
-        np.asarray(positions, np.float64).reshape(-1, 2), np.asarray(parents, np.int64), np.zeros(n), tuple(shape)
-    )
+    return VesselTree(nodes.positions.copy(), nodes.parents.copy(), np.zeros(len(nodes)), tuple(shape))
+
+
+class _Nodes:
+    """Positions and parents in arrays that grow by doubling."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._positions = np.empty((1024, 2))
+        self._parents = np.empty(1024, np.int64)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, position: np.ndarray, parent: int) -> None:
+        if self._count == len(self._parents):
+            self._positions = np.concatenate([self._positions, np.empty_like(self._positions)])
+            self._parents = np.concatenate([self._parents, np.empty_like(self._parents)])
+        self._positions[self._count] = position
+        self._parents[self._count] = parent
+        self._count += 1
+
+    @property
+    def positions(self) -> np.ndarray:
+        return self._positions[: self._count]
+
+    @property
+    def parents(self) -> np.ndarray:
+        return self._parents[: self._count]
 
 
 class _NearestNode:
-    """For each pixel, the nearest node within reach and its distance, kept up to date as nodes are added."""
+    """For each cell of the frame, the nearest node within reach, kept up to date as nodes are added.
 
-    def __init__(self, shape: tuple[int, int], reach: float) -> None:
-        self._reach = reach
+    Cells are pixels, or two pixels wide where the reach is long. Which of two almost equally near nodes is found may
+    then differ; the distance is exact.
+    """
+
+    def __init__(self, shape: tuple[int, int], reach: float, gap: float, nodes: _Nodes) -> None:
+        self._cell = 1 if reach <= _LONG_REACH else 2
+        reach = reach / self._cell + 0.71  # a point may lie half a diagonal from its cell's centre
+        self._squared_reach = np.float32(reach * reach)
         self._half = int(np.ceil(reach))
-        self._distance = np.full(shape, np.inf, np.float32)
-        self._node = np.full(shape, -1, np.int32)
+        cells = tuple(-(-side // self._cell) for side in shape)
+        self._squared = np.full(cells, np.inf, np.float32)
+        self._node = np.full(cells, -1, np.int32)
+        self._nodes, self._gap = nodes, gap
 
     def add(self, position: np.ndarray, index: int) -> None:
-        row, col = int(position[0]), int(position[1])
-        top, left = max(row - self._half, 0), max(col - self._half, 0)
-        window = np.s_[top : row + self._half + 1, left : col + self._half + 1]
-        distance, node = self._distance[window], self._node[window]
-        dr = np.arange(top, top + distance.shape[0], dtype=np.float32) + np.float32(0.5 - position[0])
-        dc = np.arange(left, left + distance.shape[1], dtype=np.float32) + np.float32(0.5 - position[1])
-        candidate = np.sqrt((dr * dr)[:, None] + (dc * dc)[None, :])
-        nearer = (candidate < distance) & (candidate <= self._reach)
-        np.copyto(distance, candidate, where=nearer)
-        node[nearer] = index
+        row, col = position / self._cell
+        top, left = max(int(row) - self._half, 0), max(int(col) - self._half, 0)
+        window = np.s_[top : int(row) + self._half + 1, left : int(col) + self._half + 1]
+        squared, node = self._squared[window], self._node[window]
+        dr = np.arange(top, top + squared.shape[0], dtype=np.float32) + np.float32(0.5 - row)
+        dc = np.arange(left, left + squared.shape[1], dtype=np.float32) + np.float32(0.5 - col)
+        candidate = np.add.outer(dr * dr, dc * dc)
+        nearer = candidate < np.minimum(squared, self._squared_reach)
+        np.copyto(squared, candidate, where=nearer)
+        np.copyto(node, index, where=nearer)
 
-    def distance_at(self, points: np.ndarray) -> np.ndarray:
-        pixel = points.astype(int)
-        return self._distance[pixel[:, 0], pixel[:, 1]]
+    def is_free(self, points: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+        """Whether a node may stand at each point: allowed, and not beside another, which would be repeated for ever."""
+        free = _inside(points, allowed)
+        free[free] = self.nearest(points[free])[1] > self._gap
+        return free
 
-    def node_at(self, points: np.ndarray) -> np.ndarray:
-        pixel = points.astype(int)
-        return self._node[pixel[:, 0], pixel[:, 1]]
+    def nearest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest node of each point, -1 for none within reach, and its distance in pixels."""
+        cell = (points / self._cell).astype(int)
+        node = self._node[cell[:, 0], cell[:, 1]]
+        if not len(self._nodes):
+            return node, np.full(len(points), np.inf)
+        gap = points - self._nodes.positions[node]
+        return node, np.where(node >= 0, np.hypot(gap[:, 0], gap[:, 1]), np.inf)
 
 
 def _mean_directions(attractors: np.ndarray, node: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,6 +179,29 @@ def _mean_directions(attractors: np.ndarray, node: np.ndarray, positions: np.nda
     total = np.stack([np.bincount(group, weights=towards[:, axis]) for axis in range(2)], axis=1)
     length = np.linalg.norm(total, axis=1, keepdims=True)
     return growing, total / np.maximum(length, 1e-9)
+
+
+def _towards_nearest(
+    attractors: np.ndarray, node: np.ndarray, distance: np.ndarray, wanted: np.ndarray, positions: np.ndarray
+) -> np.ndarray:
+    """Unit vectors from the nodes `wanted` to the nearest attractor each of them feels."""
+    order = np.lexsort((distance, node))
+    first = order[np.searchsorted(node[order], wanted)]
+    gap = attractors[first] - positions[wanted]
+    return gap / np.maximum(distance[first], 1e-9)[:, None]
+
+
+def _apart(points: np.ndarray, gap: float) -> np.ndarray:
+    """Which of `points` to keep so that none lies within `gap` of one before it."""
+    keep = np.ones(len(points), bool)
+    for i, j in sorted(cKDTree(points).query_pairs(gap)) if len(points) > 1 else ():
+        keep[j] &= not keep[i]
+    return keep
+
+
+def _on_grid(positions: np.ndarray) -> np.ndarray:
+    """Rounded to 1/1024 pixel, so that processors that differ in the last bit of a root still grow the same tree."""
+    return np.rint(positions * 1024) / 1024
 
 
 def _inside(points: np.ndarray, allowed: np.ndarray) -> np.ndarray:

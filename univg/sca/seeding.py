@@ -28,7 +28,7 @@ def warp_mask(mask: np.ndarray, *, config: SCAConfig, rng: np.random.Generator) 
     if config.warp_amplitude == 0:
         return mask.copy()
     height, width = mask.shape
-    shift_row, shift_col = (_smooth_noise(mask.shape, config.warp_sigma, rng) for _ in range(2))
+    shift_row, shift_col = (smooth_noise(mask.shape, config.warp_sigma, rng) for _ in range(2))
     rows, cols = np.mgrid[:height, :width].astype(np.float32)
     warped = cv2.remap(
         mask.astype(np.float32),
@@ -92,12 +92,14 @@ def sample_attraction_points(
     return rng.permutation(points)
 
 
-def sample_roots(mask: np.ndarray) -> np.ndarray:
-    """Roots for trees conditioned on `mask`: the thickest centreline point of each part worth growing.
+def sample_roots(mask: np.ndarray, *, hub: tuple[float, float] | None = None) -> np.ndarray:
+    """Roots for trees conditioned on `mask`: a centreline point of each part worth growing.
 
     Parameters
     ----------
     mask : (H, W) ndarray of bool
+    hub : tuple of float, optional
+        ``(row, col)`` that vessels come from: a part's root is its point nearest to it. By default it is the thickest.
 
     Returns
     -------
@@ -110,16 +112,19 @@ def sample_roots(mask: np.ndarray) -> np.ndarray:
     # Small gaps (crossings drawn apart, faint stretches) must not each start a tree of their own.
     joined = cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9)))
     part = cv2.connectedComponents(joined)[1][points[:, 0], points[:, 1]]
-    radius = local_radius(mask)[points[:, 0], points[:, 1]]
+    if hub is None:
+        rank = local_radius(mask)[points[:, 0], points[:, 1]]
+    else:
+        rank = -np.linalg.norm(points - np.asarray(hub), axis=1)
     roots = []
     for label in np.unique(part):
         members = np.flatnonzero(part == label)
         if len(members) >= _MIN_PART * len(points):
-            roots.append(points[members[np.argmax(radius[members])]])
+            roots.append(points[members[np.argmax(rank[members])]])
     return np.asarray(roots, dtype=np.float64).reshape(-1, 2)
 
 
-def _smooth_noise(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> np.ndarray:
+def smooth_noise(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> np.ndarray:
     """A random field of unit variance that varies over about `sigma` pixels, interpolated from a coarse grid."""
     coarse = (int(np.ceil(shape[0] / sigma)) + 4, int(np.ceil(shape[1] / sigma)) + 4)
     field = rng.standard_normal(coarse).astype(np.float32)

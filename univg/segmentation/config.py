@@ -20,6 +20,8 @@ class SegmentationConfig:
         Feature channels of each U-Net level, finest first.
     inputs : {'grey', 'grey+ridges'}
         What the network sees, see `univg.segmentation.inputs`.
+    start : {'random', 'prior'}
+        Weights to start from; the prior fixes network, channels and inputs, see `univg.segmentation.prior`.
     working_size : int
         Longer side, in pixels, that images are scaled to before training and prediction.
     steps : int
@@ -52,6 +54,7 @@ class SegmentationConfig:
     network: str = "unet"
     channels: tuple[int, ...] = (16, 32, 64, 128, 192)
     inputs: str = "grey+ridges"
+    start: str = "random"
     working_size: int = 512
     steps: int = 750
     release_fraction: float = 0.25
@@ -75,6 +78,7 @@ class SegmentationConfig:
         for name, allowed in (
             ("network", NETWORKS),
             ("inputs", tuple(INPUT_SETS)),
+            ("start", ("random", "prior")),
             ("schedule", ("constant", "cosine")),
             ("precision", ("auto", "float32", "bfloat16")),
         ):

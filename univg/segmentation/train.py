@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch import nn
 
 from univg.errors import Cancelled
 from univg.metrics import evaluate
@@ -28,11 +26,12 @@ from univg.segmentation.checkpoint import (
     save_state,
 )
 from univg.segmentation.config import SegmentationConfig
-from univg.segmentation.device import autocast, resolve_device
+from univg.segmentation.device import resolve_device
 from univg.segmentation.inputs import fit_to_working_size, network_inputs, to_grey
-from univg.segmentation.losses import segmentation_loss
 from univg.segmentation.networks import build_network
+from univg.segmentation.optimize import make_optimizer, optimize_step, update_average
 from univg.segmentation.predict import predict_probability
+from univg.segmentation.prior import Prior, load_prior
 from univg.segmentation.segmenter import Segmenter
 from univg.types import ImageMaskPair, Modality
 
@@ -58,6 +57,7 @@ def train_segmenter(
     held_out: ImageMaskPair | None = None,
     config: SegmentationConfig,
     checkpoint_folder: str | Path | None = None,
+    prior_folder: str | Path | None = None,
     device: str = "auto",
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
@@ -79,6 +79,8 @@ def train_segmenter(
     config : SegmentationConfig
     checkpoint_folder : path-like, optional
         An existing folder; a checkpoint found there is resumed, exactly.
+    prior_folder : path-like, optional
+        Where the pretrained weights are, for a recipe that starts from them; the shipped ones by default.
     device : {'auto', 'cpu', 'cuda', 'mps'}
     on_progress, should_stop, on_held_out : callable
         See `univg.progress` and `OnHeldOut`.
@@ -98,7 +100,8 @@ def train_segmenter(
         raise ValueError(f"`held_out` ({held_out.name!r}) must not be among the `real` pairs")
     target = resolve_device(device)
     folder = None if checkpoint_folder is None else Path(checkpoint_folder)
-    fingerprint = _fingerprint(config, modality, real, synthetic, held_out)
+    prior = load_prior(config, prior_folder) if config.start == "prior" else None
+    fingerprint = _fingerprint(config, prior, modality, real, synthetic, held_out)
 
     # 1. Data, at working size
     samples = {
@@ -112,8 +115,10 @@ def train_segmenter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build_network(config).to(target)
+    if prior is not None:
+        network.load_state_dict(prior.tensors)
     average = copy.deepcopy(network)
-    optimizer = _make_optimizer(network, config)
+    optimizer = make_optimizer(network, config)
     state = None if folder is None else load_state(folder, fingerprint)
     if state is None:
         state = TrainingState(step=0, tensors={}, fingerprint=fingerprint)
@@ -146,7 +151,7 @@ def train_segmenter(
         pool = samples["real"] + (samples["held_out"] if state.step >= release_step else [])
         inputs, masks = _make_batch(pool, samples["synthetic"], config, step=state.step)
         try:
-            loss = _optimize(
+            loss = optimize_step(
                 network, optimizer, inputs.to(target), masks.to(target), config, step=state.step, parts=parts
             )
         except torch.OutOfMemoryError:
@@ -157,7 +162,7 @@ def train_segmenter(
             on_progress(ProgressEvent("segmenter", state.step, config.steps, message=SMALLER_BATCHES))
             continue
         state.step += 1
-        _update_average(average, network, config.ema_decay, state.step)
+        update_average(average, network, config.ema_decay, state.step)
 
         figures, picture = {"loss": loss}, None
         due = state.step % evaluate_every == 0 or state.step == release_step
@@ -187,6 +192,7 @@ def train_segmenter(
         "held_out_figures": state.figures,
         "held_out_joined_training_at_step": release_step if release_step < config.steps else None,
         "synthetic_pairs": len(synthetic),
+        "prior_sha256": prior and prior.sha256,
     }
     return Segmenter(average.eval(), config, modality, card=card)
 
@@ -218,59 +224,6 @@ def _make_batch(
     return batch, torch.from_numpy(np.stack(masks))
 
 
-def _optimize(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    inputs: torch.Tensor,
-    masks: torch.Tensor,
-    config: SegmentationConfig,
-    *,
-    step: int,
-    parts: int = 1,
-) -> float:
-    """One optimizer step on a batch computed in `parts`, for a GPU that cannot hold it at once; returns the loss."""
-    for group in optimizer.param_groups:
-        group["lr"] = _learning_rate(config, step)
-    network.train()
-    optimizer.zero_grad(set_to_none=True)
-    value = 0.0
-    for part, target in zip(inputs.chunk(parts), masks.chunk(parts), strict=True):
-        share = len(part) / len(inputs)
-        with autocast(inputs.device, config.precision):
-            logits = network(part)
-        loss = share * segmentation_loss(
-            logits.float(), target, bce_weight=config.bce_weight, dice_weight=config.dice_weight
-        )
-        value += loss.item()
-        loss.backward()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"The loss became {value} at step {step}; lower `learning_rate`")
-    optimizer.step()
-    return value
-
-
-def _learning_rate(config: SegmentationConfig, step: int) -> float:
-    warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
-    decay = 0.5 * (1 + math.cos(math.pi * step / config.steps)) if config.schedule == "cosine" else 1.0
-    return config.learning_rate * warmup * decay
-
-
-def _make_optimizer(network: nn.Module, config: SegmentationConfig) -> torch.optim.Optimizer:
-    kind = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
-    return kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-
-
-@torch.no_grad()
-def _update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of weights and normalisation statistics; short at first, to forget the start."""
-    decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
-    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
-        else:
-            kept.copy_(new)
-
-
 def _to_sample(pair: ImageMaskPair, modality: Modality, config: SegmentationConfig) -> _Sample:
     grey = fit_to_working_size(to_grey(pair.image, modality), config.working_size)
     mask = cv2.resize(pair.mask.astype(np.float32), grey.shape[::-1], interpolation=cv2.INTER_AREA)
@@ -279,12 +232,13 @@ def _to_sample(pair: ImageMaskPair, modality: Modality, config: SegmentationConf
 
 def _fingerprint(
     config: SegmentationConfig,
+    prior: Prior | None,
     modality: Modality,
     real: Sequence[ImageMaskPair],
     synthetic: Sequence[ImageMaskPair],
     held_out: ImageMaskPair | None,
 ) -> str:
-    digest = hashlib.sha256(json.dumps([config.to_json(), modality]).encode())
+    digest = hashlib.sha256(json.dumps([config.to_json(), prior and prior.sha256, modality]).encode())
     for role, pairs in (("real", real), ("synthetic", synthetic), ("held out", [held_out] if held_out else [])):
         for pair in pairs:
             digest.update(f"{role}:{pair.name}:{pair.image.shape}:{pair.image.dtype}".encode())

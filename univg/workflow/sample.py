@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
-from univg.errors import InputError
 from univg.io import load_support_set
 from univg.types import Modality
+from univg.weights import shipped_folder
 from univg.workflow.project import Project
 
 
 def sample_folder() -> Path:
     """The folder with ``images``, ``masks`` and ``unseen``; `InputError` if this installation lacks it."""
-    checkout = Path(__file__).resolve().parents[2] / "assets" / "sample"
-    if checkout.is_dir():
-        return checkout
-    installed = Path(str(resources.files("univg"))) / "assets" / "sample"
-    if installed.is_dir():
-        return installed
-    raise InputError("The sample images are not installed", fix="Reinstall UniVG, or use your own images.")
+    return shipped_folder("assets", "sample")
 
 
 def create_sample_project(path: str | Path) -> Project:

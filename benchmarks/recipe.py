@@ -1,0 +1,76 @@
+"""Compare recipes inside the support sets: some of a split's annotated images train, the others are scored.
+
+usage: python benchmarks/recipe.py [NAME=VALUE ...] [--sets NAME ...] [--split N] [--folds N] [--pairs N] [--prior DIR]
+
+NAME is a field of SegmentationConfig, VALUE is JSON. Images that the benchmark tests on are never read. Nothing is held
+out inside a fold: the last moving average is scored, without test-time augmentation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from few_shot import SETS
+
+from univg.io import match_pair_files
+from univg.metrics import evaluate
+from univg.sca import generate_mask
+from univg.segmentation import SegmentationConfig, render_pairs, segment, train_segmenter
+from univg.workflow.benchmark import choose_training_files, load_resized
+
+SHOTS = 5
+TESTED = 2  # images of a fold that are scored
+
+
+def score(name: str, config: SegmentationConfig, args: argparse.Namespace) -> list[tuple[float, float]]:
+    """Dice and clDice of each scored image."""
+    data, modality = args.data / name, SETS[name][0]
+    files = match_pair_files(data / "images", data / "masks", None)
+    pairs = [load_resized(file, config.working_size) for file in choose_training_files(files, SHOTS, args.split)[0]]
+    figures = []
+    for fold in range(args.folds):
+        tested = [(TESTED * fold + i) % SHOTS for i in range(TESTED)]
+        real = [pair for i, pair in enumerate(pairs) if i not in tested]
+        rng = np.random.default_rng([args.split, fold])
+        masks = [generate_mask(modality, mask=real[i % len(real)].mask, rng=rng) for i in range(args.pairs)]
+        synthetic = list(render_pairs(real, masks, modality=modality, rng=rng))
+        segmenter = train_segmenter(
+            real, synthetic, modality=modality, config=config, device="cpu", prior_folder=args.prior
+        )
+        for i in tested:
+            found = segment(pairs[i].image, segmenter)
+            metrics = evaluate(found.probability >= 0.5, pairs[i].mask)
+            figures.append((metrics.dice, metrics.cldice))
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("UNIVG_DATA", ".")) / "benchmark")
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--split", type=int, default=0)
+    parser.add_argument("--folds", type=int, default=1)
+    parser.add_argument("--pairs", type=int, default=0, help="rendered pairs")
+    parser.add_argument("--prior", type=Path, help="folder of the prior, instead of the shipped one")
+    args = parser.parse_args()
+    settings = {name: json.loads(value) for name, value in (item.split("=", 1) for item in args.settings)}
+    config = replace(SegmentationConfig(release_fraction=0.0), **settings)
+    print(" ".join(args.settings), f"pairs={args.pairs}", flush=True)
+    for name in args.sets:
+        started = time.perf_counter()
+        figures = score(name, config, args)
+        dice, cldice = np.mean(figures, axis=0)
+        each = " ".join(f"{d:.3f}" for d, _ in figures)
+        seconds = time.perf_counter() - started
+        print(f"  {name}: Dice {dice:.4f} clDice {cldice:.4f} ({each}) {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

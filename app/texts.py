@@ -27,7 +27,7 @@ CANCEL = "Cancel"
 CPU = "CPU, {cores} cores"
 JOB_CHIP = "{what} {percent} %"
 CHIP_LEFT = "{time} left"
-ADAPTING = "Adapting"
+JOB_KINDS = {"adapt": "Adapting", "trees": "Growing trees", "selftest": "Checking"}
 WAITING = "Waiting for the device"
 CANCELLING = "Stopping after this step"
 
@@ -56,6 +56,7 @@ SAMPLE_NAME = "Sample"
 
 # Tabs
 TAB_DATA = "Data"
+TAB_TREES = "Trees"
 TAB_ADAPT = "Adapt"
 TAB_SEGMENT = "Segment"
 TAB_MARKS = {"empty": "○", "ready": "●", "running": "◌", "stale": "◐", "done": "✓"}
@@ -142,6 +143,108 @@ PAINT_OTHER_SIZE_FIX = "Close the painter and open it again."
 PAINT_NO_TARGET = "There is no image to paint on"
 PAINT_NO_TARGET_FIX = "Drop one under Images first."
 
+# Trees
+TREES_SOURCE = "Grow from"
+TREES_SOURCE_HELP = "A mask of yours guides the vessels; a preset needs none"
+TREES_SOURCE_MASK = "Mask of {name}"
+TREES_SOURCE_PRESET = "Preset: {name}"
+TREE_PRESETS = {
+    "fundus": "fundus",
+    "octa": "OCTA",
+    "oct": "OCT",
+    "brain-dsa": "brain, carotid artery",
+    "coronary-right": "right coronary artery",
+    "coronary-left": "left coronary artery",
+}
+TREES_RECIPE = "Parameters"
+TREES_RECIPE_HELP = "Sets all sliders at once"
+TREES_RECIPES = {"natural": "Natural, along a mask", "paper": "As in the paper (Da 20, Dk 10, Ls 15)"}
+TREES_RECIPE_OWN = "Yours: {name}"
+TREES_RECIPE_CHANGED = "Changed by hand"
+TREE_SLIDERS = {
+    # field of SCAConfig: (label, help, lowest, highest, step)
+    "attraction_distance": ("Attraction distance (px)", "How far a vessel feels a point to grow to", 5, 150, 1),
+    "kill_distance": ("Kill distance (px)", "A point this near is reached; less gives denser twigs", 2, 40, 0.5),
+    "segment_length": ("Segment length (px)", "Length of one step; long ones draw polylines", 1, 20, 0.5),
+    "grid_spacing": ("Spacing of points (px)", "Of the jittered grid away from your vessels", 6, 80, 1),
+    "tortuosity": ("Tortuosity", "How much vessels wind, 0 is straight", 0, 0.5, 0.01),
+    "tip_radius": ("Tip radius (px)", "Of the thinnest twigs", 0.3, 4, 0.1),
+    "murray_exponent": ("Murray exponent", "2 conserves the cross-section, 3 is Murray's law", 2, 3, 0.05),
+    "direction_noise": ("Irregularity", "Randomness of each step", 0, 1, 0.05),
+    "grid_fraction": ("Share of grid used", "More gives more vessels away from yours", 0, 1, 0.05),
+    "vessel_fraction": ("Share of your vessels used", "Of the centreline of the mask", 0, 1, 0.05),
+    "warp_amplitude": ("Deformation of the mask (px)", "0 follows your vessels exactly", 0, 30, 0.5),
+    "smoothing": ("Smoothing (passes)", "Along each vessel", 0, 20, 1),
+    "prune_length": ("Shortest branch (px)", "Shorter ones are removed", 0, 40, 1),
+    "taper": ("Taper (share per 100 px)", "Widening towards the base", 0, 0.5, 0.01),
+}
+TREES_MAIN = 7
+TREES_CLOSED = "Closed loops"
+TREES_CLOSED_HELP = "Join tips to the vessel ahead"
+TREES_UNIT_HELP = "Pixels are those of a frame of 512; larger images scale them."
+TREES_CLICK = "A click on the picture"
+TREES_CLICKS = {"root": "Root", "obstacle": "Obstacle", "boundary": "Boundary"}
+TREES_CLOSE = "Close the shape"
+TREES_UNDO = "Undo"
+TREES_CLEAR = "Clear drawing"
+TREES_NOTHING_TO_UNDO = "There is nothing to undo"
+TREES_TOO_FEW = "A shape needs at least three corners, got {got}"
+TREES_TOO_FEW_FIX = "Click more corners on the picture first."
+TREES_SHOW = "Show on"
+TREES_SHOWS = {"image": "Image", "mask": "Mask", "black": "Black"}
+TREES_SEED = "Seed"
+TREES_SEED_HELP = "The same number draws the same tree"
+TREES_REROLL = "Reroll"
+TREES_LOCK = "Lock the seed"
+TREES_LOCK_HELP = "Off: another source or other parameters also draw another seed"
+TREES_LOCKED = "The seed is locked"
+TREES_LOCKED_FIX = "Untick “{lock}” first."
+TREES_ANIMATE = "Watch it grow"
+TREES_VARIATIONS = "Nine variations"
+TREES_VARIATIONS_HELP = "Choose one to go on with its seed."
+TREES_COMPARE = "Compare with your masks"
+TREES_COMPARE_NEEDS = "There is no mask to compare with"
+TREES_COMPARE_FIX = "Add annotated images under Data first."
+TREES_COMPARED = (
+    "{generated} generated trees against {real} masks of yours. Distance: 0 is equal, 1 is as far apart as the middle "
+    "half of yours is wide."
+)
+TREES_QUANTITIES = {
+    "vessel_density": "Vessel density (share of the frame)",
+    "segment_diameter": "Diameter (px)",
+    "branching_angle": "Branching angle (°)",
+    "tortuosity": "Tortuosity (length / chord)",
+    "fractal_dimension": "Fractal dimension",
+}
+TREES_GENERATED, TREES_REAL = "generated", "yours"
+TREES_DISTANCE = "distance {distance:.2f}"
+TREES_COUNT_LABEL = "How many"
+TREES_SAVE_MANY = "Save this many to the project"
+TREES_SAVED = "Growing {count} trees into “{folder}” of the project."
+TREES_MANY_TITLE = "Many trees"
+TREES_ALL_MASKS = "Along all masks in turn"
+TREES_ALL_MASKS_HELP = "Else along the one chosen, or from the preset"
+TREES_PRESETS_TITLE = "Presets and files"
+TREES_PRESET_NAME = "Name of a preset of yours"
+TREES_PRESET_SAVE = "Save the parameters"
+TREES_PRESET_SAVED = "The parameters are saved as “{name}”."
+TREES_DROP = "Drop a picture saved here to restore it"
+TREES_RESTORED = "The tree of that picture is back."
+TREES_RESTORED_OTHER_MASK = "Its mask “{name}” is not in this project as it was then, so the tree may differ."
+TREES_OTHER_MODALITY = "This picture is of the kind “{theirs}”, the project “{ours}”"
+TREES_OTHER_MODALITY_FIX = "Open a project of that kind."
+TREES_GET_MASK = "Mask (PNG)"
+TREES_GET_TREE = "Tree (JSON)"
+TREES_GET_SWC = "Tree (SWC)"
+TREES_FACTS = "{nodes} nodes, {roots} {noun}, {density:.1f} % of the frame; grown in {ms:.0f} ms."
+TREES_COPY = "Nearly a copy of the mask: Dice {dice:.2f}. Raise the deformation or lower the share of vessels used."
+TREES_MURRAY = "Murray's law kept (exponent 2)"
+TREES_MURRAY_HELP = "Mean over all bifurcations, 100 % keeps it exactly"
+TREES_MURRAY_THIS, TREES_MURRAY_YOURS = "this tree", "your masks"
+TREES_LEGEND = {"tree": "vessels", "root": "root", "obstacle": "obstacle", "boundary": "boundary"}
+TREES_EMPTY = "Open a project to grow trees."
+SAVED_TREES = "{count} trees in {folder}"
+
 # Adapt
 PRESET = "Effort"
 PRESET_HELP = "Minutes are estimates for two CPU cores with native bfloat16; older ones take longer"
@@ -162,7 +265,7 @@ DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Appl
 STAGES = {
     "trees": ("Trees", "grown along your masks"),
     "pairs": ("Pairs", "trees drawn on your backgrounds"),
-    "segmenter": ("Model", "learns from real and synthetic pairs"),
+    "segmenter": ("Model", "learns, from a vessel prior, on real and synthetic pairs"),
     "check": ("Check", "on the held-out image"),
 }
 STAGE_OF = "{step} of {total}"

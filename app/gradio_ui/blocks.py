@@ -5,15 +5,15 @@ from __future__ import annotations
 import gradio as gr
 
 from app import texts
-from app.gradio_ui import adapt, data, header, segment, start
+from app.gradio_ui import adapt, data, header, segment, start, trees
 from app.gradio_ui.context import QUIET, Ui
 from app.gradio_ui.job_watch import active_job
 from app.gradio_ui.models import is_stale
 from app.gradio_ui.state import Session, Sessions
 from univg import __version__
 
-_TABS = ("data", "adapt", "segment")
-_TITLES = {"data": texts.TAB_DATA, "adapt": texts.TAB_ADAPT, "segment": texts.TAB_SEGMENT}
+_TABS = ("data", "trees", "adapt", "segment")
+_TITLES = {"data": texts.TAB_DATA, "trees": texts.TAB_TREES, "adapt": texts.TAB_ADAPT, "segment": texts.TAB_SEGMENT}
 _BUSY_SECONDS, _IDLE_SECONDS = 1.0, 2.0
 # Files of the page (drops, pictures) older than a day are removed every hour.
 _CACHE = (3600, 86400)
@@ -30,6 +30,8 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         with workspace, gr.Tabs(selected="data", elem_id="tabs") as tabs:
             with gr.Tab(_label("data", "empty"), id="data", elem_id="tab-data") as data_tab:
                 to_adapt = data.build(ui)
+            with gr.Tab(_label("trees", "empty"), id="trees", elem_id="tab-trees") as trees_tab:
+                trees.build(ui)
             with gr.Tab(_label("adapt", "empty"), id="adapt", elem_id="tab-adapt") as adapt_tab:
                 to_segment = adapt.build(ui)
             with gr.Tab(_label("segment", "empty"), id="segment", elem_id="tab-segment") as segment_tab:
@@ -37,7 +39,7 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         gr.HTML(f"{texts.FOOTER} {texts.APP} {__version__}", elem_id="page-footer")
 
         ui.part([page_state], _shown, lambda session: [_page_state(session)])
-        ui.part([data_tab, adapt_tab, segment_tab], _marks, lambda s: _labels(_marks(s)))
+        ui.part([data_tab, trees_tab, adapt_tab, segment_tab], _marks, lambda s: _labels(_marks(s)))
         ui.part([timer], _is_busy, lambda s: [gr.Timer(_BUSY_SECONDS if _is_busy(s) else _IDLE_SECONDS)])
         to_adapt.click(lambda: gr.Tabs(selected="adapt"), None, [tabs], **QUIET)
         to_segment.click(lambda: gr.Tabs(selected="segment"), None, [tabs], **QUIET)
@@ -71,13 +73,18 @@ def _is_busy(session: Session) -> bool:
     return session.board.busy or (session.project is not None and active_job(session.project) is not None)
 
 
-def _marks(session: Session) -> tuple[str, str, str]:
+def _marks(session: Session) -> tuple[str, str, str, str]:
     """The state of each tab: empty, ready, running, stale or done."""
     project = session.project
     if project is None:
-        return "empty", "empty", "empty"
+        return "empty", "empty", "empty", "empty"
     has_pairs, has_model = bool(project.support_names()), bool(project.segmenter_versions())
-    if active_job(project) is not None:
+    running = active_job(project)
+    if running is not None and running.kind == "trees":
+        grown = "running"
+    else:
+        grown = "done" if any(project.trees_folder.glob("*/trees.json")) else "ready"
+    if running is not None and running.kind == "adapt":
         adapted = "running"
     elif has_model:
         adapted = "stale" if is_stale(project) else "done"
@@ -89,4 +96,4 @@ def _marks(session: Session) -> tuple[str, str, str]:
         segmented = "done"
     else:
         segmented = "ready" if has_model else "empty"
-    return "done" if has_pairs else "empty", adapted, segmented
+    return "done" if has_pairs else "empty", grown, adapted, segmented

@@ -81,14 +81,25 @@ class Ui:
             self._dependencies.append(dependency)
         return dependency
 
-    def on_selected(self, strip: gr.Gallery, handler: Callable[[Session, str], None]):
+    def on_selected(self, strip: gr.Gallery, handler: Callable[[Session, str], object], outputs=()):
         """Call ``handler(session, caption)`` when a picture of `strip` is chosen; a caption is a name that stays."""
-        guarded = self._guarded(lambda session, event: handler(session, event.value["caption"]), 0)
+        guarded = self._guarded(lambda session, event: handler(session, event.value["caption"]), len(outputs))
 
-        def call(session_id: str, event: gr.SelectData) -> None:
-            guarded(session_id, event)
+        def call(session_id: str, event: gr.SelectData) -> object:
+            return guarded(session_id, event)
 
-        dependency = strip.select(call, [self.session_id], None, **QUIET)
+        dependency = strip.select(call, [self.session_id], list(outputs) or None, **QUIET)
+        self._dependencies.append(dependency)
+        return dependency
+
+    def on_clicked(self, picture: gr.Image, handler: Callable, value: gr.components.Component, outputs):
+        """Call ``handler(session, value, [x, y])`` where `picture` is clicked, in pixels of the picture."""
+        guarded = self._guarded(handler, len(outputs))
+
+        def call(session_id: str, value: object, event: gr.SelectData) -> object:
+            return guarded(session_id, value, event.index)
+
+        dependency = picture.select(call, [self.session_id, value], outputs, **QUIET)
         self._dependencies.append(dependency)
         return dependency
 

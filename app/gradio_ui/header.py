@@ -97,11 +97,12 @@ def _chip(job: Job | None) -> list:
     elif job.state is JobState.CANCELLING:
         text = texts.CANCELLING
     elif event is None:
-        text = texts.ADAPTING
+        text = texts.JOB_KINDS[job.kind]
     else:
         percent = int(100 * event.fraction)
         name = texts.STAGES.get(event.stage, (event.stage, ""))[0]
-        text = texts.JOB_CHIP.format(what=f"{texts.ADAPTING}: {name}", percent=percent)
+        what = f"{texts.JOB_KINDS[job.kind]}: {name}" if job.kind == "adapt" else texts.JOB_KINDS[job.kind]
+        text = texts.JOB_CHIP.format(what=what, percent=percent)
         text = f"{text}, {texts.CHIP_LEFT.format(time=_left(event))}" if _left(event) else text
     chip = (
         f'<div class="chip" role="status" style="--done:{percent}%">'

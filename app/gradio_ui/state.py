@@ -14,6 +14,7 @@ import numpy as np
 
 from app.gradio_ui.files import Upload
 from app.gradio_ui.segment_board import Board
+from app.gradio_ui.tree_studio import Studio
 from univg.errors import InputError
 from univg.workflow.project import Project
 
@@ -64,6 +65,7 @@ class Session:
     choosing_project: bool = False
     pages: set[str] = field(default_factory=set)
     closed_at: float | None = None
+    trees: Studio | None = None
     board: Board = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +77,7 @@ class Session:
         self.board.clear()
         self.project, self.choosing_project = project, False
         self.view, self.unmasked, self.painting, self.drafts, self.removed = PairView(), {}, None, {}, ""
+        self.trees = None
 
     @property
     def at_start(self) -> bool:

@@ -3,30 +3,59 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
-from univg.commands.options import ProgressLine, add_grey_threshold, add_modality, output_folder
-from univg.errors import InputError
-from univg.geometry import rasterize_tree
-from univg.io import read_mask, sha256_file, write_mask
-from univg.progress import ProgressEvent
-from univg.sca import SCAConfig, generate_tree, preset_for
+from univg.commands.options import ProgressLine, add_grey_threshold, add_modality
+from univg.errors import Cancelled, InputError
+from univg.io import read_mask, sha256_file
+from univg.io.source import SUFFIXES
+from univg.progress import ShouldStop, never_stop
+from univg.sca import PRESETS, RECIPES, SCAConfig, TreeScene, preset_for, preset_named
 from univg.types import Modality
+from univg.workflow.bulk import FORMATS, generate_trees
 
 _LARGEST_SIZE = 8192
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
     """Add ``sca`` to the subcommands of the main parser."""
-    parser = subparsers.add_parser("sca", help="grow vessel trees (R-SCA) and write them as masks")
+    parser = subparsers.add_parser(
+        "sca",
+        help="grow vessel trees (R-SCA) and write them as masks",
+        description="Many trees are grown on all cores, or on a Dask cluster. Stopped, the same command goes on.",
+    )
     add_modality(parser)
-    parser.add_argument("--mask", metavar="PNG", help="real mask to condition on; without it the modality decides")
+    parser.add_argument(
+        "--mask",
+        action="append",
+        metavar="PNG",
+        help="real mask to condition on, or a folder of them, taken in turn; repeatable; without, the modality decides",
+    )
+    parser.add_argument("--preset", choices=PRESETS, help="how to grow without a mask (default: the modality's first)")
+    parser.add_argument("--recipe", choices=RECIPES, help="growth parameters instead of the default ones")
     parser.add_argument("--root", action="append", type=_point, metavar="R,C", help="root in pixels; repeatable")
     parser.add_argument("--size", type=int, metavar="N", help="side in pixels when no mask is given (default: 512)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-n", type=int, default=1, metavar="N", help="how many")
     parser.add_argument("-o", required=True, metavar="DIR", dest="output", help="output folder")
+    parser.add_argument(
+        "--format",
+        action="append",
+        choices=FORMATS,
+        dest="formats",
+        help="also write the tree itself: json keeps every number, swc is for other software; repeatable",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes of this machine (default: one a core)")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do it; they must reach the output folder"
+    )
     add_grey_threshold(parser)
     parser.set_defaults(run=run)
     return parser
@@ -37,40 +66,69 @@ def run(args: argparse.Namespace) -> int:
     modality = Modality.parse(args.modality)
     if args.n < 1:
         raise InputError(f"-n must be at least 1, got {args.n}")
+    if args.workers is not None and args.workers < 1:
+        raise InputError(f"--workers must be at least 1, got {args.workers}")
+    if args.workers and args.scheduler:
+        raise InputError("--workers cannot be given with --scheduler", fix="The cluster decides how many there are.")
     if args.mask and args.size:
         raise InputError("--size cannot be given with --mask", fix="The mask decides the size.")
     if args.size is not None and not 64 <= args.size <= _LARGEST_SIZE:
         raise InputError(f"--size must be between 64 and {_LARGEST_SIZE} pixels, got {args.size}")
-    mask = read_mask(args.mask, grey_threshold=args.grey_threshold) if args.mask else None
-    if mask is not None and not mask.any():
-        raise InputError("The mask is empty, so no tree can be conditioned on it", path=args.mask)
-    shape = mask.shape if mask is not None else (args.size or 512,) * 2
-    roots = _checked_roots(args.root, shape)
-    folder = output_folder(args.output)
+    files = _mask_files(args.mask or [])
+    masks = [_real_mask(file, args.grey_threshold) for file in files]
+    preset = preset_named(args.preset) if args.preset else preset_for(modality)
+    if preset.modality is not modality:
+        raise InputError(f"The preset {preset.name!r} is of the modality {preset.modality}, not {modality}")
+    scene = TreeScene(
+        modality,
+        shape=masks[0].shape if masks else (args.size or 512,) * 2,
+        config=RECIPES[args.recipe] if args.recipe else SCAConfig() if masks else preset.config,
+        seed=args.seed,
+        preset="" if masks else preset.name,
+        roots=tuple(args.root or ()),
+    )
 
-    progress = ProgressLine()
-    config = SCAConfig() if mask is not None else preset_for(modality).config
-    for number in range(args.n):
-        seed = args.seed + number
-        tree = generate_tree(
-            modality, mask=mask, shape=shape, roots=roots, config=config, rng=np.random.default_rng(seed)
-        )
-        write_mask(
-            folder / f"tree-{seed:05d}.png",
-            rasterize_tree(tree),
-            provenance={
-                "synthetic": True,
-                "made_by": "univg sca",
-                "modality": str(modality),
-                "seed": seed,
-                "config": config.to_json(),
-                "roots": None if roots is None else roots.tolist(),
-                "mask_sha256": sha256_file(args.mask) if args.mask else None,
-            },
-        )
-        progress(ProgressEvent("trees", number + 1, args.n))
-    print(f"{args.n} masks of {shape[1]} x {shape[0]} pixels in {folder}")
+    with _interrupt_asks_to_stop() as should_stop:
+        try:
+            summary = generate_trees(
+                args.output,
+                scene,
+                count=args.n,
+                masks=masks,
+                mask_sha256=[sha256_file(file) for file in files],
+                formats=args.formats or ("png",),
+                scheduler=args.scheduler,
+                workers=args.workers,
+                on_progress=ProgressLine(),
+                should_stop=should_stop,
+            )
+        except Cancelled as stop:
+            print(f"univg: {stop}; the same command goes on from there", file=sys.stderr)
+            return 130
+    (height, width), *others = {mask.shape for mask in masks} or {scene.shape}
+    size = "" if others else f" of {width} x {height} pixels"
+    found = f" ({summary.found} were there already)" if summary.found else ""
+    print(f"{args.n} masks{size} in {args.output}{found}")
     return 0
+
+
+def _mask_files(names: list[str]) -> list[Path]:
+    """The files that `names` are, or hold, in the order given; those of a folder by name."""
+    files = []
+    for path in map(Path, names):
+        inside = path.iterdir() if path.is_dir() else ()
+        masks = sorted(file for file in inside if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+        if path.is_dir() and not masks:
+            raise InputError("This folder holds no mask", path=path, fix="Give a mask, or a folder of masks.")
+        files += masks or [path]
+    return files
+
+
+def _real_mask(file: Path, grey_threshold: float | None) -> np.ndarray:
+    mask = read_mask(file, grey_threshold=grey_threshold)
+    if not mask.any():
+        raise InputError("The mask is empty, so no tree can be conditioned on it", path=file)
+    return mask
 
 
 def _point(text: str) -> tuple[float, float]:
@@ -81,13 +139,20 @@ def _point(text: str) -> tuple[float, float]:
         raise argparse.ArgumentTypeError(f"expected ROW,COL in pixels, got {text!r}") from None
 
 
-def _checked_roots(points: list[tuple[float, float]] | None, shape: tuple[int, int]) -> np.ndarray | None:
-    if not points:
-        return None
-    for row, col in points:
-        if not (0 <= row < shape[0] and 0 <= col < shape[1]):
-            raise InputError(
-                f"Root {row:g},{col:g} lies outside the image of {shape[0]} rows and {shape[1]} columns",
-                fix="Give roots as ROW,COL.",
-            )
-    return np.asarray(points, np.float64)
+@contextmanager
+def _interrupt_asks_to_stop() -> Iterator[ShouldStop]:
+    """While the block runs, Ctrl-C asks it to finish the trees at work; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield never_stop
+        return
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

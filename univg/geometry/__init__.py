@@ -1,7 +1,34 @@
-"""Vessel trees and their relation to masks: extraction, skeletons and exact rasterising."""
+"""Vessel trees and their relation to masks: extraction, skeletons, exact rasterising and measurement."""
 
+from univg.geometry.compare import DistributionDistance, compare_morphometry
+from univg.geometry.morphometry import (
+    Bifurcations,
+    TreeMorphometry,
+    box_counting_dimension,
+    measure_bifurcations,
+    measure_tree,
+)
+from univg.geometry.murray import murray_compliance
 from univg.geometry.raster import rasterize_tree
 from univg.geometry.skeleton import extract_tree, local_radius, nearest_centreline, skeleton_points
+from univg.geometry.swc import read_swc, write_swc
 from univg.geometry.tree import VesselTree
 
-__all__ = ["VesselTree", "extract_tree", "local_radius", "nearest_centreline", "rasterize_tree", "skeleton_points"]
+__all__ = [
+    "Bifurcations",
+    "DistributionDistance",
+    "TreeMorphometry",
+    "VesselTree",
+    "box_counting_dimension",
+    "compare_morphometry",
+    "extract_tree",
+    "local_radius",
+    "measure_bifurcations",
+    "measure_tree",
+    "murray_compliance",
+    "nearest_centreline",
+    "rasterize_tree",
+    "read_swc",
+    "skeleton_points",
+    "write_swc",
+]

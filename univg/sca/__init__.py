@@ -1,11 +1,12 @@
 """R-SCA: vessel trees grown by space colonization, conditioned on real masks (paper section 3.1)."""
 
-from univg.sca.anatomy import find_optic_disc, vessel_hub
+from univg.sca.anatomy import find_hub, find_optic_disc, vessel_hub
 from univg.sca.config import RECIPES, SCAConfig
 from univg.sca.generate import generate_mask, generate_tree
 from univg.sca.growth import grow_tree
 from univg.sca.presets import PRESETS, Preset, preset_for, preset_named, presets_of
 from univg.sca.radii import assign_radii
+from univg.sca.scene import TreeScene, grow_scene, with_root_toggled
 from univg.sca.seeding import sample_attraction_points, sample_roots, warp_mask
 
 __all__ = [
@@ -13,10 +14,13 @@ __all__ = [
     "RECIPES",
     "Preset",
     "SCAConfig",
+    "TreeScene",
     "assign_radii",
+    "find_hub",
     "find_optic_disc",
     "generate_mask",
     "generate_tree",
+    "grow_scene",
     "grow_tree",
     "preset_for",
     "preset_named",
@@ -25,4 +29,5 @@ __all__ = [
     "sample_roots",
     "vessel_hub",
     "warp_mask",
+    "with_root_toggled",
 ]

@@ -6,10 +6,30 @@ import cv2
 import numpy as np
 
 from univg.geometry.skeleton import local_radius
-from univg.types import as_float
+from univg.types import Modality, as_float
 
 _DISC = 0.06  # radius of the optic disc as a share of the frame
 _DARKEST_FIELD = 0.08  # grey level below which a fundus image shows the camera's surround
+
+
+def find_hub(modality: Modality, mask: np.ndarray, image: np.ndarray | None = None) -> tuple[float, float] | None:
+    """Where the vessels of a fundus come from; None for other modalities, which have no single place.
+
+    Parameters
+    ----------
+    modality : Modality
+    mask : (H, W) ndarray of bool
+    image : (H, W) or (H, W, 3) ndarray of uint8, or float32 in [0, 1], optional
+        The photograph that `mask` belongs to; the optic disc on it is more reliable than the hub of the mask.
+
+    Returns
+    -------
+    tuple of float or None
+        ``(row, col)`` in pixels.
+    """
+    if modality is not Modality.FUNDUS:
+        return None
+    return (None if image is None else find_optic_disc(image)) or vessel_hub(mask)
 
 
 def find_optic_disc(image: np.ndarray) -> tuple[float, float] | None:

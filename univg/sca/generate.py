@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from univg.geometry.raster import rasterize_tree
 from univg.geometry.tree import VesselTree, join_trees, prune_spurs
-from univg.sca.anatomy import find_optic_disc, vessel_hub
+from univg.sca.anatomy import find_hub
 from univg.sca.config import SCAConfig
 from univg.sca.growth import grow_tree
 from univg.sca.presets import Layout, Preset, lay_out, preset_for
@@ -27,7 +27,7 @@ def generate_tree(
     modality: Modality,
     *,
     mask: np.ndarray | None = None,
-    image: np.ndarray | None = None,
+    hub: tuple[float, float] | None = None,
     shape: tuple[int, int] | None = None,
     roots: np.ndarray | None = None,
     boundary: np.ndarray | None = None,
@@ -43,8 +43,8 @@ def generate_tree(
     modality : Modality
     mask : (H, W) ndarray of bool, optional
         Real vessels to condition on.
-    image : (H, W) or (H, W, 3) ndarray, optional
-        The photograph that `mask` belongs to; a fundus image says where the optic disc is.
+    hub : tuple of float, optional
+        ``(row, col)`` that the vessels of `mask` come from, in pixels; by default that of `find_hub`.
     shape : tuple of int, optional
         ``(height, width)`` in pixels; that of `mask` by default, else 512 x 512.
     roots : (R, 2) ndarray of float, optional
@@ -82,7 +82,7 @@ def generate_tree(
 
     # 1. Where to grow from and to
     if conditioned:
-        hub = _hub(modality, mask, image)
+        hub = hub or find_hub(modality, mask)
         mask = warp_mask(mask, config=config, rng=rng)
         layout = Layout([sample_roots(mask, hub=hub)])
     else:
@@ -132,13 +132,6 @@ def scale_config(config: SCAConfig, factor: float) -> SCAConfig:
     )
     scaled = {name: getattr(config, name) * factor for name in lengths}
     return replace(config, **scaled, taper=config.taper / factor)  # per 100 pixels
-
-
-def _hub(modality: Modality, mask: np.ndarray, image: np.ndarray | None) -> tuple[float, float] | None:
-    """Where the vessels of a fundus come from; other modalities have no single place."""
-    if modality is not Modality.FUNDUS:
-        return None
-    return (None if image is None else find_optic_disc(image)) or vessel_hub(mask)
 
 
 def _forests(layout: Layout, roots: np.ndarray | None, allowed: np.ndarray | None) -> list[np.ndarray]:

@@ -57,6 +57,7 @@ __all__ = [
 JOB_KINDS = {
     "adapt": "univg.workflow.pipeline:run_adapt_job",
     "selftest": "univg.workflow.selftest:run_selftest_job",
+    "trees": "univg.workflow.bulk:run_trees_job",
 }
 
 JOBS_LOCK = ".lock"

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import texts
+from app.gradio_ui import tree_plots, tree_studio
+from app.gradio_ui.tree_studio import Studio
+from tests.conftest import make_pair
+from univg.sca import SCAConfig, TreeScene
+from univg.types import Modality
+from univg.workflow.project import Project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    project = Project.create(tmp_path_factory.mktemp("trees") / "p", modality=Modality.CORONARY_DSA, working_size=96)
+    for number in range(2):
+        project.add_support_pair(make_pair(f"pair {number}", seed=number))
+    return project
+
+
+def test_every_slider_is_a_parameter_whose_default_it_can_show():
+    defaults = SCAConfig()
+    for name, (label, help_text, low, high, step) in texts.TREE_SLIDERS.items():
+        assert low <= getattr(defaults, name) <= high, name
+        assert label and help_text and step > 0
+
+
+def test_studio_starts_along_the_first_mask_and_lists_every_source(project):
+    studio = Studio.of(project)
+    assert studio.source == "mask:pair 0"
+    assert tree_studio.sources(project) == [
+        "mask:pair 0",
+        "mask:pair 1",
+        "preset:coronary-right",
+        "preset:coronary-left",
+    ]
+
+
+def test_sliding_is_undone_as_one_step_and_corners_one_by_one(project):
+    studio = Studio.of(project)
+    first = studio.scene
+    for value in (0.1, 0.2, 0.3):
+        scene = tree_studio.with_settings(studio.scene, {"tortuosity": value}, closed=False)
+        studio.go_to(scene, sliding="tortuosity")
+    studio.corners += [(1.0, 1.0), (2.0, 2.0)]
+    assert studio.undo() and studio.corners == [(1.0, 1.0)]
+    assert studio.undo() and not studio.corners
+    assert studio.undo() and studio.scene == first
+    assert not studio.undo()
+
+
+def test_pictures_show_tree_roots_and_drawing(project):
+    studio = Studio.of(project)
+    square = ((10.0, 10.0), (10.0, 30.0), (30.0, 30.0))
+    scene = tree_studio.scene_from(project, "preset:coronary-left", config=studio.scene.config, seed=1)
+    studio.go_to(TreeScene(**{**vars(scene), "obstacles": (square,)}), "preset:coronary-left")
+    grown = tree_studio.grow(project, studio.scene)
+    assert grown.copy_dice is None and grown.milliseconds > 0
+    for show in texts.TREES_SHOWS:
+        studio.show = show
+        canvas = tree_studio.draw(project, studio, grown.mask)
+        before = canvas.copy()
+        assert canvas.shape == (96, 96, 3) and canvas.dtype == np.uint8
+        assert (tree_studio.mark_roots(canvas, grown.tree) != before).any()
+
+
+def test_growth_becomes_a_moving_picture(project, tmp_path):
+    grown = tree_studio.grow(project, Studio.of(project).scene)
+    with Image.open(tree_studio.animation(grown.tree, tmp_path)) as picture:
+        assert picture.n_frames > 5
+        last = np.asarray(picture.convert("L")).astype(int)
+        picture.seek(picture.n_frames - 1)
+        assert (np.asarray(picture.convert("L")) > 100).sum() >= (last > 100).sum()
+
+
+def test_comparison_and_meter_are_pictures_with_words(project):
+    real = tree_studio.real_measurements(project)
+    generated = tree_studio.generated_measurements(project, Studio.of(project).scene, 3)
+    svg = tree_plots.comparison(generated, real)
+    assert svg.count("<svg") == 1 and "currentColor" in svg and "Tortuosity" in svg and "3 generated" in svg
+    assert "12.5 %" in tree_plots.murray_meter(12.5, float("nan"))
+    assert tree_plots.murray_meter(float("nan"), float("nan")) == ""
+
+
+def test_parameters_that_do_not_go_together_are_refused(project):
+    with pytest.raises(ValueError, match="kill_distance"):
+        tree_studio.with_settings(Studio.of(project).scene, {"kill_distance": 200.0}, closed=False)

@@ -89,11 +89,14 @@ def test_roots_sliders_reroll_save_and_back(serve, page, projects_folder, tmp_pa
     saved.write_bytes(page.request.get(saved_source).body())
     assert read_provenance(saved) == scene
     set_slider(page, "tortuosity", 0.4)
+    before = picture_source(page)
     page.click("#tree-clear")
-    page.wait_for_function("!document.querySelector('#tree-facts').innerText.includes('2 roots')")
+    wait_for_another_picture(page, before)
+    assert scene_of(page)["roots"] == []
     page.click("#tree-files > button")
+    before = picture_source(page)
     page.set_input_files("#tree-drop input[type=file]", [str(saved)])
-    page.wait_for_selector("#tree-facts:has-text('2 roots')")
+    wait_for_another_picture(page, before)
     for name, value in wanted.items():
         page.wait_for_function(
             "([name, value]) => +document.querySelector(`#tree-${name} input[type=number]`).value === value",
@@ -137,9 +140,12 @@ def test_obstacle_undo_variations_comparison_and_many_trees(serve, page, project
     page.wait_for_selector("#tree-meter .meter")
 
     page.click("#tree-many > button")
+    page.wait_for_selector("#tree-count input", state="visible")
+    page.wait_for_timeout(500)  # the field takes its initial value once more when it unfolds
     page.fill("#tree-count input", "6")
+    page.keyboard.press("Tab")
     page.click("#tree-save-many")
-    page.wait_for_selector("#tree-saved:has-text('6 trees')", timeout=60_000)
+    page.wait_for_selector("#tree-saved:has-text('6 trees in')", timeout=60_000)
     (job,) = list_jobs(Project.open(project.path))
     assert wait_for(job, 60).result()["made"] == 6
     page.click("#tab-adapt-button")

@@ -1,9 +1,10 @@
 """Compare recipes inside the support sets: some of a split's annotated images train, the others are scored.
 
-usage: python benchmarks/recipe.py [NAME=VALUE ...] [--sets NAME ...] [--split N] [--folds N] [--pairs N] [--prior DIR]
+usage: python benchmarks/recipe.py [NAME=VALUE ...] [--preset NAME] [--sets NAME ...] [--split N] [--folds N]
+                                   [--tested N] [--pairs N] [--hold-out] [--tta] [--prior DIR]
 
-NAME is a field of SegmentationConfig, VALUE is JSON. Images that the benchmark tests on are never read. Nothing is held
-out inside a fold: the last moving average is scored, without test-time augmentation.
+NAME is a field of SegmentationConfig, VALUE is JSON. Images that the benchmark tests on are never read. Without
+--hold-out all images of a fold that are not scored train, and the last weights are scored.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from univg.metrics import evaluate
 from univg.sca import generate_mask
 from univg.segmentation import SegmentationConfig, render_pairs, segment, train_segmenter
 from univg.workflow.benchmark import choose_training_files, load_resized
+from univg.workflow.presets import PRESETS
 
 SHOTS = 5
-TESTED = 2  # images of a fold that are scored
 
 
 def score(name: str, config: SegmentationConfig, args: argparse.Namespace) -> list[tuple[float, float]]:
@@ -35,16 +36,22 @@ def score(name: str, config: SegmentationConfig, args: argparse.Namespace) -> li
     pairs = [load_resized(file, config.working_size) for file in choose_training_files(files, SHOTS, args.split)[0]]
     figures = []
     for fold in range(args.folds):
-        tested = [(TESTED * fold + i) % SHOTS for i in range(TESTED)]
+        tested = [(args.tested * fold + i) % SHOTS for i in range(args.tested)]
         real = [pair for i, pair in enumerate(pairs) if i not in tested]
         rng = np.random.default_rng([args.split, fold])
         masks = [generate_mask(modality, mask=real[i % len(real)].mask, rng=rng) for i in range(args.pairs)]
         synthetic = list(render_pairs(real, masks, modality=modality, rng=rng))
         segmenter = train_segmenter(
-            real, synthetic, modality=modality, config=config, device="cpu", prior_folder=args.prior
+            real[1:] if args.hold_out else real,
+            synthetic,
+            modality=modality,
+            held_out=real[0] if args.hold_out else None,
+            config=config,
+            device="cpu",
+            prior_folder=args.prior,
         )
         for i in tested:
-            found = segment(pairs[i].image, segmenter)
+            found = segment(pairs[i].image, segmenter, test_time_augmentation=args.tta)
             metrics = evaluate(found.probability >= 0.5, pairs[i].mask)
             figures.append((metrics.dice, metrics.cldice))
     return figures
@@ -57,12 +64,16 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     parser.add_argument("--split", type=int, default=0)
     parser.add_argument("--folds", type=int, default=1)
+    parser.add_argument("--tested", type=int, default=2, help="images of a fold that are scored")
     parser.add_argument("--pairs", type=int, default=0, help="rendered pairs")
+    parser.add_argument("--preset", default="standard", choices=list(PRESETS))
+    parser.add_argument("--hold-out", action="store_true", help="keep one training image out, as the presets do")
+    parser.add_argument("--tta", action="store_true", help="average over flips and turns, as the benchmark does")
     parser.add_argument("--prior", type=Path, help="folder of the prior, instead of the shipped one")
     args = parser.parse_args()
     settings = {name: json.loads(value) for name, value in (item.split("=", 1) for item in args.settings)}
-    config = replace(SegmentationConfig(release_fraction=0.0), **settings)
-    print(" ".join(args.settings), f"pairs={args.pairs}", flush=True)
+    config = replace(PRESETS[args.preset].segmentation, **settings)
+    print(args.preset, *args.settings, f"pairs={args.pairs} tested={args.tested} tta={args.tta}", flush=True)
     for name in args.sets:
         started = time.perf_counter()
         figures = score(name, config, args)

@@ -29,12 +29,13 @@ from univg.sca import (
     RECIPES,
     Preset,
     SCAConfig,
+    find_centreline,
     generate_mask,
     grow_tree,
     sample_attraction_points,
     sample_roots,
     vessel_hub,
-    warp_mask,
+    warp_centreline,
 )
 from univg.types import Modality
 from univg.workflow.benchmark import describe_environment, load_resized
@@ -150,7 +151,7 @@ def measure_attractors(counts: Sequence[int], repeats: int, cap: float) -> dict:
 
 def compare_growth(mask: np.ndarray, config: SCAConfig, repeats: int, cap: float) -> dict:
     """Growth alone, without noise, literal and indexed, towards the same attractors of a real mask."""
-    config = replace(config, direction_noise=0.0)
+    config = replace(config, direction_noise=0.0, follow_distance=float("inf"))  # the paper has neither
     attractors, roots = conditioned_inputs(mask, config, np.random.default_rng(0))
     indexed = measure(lambda _: grow_indexed(attractors, roots, mask.shape, config), range(repeats))
     literal_tree, literal = time_literal(attractors, roots, mask.shape, config, cap)
@@ -192,8 +193,8 @@ def time_literal(
 def conditioned_inputs(mask: np.ndarray, config: SCAConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Attractors and roots that `generate_tree` takes from a fundus mask of 512 pixels."""
     hub = vessel_hub(mask)
-    warped = warp_mask(mask, config=config, rng=rng)
-    return sample_attraction_points(warped, mask.shape, config=config, rng=rng), sample_roots(warped, hub=hub)
+    line = warp_centreline(find_centreline(mask), config=config, rng=rng)
+    return sample_attraction_points(line, mask.shape, config=config, rng=rng)[0], sample_roots(line, hub=hub)
 
 
 def agreement(literal: VesselTree, indexed: VesselTree, attractors: np.ndarray, config: SCAConfig) -> dict:

@@ -276,6 +276,35 @@ def betti_errors(mask: np.ndarray, reference: np.ndarray) -> tuple[int, int]:
     return abs(b0 - r0), abs(b1 - r1)
 
 
+def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Fréchet distance between two samples of feature vectors, each taken for a normal distribution.
+
+    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` (Dowson & Landau 1982; Heusel et al. 2017), computed from the
+    singular values of the product of the centred samples, so that samples smaller than their features are no problem.
+    Its value depends on the size of the samples: compare only samples of equal size.
+
+    Parameters
+    ----------
+    first, second : (N, F) ndarray of float
+        At least two vectors each, of one length.
+
+    Returns
+    -------
+    float
+        0 for equal samples.
+    """
+    for name, sample in (("first", first), ("second", second)):
+        if sample.ndim != 2 or len(sample) < 2 or sample.shape[1] != first.shape[1]:
+            raise ValueError(
+                f"`{name}` must hold at least two vectors of one length, got an array of shape {sample.shape}"
+            )
+    means = [sample.mean(axis=0) for sample in (first, second)]
+    centred = [(s - m) / np.sqrt(len(s) - 1) for s, m in zip((first, second), means, strict=True)]
+    shared = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
+    spread = sum(float((c**2).sum()) for c in centred)
+    return max(float(((means[0] - means[1]) ** 2).sum() + spread - 2 * shared), 0.0)
+
+
 def summarize(metrics: Sequence[SegmentationMetrics]) -> dict[str, dict[str, float]]:
     """Mean, sample standard deviation and count of each score over images, leaving out undefined (NaN) ones.
 

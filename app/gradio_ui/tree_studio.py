@@ -16,8 +16,9 @@ from univg.geometry import TreeMorphometry, VesselTree, extract_tree, measure_tr
 from univg.geometry.tree import select_nodes
 from univg.metrics import dice
 from univg.overlay import MISSED, PREDICTION, REFERENCE, Colour, overlay_mask
-from univg.sca import TreeScene, find_hub, grow_scene, preset_for, preset_named, presets_of
-from univg.sca.config import RECIPES, SCAConfig
+from univg.sca import TreeScene, find_hub, grow_scene, preset_for, preset_named, presets_of, recipes_for
+from univg.sca.config import SCAConfig
+from univg.types import Modality
 from univg.workflow.project import Project
 
 BOUNDARY: Colour = (240, 228, 66)  # Okabe and Ito's yellow
@@ -58,7 +59,7 @@ class Studio:
         """Starts with the first mask, or with the modality's preset where there is none."""
         name = next(iter(project.support_names()), None)
         source = f"{MASK}{name}" if name else f"{PRESET}{preset_for(project.modality).name}"
-        return cls(scene_from(project, source, config=default_config(source), seed=0), source)
+        return cls(scene_from(project, source, config=default_config(source, project.modality), seed=0), source)
 
     def go_to(self, scene: TreeScene, source: str | None = None, *, sliding: str = "") -> None:
         """Turn to `scene`; steps of one slider in a row are undone together."""
@@ -101,8 +102,12 @@ def sources(project: Project) -> list[str]:
     return own + [f"{PRESET}{preset.name}" for preset in presets_of(project.modality)]
 
 
-def default_config(source: str) -> SCAConfig:
-    return RECIPES["natural"] if source.startswith(MASK) else preset_named(source.removeprefix(PRESET)).config
+def default_config(source: str, modality: Modality) -> SCAConfig:
+    return (
+        recipes_for(modality)["natural"]
+        if source.startswith(MASK)
+        else preset_named(source.removeprefix(PRESET)).config
+    )
 
 
 def scene_from(project: Project, source: str, *, config: SCAConfig, seed: int) -> TreeScene:

@@ -20,7 +20,7 @@ from univg.errors import InputError
 from univg.geometry import write_swc
 from univg.io import check_stem, read_json, read_provenance, write_bytes_atomic, write_json_atomic, write_mask
 from univg.overlay import MISSED, PREDICTION, REFERENCE
-from univg.sca import RECIPES, SCAConfig, TreeScene, with_root_toggled
+from univg.sca import SCAConfig, TreeScene, recipes_for, with_root_toggled
 from univg.workflow.jobs import start_job
 from univg.workflow.project import Project
 
@@ -137,7 +137,7 @@ def build(ui: Ui) -> None:
             return _shown(session)
         kind_changes = chosen.startswith(MASK) != studio.source.startswith(MASK)
         keeps = not kind_changes and chosen.startswith(MASK)
-        config = studio.scene.config if keeps else tree_studio.default_config(chosen)
+        config = studio.scene.config if keeps else tree_studio.default_config(chosen, project.modality)
         seed = studio.scene.seed if studio.locked else _new_seed()
         studio.corners.clear()
         studio.go_to(tree_studio.scene_from(project, chosen, config=config, seed=seed), chosen)
@@ -506,9 +506,12 @@ def _meter(session: Session) -> str:
 
 def _recipes(session: Session) -> dict[str, SCAConfig]:
     """Parameters by key: the source's own, the paper's, and the user's."""
-    studio = _studio(session)
-    found = {studio.source: tree_studio.default_config(studio.source)} if studio.source.startswith(PRESET) else {}
-    found |= RECIPES if studio.source.startswith(MASK) else {"paper": RECIPES["paper"]}
+    studio, modality = _studio(session), session.required_project().modality
+    recipes = recipes_for(modality)
+    found = (
+        {studio.source: tree_studio.default_config(studio.source, modality)} if studio.source.startswith(PRESET) else {}
+    )
+    found |= recipes if studio.source.startswith(MASK) else {"paper": recipes["paper"]}
     for path in sorted(_presets_folder(session.required_project()).glob("*.json")):
         try:
             found[f"{_OWN}{path.stem}"] = TreeScene.from_json(read_json(path)).config

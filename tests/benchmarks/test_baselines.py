@@ -18,7 +18,10 @@ from univg.geometry import local_radius
 from univg.sca import PRESETS, RECIPES, SCAConfig, assign_radii, generate_tree, grow_tree
 from univg.types import Modality
 
-WITHOUT_NOISE = {name: replace(config, direction_noise=0.0) for name, config in RECIPES.items()}
+# The paper has neither noise nor bridges.
+WITHOUT_NOISE = {
+    name: replace(config, direction_noise=0.0, follow_distance=np.inf) for name, config in RECIPES.items()
+}
 SHAPE = (128, 128)
 
 
@@ -39,7 +42,7 @@ def grow_both(attractors, root, config, **limits):
 
 def scattered(n, seed):
     """In the middles of pixels, where the nearest node that `grow_tree` finds is exact."""
-    return np.floor(np.random.default_rng(seed).uniform(16, 112, (n, 2))) + 0.5
+    return np.floor(np.random.default_rng(seed).uniform(16, 112, (n, 2)))
 
 
 def three_branches(seed):
@@ -47,10 +50,10 @@ def three_branches(seed):
     rng = np.random.default_rng(seed)
     root = np.array([64.3, 63.6])
     rays = [root + along * np.array([np.sin(a), np.cos(a)]) for a in (0.4, 2.3, 4.6) for along in (14, 25, 36, 47)]
-    return root, np.floor(rays + rng.normal(0, 2, (12, 2))) + 0.5
+    return root, np.floor(rays + rng.normal(0, 2, (12, 2)))
 
 
-@pytest.mark.parametrize("seed", [0, 2, 3])
+@pytest.mark.parametrize("seed", [3, 5, 6])
 def test_literal_and_indexed_growth_are_the_same_where_nodes_do_not_crowd(seed):
     root, attractors = three_branches(seed)
     literal, indexed = grow_both(attractors, root, WITHOUT_NOISE["natural"])

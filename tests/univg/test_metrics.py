@@ -16,6 +16,7 @@ from univg.metrics import (
     cldice,
     dice,
     evaluate,
+    frechet_distance,
     iou,
     nsd,
     nsd_to_region,
@@ -282,3 +283,18 @@ def test_scores_are_plain_floats_and_survive_json():
     again = SegmentationMetrics.from_json(json.loads(json.dumps(stored)))
     for field in fields(again):
         np.testing.assert_equal(getattr(again, field.name), getattr(scores, field.name))
+
+
+def test_frechet_distance_is_that_of_the_closed_form():
+    from scipy.linalg import sqrtm
+
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(0, 1, (40, 6)), rng.normal(0.5, 2, (60, 6))
+    c1, c2 = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
+    expected = ((first.mean(0) - second.mean(0)) ** 2).sum() + np.trace(c1 + c2 - 2 * sqrtm(c1 @ c2).real)
+    assert frechet_distance(first, second) == pytest.approx(expected)
+    assert frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
+    few = rng.normal(0, 1, (5, 200))
+    assert frechet_distance(few, few + 3) == pytest.approx(200 * 9)
+    with pytest.raises(ValueError, match="second"):
+        frechet_distance(first, second[:, :3])

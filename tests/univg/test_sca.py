@@ -6,13 +6,14 @@ from scipy import ndimage
 
 from univg.errors import InputError
 from univg.geometry import VesselTree, rasterize_tree
-from univg.geometry.tree import select_nodes
+from univg.geometry.tree import pixels_of, select_nodes
 from univg.metrics import betti_numbers, dice
 from univg.sca import (
     PRESETS,
     RECIPES,
     SCAConfig,
     assign_radii,
+    find_centreline,
     generate_mask,
     generate_tree,
     grow_tree,
@@ -20,7 +21,7 @@ from univg.sca import (
     preset_named,
     sample_attraction_points,
     sample_roots,
-    warp_mask,
+    warp_centreline,
 )
 from univg.types import Modality
 
@@ -55,6 +56,15 @@ def test_conditioned_tree_follows_the_mask_without_copying_it():
     assert dice(drawn, mask) < 0.7
 
 
+def test_conditioned_fundus_tree_stays_in_the_round_field():
+    mask = real_mask(512)
+    rows, cols = np.nonzero(mask)
+    drawn = generate_mask(Modality.FUNDUS, mask=mask, rng=np.random.default_rng(1))
+    reach = np.hypot(rows - 255.5, cols - 255.5).max()
+    rows, cols = np.nonzero(drawn)
+    assert np.hypot(rows - 255.5, cols - 255.5).max() < 1.04 * reach
+
+
 @pytest.mark.parametrize("modality", list(Modality))
 def test_one_component_per_root_and_radii_never_grow_towards_tips(modality):
     tree = generate_tree(modality, mask=real_mask(), rng=np.random.default_rng(5))
@@ -64,7 +74,7 @@ def test_one_component_per_root_and_radii_never_grow_towards_tips(modality):
 
 
 def test_murrays_law_holds_at_every_node_without_a_mask():
-    config = replace(preset_for(Modality.BRAIN_DSA).config, taper=0.0)
+    config = replace(preset_for(Modality.BRAIN_DSA).config, taper=0.0, calibre_noise=0.0)
     tree = generate_tree(Modality.BRAIN_DSA, shape=(256, 256), config=config, rng=np.random.default_rng(0))
     k = config.murray_exponent
     power = np.bincount(
@@ -79,9 +89,23 @@ def test_no_node_leaves_the_boundary():
     boundary[20:100, 30:90] = True
     attractors = np.random.default_rng(0).uniform(0, 128, (500, 2))
     tree = grow_tree(attractors, [[50, 50]], (128, 128), config=CONFIG, rng=np.random.default_rng(0), boundary=boundary)
-    pixel = tree.positions.astype(int)
+    pixels = pixels_of(tree.positions)
     assert len(tree) > 20
-    assert boundary[pixel[:, 0], pixel[:, 1]].all()
+    assert boundary[pixels].all()
+
+
+def test_growth_and_drawing_agree_on_where_a_pixel_is():
+    boundary = np.zeros((97, 97), bool)
+    boundary[::12] = boundary[:, ::12] = True  # corridors one pixel wide, where half a pixel would show
+    attractors = np.argwhere(boundary).astype(float)
+    tree = grow_tree(
+        attractors, [[48.0, 48.0]], (97, 97), config=CONFIG, rng=np.random.default_rng(0), boundary=boundary
+    )
+    assert len(tree) > 60
+    assert boundary[pixels_of(tree.positions)].all()
+    assert rasterize_tree(tree)[pixels_of(tree.positions)].mean() > 0.98
+    corner = grow_tree([[96.0, 96.0]], [[80.0, 80.0]], (97, 97), config=CONFIG, rng=np.random.default_rng(0))
+    assert corner.positions.max() <= 96 and rasterize_tree(corner)[-3:, -3:].any()
 
 
 def test_every_attractor_in_reach_is_reached_without_noise():
@@ -100,8 +124,8 @@ def test_growth_goes_around_an_obstacle_and_never_into_it():
     tree = grow_tree(
         attractors, [[64, 20]], (128, 128), config=CONFIG, rng=np.random.default_rng(0), boundary=~obstacle
     )
-    pixel = tree.positions.astype(int)
-    assert not obstacle[pixel[:, 0], pixel[:, 1]].any()
+    pixels = pixels_of(tree.positions)
+    assert not obstacle[pixels].any()
     assert (tree.positions[:, 1] > 75).sum() > 20
 
 
@@ -124,9 +148,9 @@ def test_no_node_of_a_preset_lies_outside_or_on_an_obstacle(name, venation):
             config=config,
             rng=np.random.default_rng(seed),
         )
-        pixel = tree.positions.astype(int)
+        pixels = pixels_of(tree.positions)
         assert len(tree) > 5
-        assert (boundary & ~obstacles)[pixel[:, 0], pixel[:, 1]].all()
+        assert (boundary & ~obstacles)[pixels].all()
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -169,7 +193,7 @@ def test_tortuosity_winds_vessels_without_tearing_them():
 
 
 def test_taper_widens_vessels_towards_their_base_and_keeps_murrays_law():
-    config = replace(preset_named("brain-dsa").config, taper=0.5)
+    config = replace(preset_named("brain-dsa").config, taper=0.5, calibre_noise=0.0)
     tree = generate_tree(Modality.BRAIN_DSA, config=config, rng=np.random.default_rng(0))
     k = config.murray_exponent
     child = np.flatnonzero(tree.parents >= 0)
@@ -214,7 +238,7 @@ def test_unknown_preset_is_refused_with_the_choices():
 
 
 def test_first_step_obeys_equations_1_to_4():
-    config = replace(CONFIG, direction_noise=0.0, max_iterations=1)
+    config = replace(CONFIG, direction_noise=0.0, follow_distance=np.inf, max_iterations=1)
     attractors = np.array([[64.0, 80.0], [80.0, 64.0]])
     tree = grow_tree(attractors, [[64.0, 64.0]], (128, 128), config=config, rng=np.random.default_rng(0))
     step = tree.positions[1] - tree.positions[0]
@@ -264,6 +288,9 @@ def test_roots_outside_are_refused():
         {"winding_length": 0},
         {"venation": "other"},
         {"taper": -1},
+        {"follow_distance": 0},
+        {"calibre_classes": 0},
+        {"calibre_noise": -0.1},
     ],
 )
 def test_hostile_parameters_are_refused_by_name(values):
@@ -280,29 +307,80 @@ def test_config_survives_json():
 
 def test_an_empty_mask_has_no_roots_and_falls_back_to_the_preset():
     empty = np.zeros((128, 128), bool)
-    assert len(sample_roots(empty)) == 0
+    line = find_centreline(empty)
+    assert len(line) == len(sample_roots(line)) == len(warp_centreline(line, config=CONFIG, rng=None)) == 0
     assert generate_mask(Modality.FUNDUS, mask=empty, rng=np.random.default_rng(0)).any()
 
 
 def test_attractors_lie_in_the_frame_and_the_boundary():
     boundary = np.zeros((100, 140), bool)
     boundary[:, 70:] = True
-    points = sample_attraction_points(
+    points, ranks = sample_attraction_points(
         None, (100, 140), config=replace(CONFIG, grid_fraction=1.0), rng=np.random.default_rng(0), boundary=boundary
     )
     assert len(points) > 20
-    assert (points[:, 1] >= 70).all() and (points < [100, 140]).all()
+    assert (points[:, 1] >= 69.5).all() and (points <= [99, 139]).all()
+    assert len(ranks) == len(points)
 
 
 def test_warp_moves_vessels_by_about_the_amplitude_and_leaves_the_input_alone():
-    mask = real_mask()
-    before = mask.copy()
-    warped = warp_mask(mask, config=CONFIG, rng=np.random.default_rng(0))
-    np.testing.assert_array_equal(mask, before)
-    assert 0.05 < dice(warped, mask) < 0.8
-    assert abs(warped.mean() / mask.mean() - 1) < 0.35
-    still = warp_mask(mask, config=replace(CONFIG, warp_amplitude=0.0), rng=np.random.default_rng(0))
-    np.testing.assert_array_equal(still, mask)
+    line = find_centreline(real_mask())
+    before = line.points.copy()
+    warped = warp_centreline(line, config=CONFIG, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(line.points, before)
+    assert 0.9 * len(line) < len(warped) <= len(line)
+    distance = warped.nearest(line.points)[1]
+    assert 0.1 * CONFIG.warp_amplitude < np.median(distance) < 2 * CONFIG.warp_amplitude
+    assert warp_centreline(line, config=replace(CONFIG, warp_amplitude=0.0), rng=np.random.default_rng(0)) is line
+
+
+def test_centreline_knows_position_radius_and_part():
+    mask = np.zeros((80, 200), bool)
+    mask[20:29] = mask[60:63] = True
+    line = find_centreline(mask)
+    radius, distance = line.nearest(np.array([[24.0, 100.0], [40.0, 100.0], [70.0, 100.0]]))
+    np.testing.assert_allclose(radius, [4.5, 4.5, 1.5])
+    np.testing.assert_allclose(distance, [0, 16, 9])
+    assert len(np.unique(line.parts)) == 2
+
+
+def test_roots_lie_on_trunks_near_the_hub_the_border_or_where_they_are_widest():
+    mask = np.zeros((120, 200), bool)
+    mask[56:64, 20:150] = True  # a trunk from left to right
+    mask[58:61, 150:] = True  # and its thin end
+    mask[10:13, 5:8] = True  # too small for a root of its own
+    line = find_centreline(mask)
+    by_hub, by_border = sample_roots(line, hub=(60, 190)), sample_roots(line, from_border=True)
+    assert by_hub.shape == by_border.shape == (1, 2)
+    assert abs(by_hub[0, 1] - 148) < 6  # not on the thin end, though it is nearer
+    assert abs(by_border[0, 1] - 22) < 6
+    assert line.nearest(sample_roots(line))[0][0] == line.radii.max()
+
+
+def test_trunks_are_followed_before_their_branches():
+    attractors = np.array([[64.0, c] for c in range(30, 120, 3)] + [[c, 80.0] for c in range(70, 120, 3)])
+    ranks = np.r_[np.ones(30, int), np.zeros(17, int)]
+    grow = {"config": replace(CONFIG, direction_noise=0.0), "rng": np.random.default_rng(0), "ranks": ranks}
+    tree = grow_tree(attractors, [[72.0, 80.0]], (128, 128), **grow)
+    across = np.abs(tree.positions[:, 1] - 80) > 8
+    down = tree.positions[:, 0] > 100
+    assert across.any() and np.flatnonzero(across).min() > np.flatnonzero(down).max()
+    with pytest.raises(ValueError, match="ranks"):
+        grow_tree(attractors, [[72.0, 80.0]], (128, 128), **{**grow, "ranks": ranks[:5]})
+
+
+def test_a_parallel_vessel_is_reached_by_one_branch_and_not_by_a_comb():
+    attractors = np.array([[row, c] for row in (50.0, 68.0) for c in range(10, 118, 3)])
+    roots = [[50.0, 10.0]]
+
+    def branches(follow_distance):
+        config = replace(CONFIG, direction_noise=0.0, follow_distance=follow_distance)
+        tree = grow_tree(attractors, roots, (128, 128), config=config, rng=np.random.default_rng(0))
+        gap = np.linalg.norm(attractors[:, None] - tree.positions[None], axis=2).min(axis=1)
+        assert (gap <= config.kill_distance).all()
+        return (tree.child_counts > 1).sum()
+
+    assert branches(10.0) <= 3 < branches(np.inf)
 
 
 def test_radii_stay_near_the_real_ones():
@@ -312,6 +390,17 @@ def test_radii_stay_near_the_real_ones():
     tree = generate_tree(Modality.OCT, mask=mask, config=config, rng=np.random.default_rng(0))
     on_vessel = np.abs(tree.positions[:, 0] - 32) < 3
     assert np.median(tree.radii[on_vessel]) == pytest.approx(4.5, rel=0.2)
+
+
+def test_branches_vary_in_calibre_without_a_trend():
+    tree = generate_tree(Modality.FUNDUS, shape=(256, 256), rng=np.random.default_rng(0))
+    config = replace(CONFIG, calibre_noise=0.2)
+    lawful = assign_radii(tree, config=config)
+    varied = assign_radii(tree, config=config, rng=np.random.default_rng(0))
+    child = np.flatnonzero(tree.parents >= 0)
+    assert (varied.radii[child] <= varied.radii[tree.parents[child]] + 1e-9).all()
+    change = np.log(varied.radii / lawful.radii)
+    assert abs(change.mean()) < 0.1 and change.std() > 0.05
 
 
 def test_assigning_radii_keeps_the_nodes():

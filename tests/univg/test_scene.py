@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from univg.errors import InputError
+from univg.geometry.tree import pixels_of
 from univg.sca import RECIPES, TreeScene, generate_mask, grow_scene, preset_named, with_root_toggled
 from univg.sca.scene import fill_polygon
 from univg.types import Modality
@@ -30,8 +31,8 @@ def test_equal_scenes_grow_equal_trees_and_drawn_shapes_hold():
     first, again = grow_scene(made), grow_scene(TreeScene.from_json(made.to_json()))
     np.testing.assert_array_equal(first.positions, again.positions)
     np.testing.assert_array_equal(first.radii, again.radii)
-    pixel = first.positions.astype(int)
-    assert not fill_polygon(SQUARE, (128, 160))[pixel[:, 0], pixel[:, 1]].any()
+    pixels = pixels_of(first.positions)
+    assert not fill_polygon(SQUARE, (128, 160))[pixels].any()
 
 
 def test_scene_with_a_mask_grows_along_it():

@@ -17,7 +17,7 @@ from univg.errors import Cancelled, InputError
 from univg.io import read_mask, sha256_file
 from univg.io.source import SUFFIXES
 from univg.progress import ShouldStop, never_stop
-from univg.sca import PRESETS, RECIPES, SCAConfig, TreeScene, preset_for, preset_named
+from univg.sca import PRESETS, RECIPES, TreeScene, preset_for, preset_named, recipes_for
 from univg.types import Modality
 from univg.workflow.bulk import FORMATS, generate_trees
 
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     scene = TreeScene(
         modality,
         shape=masks[0].shape if masks else (args.size or 512,) * 2,
-        config=RECIPES[args.recipe] if args.recipe else SCAConfig() if masks else preset.config,
+        config=recipes_for(modality)[args.recipe or "natural"] if args.recipe or masks else preset.config,
         seed=args.seed,
         preset="" if masks else preset.name,
         roots=tuple(args.root or ()),

@@ -18,7 +18,7 @@ class VesselTree:
     Attributes
     ----------
     positions : (N, 2) ndarray of float64
-        ``(row, col)`` of each node, in pixels.
+        ``(row, col)`` of each node, in pixels; whole numbers are the middles of pixels.
     parents : (N,) ndarray of int64
         Index of the node it grew from; -1 for a root.
     radii : (N,) ndarray of float64
@@ -103,8 +103,14 @@ class VesselTree:
         )
 
 
+def pixels_of(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pixels that (N, 2) positions lie in: a whole number is the middle of a pixel."""
+    pixels = np.floor(np.asarray(points) + 0.5).astype(np.int64)
+    return pixels[:, 0], pixels[:, 1]
+
+
 def prune_spurs(tree: VesselTree, length: float) -> VesselTree:
-    """`tree` without the side branches that end less than `length` pixels after they leave a vessel.
+    """`tree` without the side branches that end less than `length` pixels beyond the wall of the vessel they leave.
 
     A whole vessel is never removed, however short: only branches that leave a bifurcation.
     """
@@ -123,7 +129,7 @@ def prune_spurs(tree: VesselTree, length: float) -> VesselTree:
     for node in np.flatnonzero(has_parent):
         parent = tree.parents[node]
         branch = reach[node] + step[node]
-        keep[node] = keep[parent] and (branch >= length or branch == longest[parent])
+        keep[node] = keep[parent] and (branch >= length + tree.radii[parent] or branch == longest[parent])
     return select_nodes(tree, keep)
 
 

@@ -1,21 +1,24 @@
 """R-SCA: vessel trees grown by space colonization, conditioned on real masks (paper section 3.1)."""
 
 from univg.sca.anatomy import find_hub, find_optic_disc, vessel_hub
-from univg.sca.config import RECIPES, SCAConfig
+from univg.sca.centreline import Centreline, find_centreline, warp_centreline
+from univg.sca.config import RECIPES, SCAConfig, recipes_for
 from univg.sca.generate import generate_mask, generate_tree
 from univg.sca.growth import grow_tree
 from univg.sca.presets import PRESETS, Preset, preset_for, preset_named, presets_of
 from univg.sca.radii import assign_radii
 from univg.sca.scene import TreeScene, grow_scene, with_root_toggled
-from univg.sca.seeding import sample_attraction_points, sample_roots, warp_mask
+from univg.sca.seeding import sample_attraction_points, sample_roots
 
 __all__ = [
     "PRESETS",
     "RECIPES",
+    "Centreline",
     "Preset",
     "SCAConfig",
     "TreeScene",
     "assign_radii",
+    "find_centreline",
     "find_hub",
     "find_optic_disc",
     "generate_mask",
@@ -25,9 +28,10 @@ __all__ = [
     "preset_for",
     "preset_named",
     "presets_of",
+    "recipes_for",
     "sample_attraction_points",
     "sample_roots",
     "vessel_hub",
-    "warp_mask",
+    "warp_centreline",
     "with_root_toggled",
 ]

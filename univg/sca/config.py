@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+
+from univg.types import Modality
 
 VENATIONS = ("open", "closed")
 
@@ -22,6 +24,12 @@ class SCAConfig:
         L_s: distance between a node and the one that grows from it.
     max_nodes, max_iterations : int
         Where growth ends at the latest (eq. 7).
+    follow_distance : float
+        Attractors within this distance pull together, which follows a vessel. Farther ones, up to D_a, pull one at a
+        time where nothing nearer does, so that a gap is bridged by one branch and not by a comb of them; ``inf`` lets
+        all within D_a pull together, as written in the paper.
+    calibre_classes : int
+        Growth follows the real vessels in this many turns, the widest first; 1 lets all attract at once.
     vessel_fraction : float
         Share of the real centreline used as attractors, 0 to 1.
     grid_spacing : float
@@ -50,30 +58,35 @@ class SCAConfig:
         Share by which a vessel widens per 100 pixels towards its base, on top of Murray's law at bifurcations.
     murray_exponent : float
         k in ``r_parent^k = sum r_child^k``; 2 conserves area, 3 is Murray's optimum.
+    calibre_noise : float
+        Standard deviation of the logarithm of a factor by which each branch is wider or thinner than that.
     real_radius_range : tuple of float
         Bounds of the radius on a real vessel, as shares of the real local radius; ``(0, inf)`` ignores it.
     """
 
     attraction_distance: float = 24.0
-    kill_distance: float = 5.0
+    kill_distance: float = 3.5
     segment_length: float = 4.0
     max_nodes: int = 20_000
     max_iterations: int = 1_000
+    follow_distance: float = 10.0
+    calibre_classes: int = 3
     vessel_fraction: float = 0.6
     grid_spacing: float = 12.0
-    grid_fraction: float = 0.1
+    grid_fraction: float = 0.05
     grid_reach: float = 24.0
     warp_amplitude: float = 9.0
     warp_sigma: float = 35.0
     direction_noise: float = 0.25
     smoothing: int = 4
-    prune_length: float = 10.0
+    prune_length: float = 6.0
     tortuosity: float = 0.0
     winding_length: float = 30.0
     venation: str = "open"
     tip_radius: float = 0.6
     taper: float = 0.0
     murray_exponent: float = 2.5
+    calibre_noise: float = 0.3
     real_radius_range: tuple[float, float] = (0.9, 1.2)
 
     def __post_init__(self) -> None:
@@ -81,6 +94,7 @@ class SCAConfig:
             "attraction_distance",
             "kill_distance",
             "segment_length",
+            "follow_distance",
             "grid_spacing",
             "warp_sigma",
             "winding_length",
@@ -94,13 +108,14 @@ class SCAConfig:
             "prune_length",
             "tip_radius",
             "taper",
+            "calibre_noise",
         ):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(0 <= self.tortuosity <= 0.5, "tortuosity", self.tortuosity, "between 0 and 0.5")
         _require(self.venation in VENATIONS, "venation", self.venation, f"one of {VENATIONS}")
         for name in ("vessel_fraction", "grid_fraction"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
-        for name in ("max_nodes", "max_iterations"):
+        for name in ("max_nodes", "max_iterations", "calibre_classes"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(1 <= self.murray_exponent <= 4, "murray_exponent", self.murray_exponent, "between 1 and 4")
         low, high = self.real_radius_range
@@ -149,6 +164,8 @@ RECIPES = {
         attraction_distance=20.0,
         kill_distance=10.0,
         segment_length=15.0,
+        follow_distance=math.inf,
+        calibre_classes=1,
         vessel_fraction=1.0,
         grid_spacing=20.0,
         grid_fraction=0.5,
@@ -159,6 +176,16 @@ RECIPES = {
         prune_length=0.0,
         tip_radius=1.0,
         murray_exponent=3.0,
+        calibre_noise=0.0,
         real_radius_range=(0.0, math.inf),
     ),
 }
+
+# Annotators of these draw the larger vessels alone, which have few and long branches.
+_FEW_BRANCHES = {"prune_length": 16.0, "grid_fraction": 0.02}
+_NATURAL = {Modality.OCTA: _FEW_BRANCHES, Modality.OCT: _FEW_BRANCHES, Modality.CORONARY_DSA: _FEW_BRANCHES}
+
+
+def recipes_for(modality: Modality) -> dict[str, SCAConfig]:
+    """The named ways to grow along a real mask of `modality`, ``natural`` first."""
+    return {**RECIPES, "natural": replace(RECIPES["natural"], **_NATURAL.get(modality, {}))}

@@ -9,17 +9,19 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from univg.geometry.raster import rasterize_tree
-from univg.geometry.tree import VesselTree, join_trees, prune_spurs
+from univg.geometry.tree import VesselTree, join_trees, pixels_of, prune_spurs
 from univg.sca.anatomy import find_hub
-from univg.sca.config import SCAConfig
+from univg.sca.centreline import Centreline, find_centreline, warp_centreline
+from univg.sca.config import SCAConfig, recipes_for
 from univg.sca.growth import grow_tree
 from univg.sca.presets import Layout, Preset, lay_out, preset_for
 from univg.sca.radii import assign_radii
-from univg.sca.seeding import sample_attraction_points, sample_roots, warp_mask
+from univg.sca.seeding import sample_attraction_points, sample_roots
 from univg.sca.shaping import shape_tree
 from univg.types import Modality
 
 _REFERENCE_SIZE = 512  # the lengths of `SCAConfig` are meant for this frame
+_FROM_OUTSIDE = (Modality.OCTA, Modality.OCT)  # vessels enter these scans over the border
 _APART = 1.2  # forests that may not cross keep this many kill distances apart, in which no attractor of theirs survives
 
 
@@ -77,16 +79,18 @@ def generate_tree(
     preset = preset or preset_for(modality)
     conditioned = mask is not None and mask.any()
     if config is None:
-        config = SCAConfig() if conditioned else preset.config
+        config = recipes_for(modality)["natural"] if conditioned else preset.config
     config = scale_config(config, max(shape) / _REFERENCE_SIZE)
 
     # 1. Where to grow from and to
     if conditioned:
         hub = hub or find_hub(modality, mask)
-        mask = warp_mask(mask, config=config, rng=rng)
-        layout = Layout([sample_roots(mask, hub=hub)])
+        real = find_centreline(mask)
+        line = warp_centreline(real, config=config, rng=rng)
+        roots_found = sample_roots(line, hub=hub, from_border=modality in _FROM_OUTSIDE)
+        layout = Layout([roots_found], _round_field(real) if modality is Modality.FUNDUS else None)
     else:
-        mask = None
+        line = None
         layout = lay_out(preset, shape, rng)
     # What the user draws replaces the preset's field, and obstacles hold in any case.
     allowed = layout.boundary if boundary is None else boundary
@@ -101,13 +105,13 @@ def generate_tree(
         if trees and not preset.crossing:
             free = _apart_from(trees, own_roots, allowed, _APART * config.kill_distance)
         territory = free if layout.territory is None else _both(free, layout.territory)
-        attractors = sample_attraction_points(mask, shape, config=config, rng=rng, boundary=territory)
-        tree = grow_tree(attractors, own_roots, shape, config=config, rng=rng, boundary=free)
-        tree = prune_spurs(tree, config.prune_length)
-        tree = shape_tree(tree, config=config, rng=rng, allowed=free)
+        attractors, ranks = sample_attraction_points(line, shape, config=config, rng=rng, boundary=territory)
+        tree = grow_tree(attractors, own_roots, shape, config=config, rng=rng, boundary=free, ranks=ranks)
 
-        # 3. Calibre
-        trees.append(assign_radii(tree, config=config, mask=mask))
+        # 3. Calibre and shape; a side branch counts from the wall of the vessel that it leaves
+        tree = prune_spurs(assign_radii(tree, config=config, line=line), config.prune_length)
+        tree = shape_tree(tree, config=config, rng=rng, allowed=free)
+        trees.append(assign_radii(tree, config=config, line=line, rng=rng))
     return join_trees(trees)
 
 
@@ -122,6 +126,7 @@ def scale_config(config: SCAConfig, factor: float) -> SCAConfig:
         "attraction_distance",
         "kill_distance",
         "segment_length",
+        "follow_distance",
         "grid_spacing",
         "grid_reach",
         "prune_length",
@@ -132,6 +137,13 @@ def scale_config(config: SCAConfig, factor: float) -> SCAConfig:
     )
     scaled = {name: getattr(config, name) * factor for name in lengths}
     return replace(config, **scaled, taper=config.taper / factor)  # per 100 pixels
+
+
+def _round_field(line: Centreline) -> np.ndarray:
+    """The smallest disc around the real vessels, for the field of a fundus camera: they reach its rim."""
+    (col, row), radius = cv2.minEnclosingCircle(line.points[:, ::-1].astype(np.float32))
+    rows, cols = np.ogrid[: line.shape[0], : line.shape[1]]
+    return (rows - row) ** 2 + (cols - col) ** 2 <= (radius + 1) ** 2
 
 
 def _forests(layout: Layout, roots: np.ndarray | None, allowed: np.ndarray | None) -> list[np.ndarray]:
@@ -147,11 +159,10 @@ def _nearest_allowed(points: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     places = np.argwhere(allowed)
     if not len(places):
         raise ValueError("`boundary` and `obstacles` leave no place for a vessel")
-    pixel = points.astype(int)
-    outside = ~allowed[pixel[:, 0], pixel[:, 1]]
+    outside = ~allowed[pixels_of(points)]
     moved = points.copy()
     if outside.any():
-        moved[outside] = places[cKDTree(places).query(points[outside] - 0.5)[1]] + 0.5
+        moved[outside] = places[cKDTree(places).query(points[outside])[1]]
     return moved
 
 
@@ -159,7 +170,9 @@ def _apart_from(trees: list[VesselTree], roots: np.ndarray, allowed: np.ndarray 
     """Where a forest with these roots may grow that must not touch those already there."""
     taken = rasterize_tree(join_trees(trees))
     free = cv2.distanceTransform((~taken).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > distance
-    for row, col in roots.astype(int):  # a root may stand near another forest, and has to get away from it
+    for row, col in zip(
+        *pixels_of(roots), strict=True
+    ):  # a root may stand near another forest, and has to get away from it
         reach = int(distance)
         free[max(row - reach, 0) : row + reach + 1, max(col - reach, 0) : col + reach + 1] = True
     return _both(allowed, free)

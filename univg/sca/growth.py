@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from univg.geometry.tree import VesselTree
+from univg.geometry.tree import VesselTree, pixels_of
 from univg.sca.config import SCAConfig
 
 _LONG_REACH = 30.0  # pixels
+_BRIDGES_APART = 4  # attraction distances between gaps that are bridged at the same time
 
 
 def grow_tree(
@@ -23,13 +24,14 @@ def grow_tree(
     config: SCAConfig,
     rng: np.random.Generator,
     boundary: np.ndarray | None = None,
+    ranks: np.ndarray | None = None,
 ) -> VesselTree:
     """Grow vessel trees from `roots` towards `attractors`.
 
     Parameters
     ----------
     attractors : (A, 2) ndarray of float
-        ``(row, col)`` positions s_j in pixels.
+        ``(row, col)`` positions s_j in pixels; whole numbers are the middles of pixels.
     roots : (R, 2) ndarray of float
         ``(row, col)`` positions of the first nodes.
     shape : tuple of int
@@ -39,6 +41,9 @@ def grow_tree(
         Only used when ``config.direction_noise`` is above 0.
     boundary : (H, W) ndarray of bool, optional
         Where nodes may lie: field of view less obstacles. The whole frame by default.
+    ranks : (A,) ndarray of int, optional
+        Attractors of a higher rank pull only once nothing grows towards those of the lower ones, so that trunks are
+        there before their branches. By default all pull at once.
 
     Returns
     -------
@@ -59,7 +64,14 @@ def grow_tree(
             raise ValueError(f"`roots` must lie inside the frame {tuple(shape)} and its boundary, got {tuple(root)}")
 
     attractors = np.asarray(attractors, np.float64).reshape(-1, 2)
-    alive = attractors[_inside(attractors, allowed)]
+    ranks = np.zeros(len(attractors), np.int64) if ranks is None else np.asarray(ranks)
+    if ranks.shape != (len(attractors),):
+        raise ValueError(
+            f"`ranks` (shape {ranks.shape}) must have one value for each of {len(attractors)} `attractors`"
+        )
+    inside = _inside(attractors, allowed)
+    alive, rank = attractors[inside], ranks[inside]
+    turn = rank.min(initial=0)
     gap = 0.5 * config.segment_length  # no two nodes are closer
     nodes = _Nodes()
     field = _NearestNode(shape, config.attraction_distance, gap, nodes)
@@ -73,8 +85,13 @@ def grow_tree(
     for _ in range(config.max_iterations):
         node, distance = field.nearest(alive)
         left = distance > config.kill_distance  # eqs. 5, 6
-        alive, node, distance = alive[left], node[left], distance[left]
-        felt = distance <= config.attraction_distance
+        alive, rank, node, distance = alive[left], rank[left], node[left], distance[left]
+        reached = distance <= config.attraction_distance
+        if reached.any():
+            turn = max(turn, rank[reached].min())
+        felt = reached & (rank <= turn)
+        near = felt & (distance <= config.follow_distance)
+        felt = near if near.any() else _far_apart(alive, distance, felt, _BRIDGES_APART * config.attraction_distance)
         if not felt.any() or len(nodes) >= config.max_nodes:  # eq. 7
             break
         growing, direction = _mean_directions(alive[felt], node[felt], nodes.positions)
@@ -93,7 +110,8 @@ def grow_tree(
         chosen = chosen[_apart(new[chosen], gap)]
         add(new[chosen], growing[chosen])
         if not free.all():  # what only a node can feel that cannot step towards it is out of reach
-            alive = alive[~(felt & np.isin(node, growing[~free]))]
+            kept = ~(felt & np.isin(node, growing[~free]))
+            alive, rank = alive[kept], rank[kept]
 
     return VesselTree(nodes.positions.copy(), nodes.parents.copy(), np.zeros(len(nodes)), tuple(shape))
 
@@ -144,7 +162,7 @@ class _NearestNode:
         self._nodes, self._gap = nodes, gap
 
     def add(self, position: np.ndarray, index: int) -> None:
-        row, col = position / self._cell
+        row, col = (position + 0.5) / self._cell  # from the corner of the frame, which is half a pixel before 0
         top, left = max(int(row) - self._half, 0), max(int(col) - self._half, 0)
         window = np.s_[top : int(row) + self._half + 1, left : int(col) + self._half + 1]
         squared, node = self._squared[window], self._node[window]
@@ -163,12 +181,23 @@ class _NearestNode:
 
     def nearest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The nearest node of each point, -1 for none within reach, and its distance in pixels."""
-        cell = (points / self._cell).astype(int)
+        cell = ((points + 0.5) / self._cell).astype(int)
         node = self._node[cell[:, 0], cell[:, 1]]
         if not len(self._nodes):
             return node, np.full(len(points), np.inf)
         gap = points - self._nodes.positions[node]
         return node, np.where(node >= 0, np.hypot(gap[:, 0], gap[:, 1]), np.inf)
+
+
+def _far_apart(attractors: np.ndarray, distance: np.ndarray, felt: np.ndarray, reach: float) -> np.ndarray:
+    """Of the attractors that are felt, the nearest ones that lie more than `reach` apart."""
+    index = np.flatnonzero(felt)
+    index = index[np.argsort(distance[index], kind="stable")]
+    cell = (attractors[index] / reach).astype(np.int64)
+    index = index[np.sort(np.unique(cell[:, 0] << 32 | cell[:, 1], return_index=True)[1])]
+    chosen = np.zeros_like(felt)
+    chosen[index[_apart(attractors[index], reach)]] = True
+    return chosen
 
 
 def _mean_directions(attractors: np.ndarray, node: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -205,8 +234,6 @@ def _on_grid(positions: np.ndarray) -> np.ndarray:
 
 
 def _inside(points: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    height, width = allowed.shape
-    inside = (points[:, 0] >= 0) & (points[:, 0] < height) & (points[:, 1] >= 0) & (points[:, 1] < width)
-    pixel = points[inside].astype(int)
-    inside[inside] = allowed[pixel[:, 0], pixel[:, 1]]
+    inside = ((points >= 0) & (points <= np.asarray(allowed.shape) - 1)).all(axis=1)
+    inside[inside] = allowed[pixels_of(points[inside])]
     return inside

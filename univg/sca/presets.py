@@ -60,6 +60,7 @@ class Layout:
 # Without a real mask the grid is all there is: a coarse, jittered grid felt from afar gives long calm vessels.
 _FREE = {
     "grid_reach": float("inf"),
+    "follow_distance": float("inf"),
     "direction_noise": 0.3,
     "kill_distance": 10.0,
     "prune_length": 14.0,

@@ -6,49 +6,83 @@ from dataclasses import replace
 
 import numpy as np
 
-from univg.geometry.skeleton import nearest_centreline
 from univg.geometry.tree import VesselTree, mean_along_vessels
+from univg.sca.centreline import Centreline
 from univg.sca.config import SCAConfig
 
-_SMOOTHING_PASSES = 12  # real calibre read from pixels jumps by a third from node to node
+_THINNEST = 10  # percentile of the real radii
+_SMOOTHING_PASSES = 4  # real calibre read from pixels jumps by a third from node to node
 
 
-def assign_radii(tree: VesselTree, *, config: SCAConfig, mask: np.ndarray | None = None) -> VesselTree:
+def assign_radii(
+    tree: VesselTree, *, config: SCAConfig, line: Centreline | None = None, rng: np.random.Generator | None = None
+) -> VesselTree:
     """Radii by Murray's law ``r_parent^k = sum r_child^k``, from ``tip_radius`` at the tips; between bifurcations
     a vessel widens by ``taper`` towards its base.
 
-    With `mask`, the radius of a node near a real vessel stays within ``real_radius_range`` of the real local radius.
-    Radii never grow on the way from a root to a tip.
+    Along `line`, the radius of a node on a real vessel stays within ``real_radius_range`` of the real local radius, and
+    elsewhere it is not below what the thinnest real vessels have. Radii never grow on the way from a root to a tip.
 
     Parameters
     ----------
     tree : VesselTree
     config : SCAConfig
-    mask : (H, W) ndarray of bool, optional
+    line : Centreline, optional
         The vessels that conditioned the tree.
+    rng : numpy.random.Generator, optional
+        Varies each branch by ``config.calibre_noise``; without it all keep to the law.
 
     Returns
     -------
     VesselTree
         The same nodes with radii in pixels.
     """
-    power = np.where(tree.child_counts == 0, config.tip_radius**config.murray_exponent, 0.0)
-    widening = (1 + config.taper * tree.step_lengths / 100) ** config.murray_exponent
+    exponent = config.murray_exponent
+    low, high = _real_bounds(tree, config, line)
+    widening = (1 + config.taper * tree.step_lengths / 100) ** exponent
+    power = np.where(tree.child_counts == 0, config.tip_radius**exponent, 0.0)
+    widest = np.zeros(len(tree))  # of the nodes that grew from each
+    radii = np.zeros(len(tree))
+    for node in range(len(tree) - 1, -1, -1):
+        radius = power[node] ** (1 / exponent)
+        radii[node] = max(min(max(radius, low[node]), high[node]), widest[node])
+        parent = tree.parents[node]
+        if parent >= 0:
+            power[parent] += radii[node] ** exponent * widening[node]
+            widest[parent] = max(widest[parent], radii[node])
+    if rng is not None and config.calibre_noise:
+        radii = _varied(tree, radii, config.calibre_noise, rng)
+    return replace(tree, radii=radii)
+
+
+def _real_bounds(tree: VesselTree, config: SCAConfig, line: Centreline | None) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest radius of each node; 0 and infinity away from real vessels."""
+    low, high = np.zeros(len(tree)), np.full(len(tree), np.inf)
+    if line is None or not len(line) or not len(tree):
+        return low, high
+    radius, distance = line.nearest(tree.positions)
+    # A node farther out belongs to a branch that leaves the vessel.
+    on_vessel = distance <= radius + 0.5 * config.kill_distance
+    real = mean_along_vessels(tree, np.where(on_vessel, radius, 0.0), passes=_SMOOTHING_PASSES, valid=on_vessel)
+    least, most = config.real_radius_range
+    low[:] = least * np.percentile(line.radii, _THINNEST)
+    low[on_vessel], high[on_vessel] = least * real[on_vessel], most * real[on_vessel]
+    return low, high
+
+
+def _varied(tree: VesselTree, radii: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """`radii` times a random factor for each branch, still never growing towards tips."""
+    starts = (tree.parents < 0) | (tree.child_counts[tree.parents] > 1)
+    branch = np.arange(len(tree))
+    for node in np.flatnonzero(~starts):
+        branch[node] = branch[tree.parents[node]]
+    wide = radii * np.exp(noise * rng.standard_normal(len(tree)))[branch]
+    narrow = wide.copy()
+    # Order is restored half by widening towards the root, half by narrowing towards the tips: no trend is left.
     for node in range(len(tree) - 1, -1, -1):
         if tree.parents[node] >= 0:
-            power[tree.parents[node]] += power[node] * widening[node]
-    radii = power ** (1 / config.murray_exponent)
-
-    if mask is not None and mask.any() and len(tree):
-        pixel = tuple(tree.positions.astype(int).T)
-        nearest_radius, distance = (field[pixel].astype(np.float64) for field in nearest_centreline(mask))
-        real = np.where(distance <= nearest_radius + config.kill_distance, nearest_radius, 0.0)
-        real = mean_along_vessels(tree, real, passes=_SMOOTHING_PASSES, valid=real > 0)
-        low, high = config.real_radius_range
-        near = real > 0
-        radii[near] = np.clip(radii[near], low * real[near], high * real[near])
-        # Real calibre jumps up where a twig leaves a trunk; the trunk's nodes have it, the twig's must not.
-        for node in range(len(tree)):
-            if tree.parents[node] >= 0:
-                radii[node] = min(radii[node], radii[tree.parents[node]])
-    return replace(tree, radii=radii)
+            wide[tree.parents[node]] = max(wide[tree.parents[node]], wide[node])
+    for node in range(len(tree)):
+        if tree.parents[node] >= 0:
+            narrow[node] = min(narrow[node], narrow[tree.parents[node]])
+    return np.sqrt(wide * narrow)

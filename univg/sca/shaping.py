@@ -8,9 +8,9 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
-from univg.geometry.tree import VesselTree, smooth_tree
+from univg.geometry.tree import VesselTree, pixels_of, smooth_tree
 from univg.sca.config import SCAConfig
-from univg.sca.seeding import smooth_noise
+from univg.sca.noise import smooth_noise
 
 _WIDEST_TURN = np.cos(np.deg2rad(60))  # a tip joins what lies ahead of it, not beside or behind
 
@@ -35,10 +35,9 @@ def shape_tree(
     shaped = smooth_tree(tree, config.smoothing)
     if config.tortuosity:
         shaped = wind_tree(shaped, config=config, rng=rng)
-    positions = np.clip(shaped.positions, 0, np.asarray(tree.shape) - 1e-3)
+    positions = np.clip(shaped.positions, 0, np.asarray(tree.shape) - 1)
     if allowed is not None and len(tree):
-        pixel = positions.astype(int)
-        positions = np.where(allowed[pixel[:, 0], pixel[:, 1]][:, None], positions, tree.positions)
+        positions = np.where(allowed[pixels_of(positions)][:, None], positions, tree.positions)
     shaped = replace(shaped, positions=positions)
     return close_tree(shaped, reach=config.attraction_distance) if config.venation == "closed" else shaped
 
@@ -49,8 +48,7 @@ def wind_tree(tree: VesselTree, *, config: SCAConfig, rng: np.random.Generator) 
         return tree
     # Cells of half the length in which a vessel bends to one side; the field has unit variance.
     fields = [smooth_noise(tree.shape, config.winding_length / 2, rng) for _ in range(2)]
-    at = tree.positions.T - 0.5  # a field's value belongs to the middle of its pixel
-    shift = np.stack([map_coordinates(field, at, order=1, mode="nearest") for field in fields], axis=1)
+    shift = np.stack([map_coordinates(field, tree.positions.T, order=1, mode="nearest") for field in fields], axis=1)
     amplitude = config.tortuosity * config.winding_length / 2
     return replace(tree, positions=np.rint((tree.positions + amplitude * shift) * 1024) / 1024)
 

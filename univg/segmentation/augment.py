@@ -35,9 +35,13 @@ def random_patch(
     grey, mask : (size, size) ndarray of float32
     """
     matrix = _random_affine(grey.shape, size, affine, rng)
-    flags = cv2.WARP_INVERSE_MAP | (cv2.INTER_LINEAR if affine else cv2.INTER_NEAREST)
+    # Cubic, since linear interpolation would blur what no image to be segmented is blurred by.
+    kinds = (cv2.INTER_CUBIC, cv2.INTER_LINEAR) if affine else (cv2.INTER_NEAREST, cv2.INTER_NEAREST)
     grey_patch, mask_patch = (
-        cv2.warpAffine(a, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101) for a in (grey, mask)
+        cv2.warpAffine(
+            array, matrix, (size, size), flags=cv2.WARP_INVERSE_MAP | kind, borderMode=cv2.BORDER_REFLECT_101
+        )
+        for array, kind in zip((grey, mask), kinds, strict=True)
     )
     if appearance:
         grey_patch = _random_appearance(grey_patch, appearance, rng)

@@ -46,6 +46,8 @@ class SegmentationConfig:
         Share of the patches that are turned, scaled and sheared freely; the others are flipped and turned by quarters.
     appearance_augmentation : float
         Strength of random illumination, contrast, blur and noise; 0 is none, 1 is strong.
+    augment_until : float
+        Share of the steps, from the start, with these two; afterwards patches are only flipped and turned by quarters.
     precision : {'auto', 'float32', 'bfloat16'}
         'auto' takes bfloat16 where the processor or GPU computes it natively.
     seed : int
@@ -71,6 +73,7 @@ class SegmentationConfig:
     ema_decay: float = 0.99
     affine_augmentation: float = 0.4
     appearance_augmentation: float = 0.5
+    augment_until: float = 1.0
     precision: str = "auto"
     seed: int = 0
 
@@ -94,7 +97,7 @@ class SegmentationConfig:
             raise ValueError(f"`patch_size` must be a multiple of {multiple} for {len(self.channels)} levels")
         if not 0 <= self.release_fraction < 1 or not 0 <= self.ema_decay < 1:
             raise ValueError("`release_fraction` and `ema_decay` must be in [0, 1)")
-        for name in ("affine_augmentation", "appearance_augmentation", "synthetic_until"):
+        for name in ("affine_augmentation", "appearance_augmentation", "augment_until", "synthetic_until"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be between 0 and 1, got {getattr(self, name)}")
         if self.synthetic_per_step < 0 or self.bce_weight + self.dice_weight <= 0:

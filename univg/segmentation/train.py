@@ -202,6 +202,7 @@ def _make_batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The batch of a step; its randomness depends on seed and step alone, so that a resumed run repeats it."""
     rng = np.random.default_rng([config.seed, step])
+    strength = 1.0 if step < config.augment_until * config.steps else 0.0
     if synthetic and step < config.synthetic_until * config.steps:
         wanted = [(real, config.real_per_step), (synthetic, config.synthetic_per_step)]
     else:
@@ -214,8 +215,8 @@ def _make_batch(
                 sample.grey,
                 sample.mask,
                 size=config.patch_size,
-                affine=rng.random() < config.affine_augmentation,
-                appearance=config.appearance_augmentation,
+                affine=rng.random() < strength * config.affine_augmentation,
+                appearance=strength * config.appearance_augmentation,
                 rng=rng,
             )
             inputs.append(network_inputs(grey, config.inputs))

@@ -39,7 +39,7 @@ class Preset:
         return replace(self, segmentation=segmentation)
 
 
-_STANDARD = SegmentationConfig(start="prior", steps=810, release_fraction=0.5)
+_STANDARD = SegmentationConfig(start="prior", steps=810, release_fraction=0.75, augment_until=0.6)
 _PLAIN = SegmentationConfig(
     inputs="grey",
     steps=890,  # as long as the standard preset takes, its trees and pairs included

@@ -171,11 +171,12 @@ TREE_SLIDERS = {
     "tip_radius": ("Tip radius (px)", "Of the thinnest twigs", 0.3, 4, 0.1),
     "murray_exponent": ("Murray exponent", "2 conserves the cross-section, 3 is Murray's law", 2, 3, 0.05),
     "direction_noise": ("Irregularity", "Randomness of each step", 0, 1, 0.05),
-    "grid_fraction": ("Share of grid used", "More gives more vessels away from yours", 0, 1, 0.05),
+    "grid_fraction": ("Share of grid used", "More gives more vessels away from yours", 0, 1, 0.01),
     "vessel_fraction": ("Share of your vessels used", "Of the centreline of the mask", 0, 1, 0.05),
     "warp_amplitude": ("Deformation of the mask (px)", "0 follows your vessels exactly", 0, 30, 0.5),
     "smoothing": ("Smoothing (passes)", "Along each vessel", 0, 20, 1),
     "prune_length": ("Shortest branch (px)", "Shorter ones are removed", 0, 40, 1),
+    "calibre_noise": ("Calibre variation", "How much branches differ from the law", 0, 1, 0.05),
     "taper": ("Taper (share per 100 px)", "Widening towards the base", 0, 0.5, 0.01),
 }
 TREES_MAIN = 7

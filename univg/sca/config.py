@@ -85,9 +85,9 @@ class SCAConfig:
     venation: str = "open"
     tip_radius: float = 0.6
     taper: float = 0.0
-    murray_exponent: float = 2.5
+    murray_exponent: float = 2.0
     calibre_noise: float = 0.3
-    real_radius_range: tuple[float, float] = (0.9, 1.2)
+    real_radius_range: tuple[float, float] = (0.8, 1.3)
 
     def __post_init__(self) -> None:
         for name in (

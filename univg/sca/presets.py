@@ -61,6 +61,7 @@ class Layout:
 _FREE = {
     "grid_reach": float("inf"),
     "follow_distance": float("inf"),
+    "murray_exponent": 2.5,
     "direction_noise": 0.3,
     "kill_distance": 10.0,
     "prune_length": 14.0,

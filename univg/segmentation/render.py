@@ -19,6 +19,7 @@ _DEPTH_BINS = 5  # from the wall (0) to the centreline (1)
 _HALO = 3  # pixels outside the mask over which vessels fade
 _RADIUS_EDGES = np.array([1.1, 2.1, 3.5])  # pixels: capillary, small, middling, large
 _TEXTURE_SIGMA = 6.0
+_FEW_PIXELS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +34,21 @@ class Appearance:
         Mean difference between vessel and background for R classes of radius and K positions across the vessel
         (outside to inside).
     fov : (H, W) ndarray of bool
+    slope : (C,) ndarray of float32
+        By how much the contrast changes with the local mean of the background: -1 where vessels have one brightness
+        wherever they run, above 0 where they darken or brighten by a share.
+    level : (C,) ndarray of float32
+        Local mean of the background at which `contrast` holds.
+    texture_share : (C,) ndarray of float32
+        How much of the background's texture is left inside vessels, 0 to 1.
     """
 
     background: np.ndarray
     contrast: np.ndarray
     fov: np.ndarray
+    slope: np.ndarray
+    level: np.ndarray
+    texture_share: np.ndarray
 
 
 def render_pairs(
@@ -93,7 +104,9 @@ def measure_appearance(pair: ImageMaskPair, modality: Modality) -> Appearance:
     hole = pair.mask | (outside <= margin)
     smooth = _mean_of_valid(image, fov & ~hole)
     background = _inpaint(image, smooth, hole=hole & fov, valid=fov & ~hole)
-    return Appearance(background, _measure_contrast(image - smooth, pair.mask & fov), fov)
+    drawn = pair.mask & fov
+    contrast = _measure_contrast(image - smooth, drawn)
+    return Appearance(background, contrast, fov, *_measure_inside(image, smooth, contrast, drawn, fov & ~hole))
 
 
 def render_vessels(appearance: Appearance, mask: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
@@ -110,10 +123,16 @@ def render_vessels(appearance: Appearance, mask: np.ndarray, *, rng: np.random.G
     delta = np.zeros_like(appearance.background)
     delta[drawn] = appearance.contrast[radius_class[drawn], position[drawn]]
     delta = cv2.GaussianBlur(delta, (0, 0), 0.7).reshape(delta.shape)
+    smooth = cv2.GaussianBlur(appearance.background, (0, 0), _TEXTURE_SIGMA).reshape(delta.shape)
+    core = appearance.contrast[:, -1].mean(axis=0)
+    brightness = appearance.slope * (smooth - appearance.level) / np.where(np.abs(core) > 0.01, core, np.inf)
+    delta *= np.clip(1 + brightness, 0.2, 2)
     # Contrast agent, depth and illumination vary along a vessel and between images.
     coarse = rng.normal(0, 0.3, (6, 6)).astype(np.float32)
     variation = cv2.resize(coarse, mask.shape[::-1], interpolation=cv2.INTER_CUBIC) + rng.normal(0, 0.15)
-    image = appearance.background + delta * np.exp(variation).astype(np.float32)[..., None]
+    inside = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.7)[..., None]
+    texture = (appearance.background - smooth) * (1 - inside * (1 - appearance.texture_share))
+    image = smooth + texture + delta * np.exp(variation).astype(np.float32)[..., None]
     return np.clip(np.where(appearance.fov[..., None], image, appearance.background), 0, 1)
 
 
@@ -175,6 +194,28 @@ def _measure_contrast(difference: np.ndarray, mask: np.ndarray) -> np.ndarray:
         table[..., channel] = total.reshape(classes, positions) / np.maximum(count, 1)
     overall = (table * count[..., None]).sum(0) / np.maximum(count.sum(0), 1)[:, None]
     return np.where((count >= 30)[..., None], table, overall)
+
+
+def _measure_inside(
+    image: np.ndarray, smooth: np.ndarray, contrast: np.ndarray, mask: np.ndarray, valid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`slope`, `level` and `texture_share` of an `Appearance`, one value a channel."""
+    channels = image.shape[2]
+    slope, level, share = np.zeros(channels, np.float32), np.zeros(channels, np.float32), np.ones(channels, np.float32)
+    position, radius_class = _across_vessel(mask) if mask.any() else (np.full(mask.shape, -1), None)
+    core = position >= _HALO + 1
+    if core.sum() < _FEW_PIXELS or valid.sum() < _FEW_PIXELS:
+        return slope, level, share
+    for channel in range(channels):
+        found = (image - smooth)[..., channel][core]
+        around = smooth[..., channel][core]
+        level[channel] = around.mean()
+        rest = found - contrast[radius_class[core], position[core], channel]
+        off = around - level[channel]
+        slope[channel] = np.clip((off * rest).sum() / max((off**2).sum(), 1e-6), -1, 1)
+        outside = (image - smooth)[..., channel][valid].std()
+        share[channel] = np.clip((rest - slope[channel] * off).std() / max(outside, 1e-6), 0, 1)
+    return slope, level, share
 
 
 def _across_vessel(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,9 +19,7 @@ from univg.sca import PRESETS, RECIPES, SCAConfig, assign_radii, generate_tree, 
 from univg.types import Modality
 
 # The paper has neither noise nor bridges.
-WITHOUT_NOISE = {
-    name: replace(config, direction_noise=0.0, follow_distance=np.inf) for name, config in RECIPES.items()
-}
+WITHOUT_NOISE = {name: replace(config, direction_noise=0.0, follow_distance=np.inf) for name, config in RECIPES.items()}
 SHAPE = (128, 128)
 
 

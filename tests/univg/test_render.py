@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from univg.sca import generate_mask
-from univg.segmentation.render import estimate_fov, measure_appearance, render_pairs
+from univg.segmentation.render import estimate_fov, measure_appearance, render_pairs, render_vessels
 from univg.types import ImageMaskPair, Modality
 
 
@@ -73,3 +73,30 @@ def test_field_of_view_of_a_fundus_is_its_disc():
     fov = estimate_fov(image, Modality.FUNDUS)
     assert (fov != disc).mean() < 0.1 and not (fov & ~disc).any()
     assert estimate_fov(image, Modality.OCTA).all()
+
+
+def test_vessels_keep_one_brightness_over_an_uneven_background_where_real_ones_do():
+    rng = np.random.default_rng(0)
+    mask = np.zeros((200, 240), bool)
+    mask[20:28] = mask[90:98] = mask[160:168] = True
+    uneven = np.linspace(0.15, 0.55, 240) + 0.05 * rng.standard_normal(mask.shape)
+    image = np.where(mask, 0.8, np.clip(uneven, 0, 1)).astype(np.float32)
+    appearance = measure_appearance(ImageMaskPair(image, mask, "saturated"), Modality.OCTA)
+    assert appearance.slope[0] < -0.8
+    assert appearance.texture_share[0] < 0.3
+
+    new = np.zeros_like(mask)
+    new[54:62] = new[125:133] = True
+    drawn = np.mean([render_vessels(appearance, new, rng=np.random.default_rng(s))[..., 0] for s in range(20)], axis=0)
+    left, right = drawn[56:60, 30:60].mean(), drawn[56:60, 180:210].mean()
+    assert abs(left - 0.8) < 0.12 and abs(right - 0.8) < 0.12
+    assert abs(left - right) < 0.1
+
+
+def test_a_support_image_with_hardly_any_vessel_can_still_be_drawn_on():
+    image = np.random.default_rng(0).random((64, 64), dtype=np.float32)
+    mask = np.zeros((64, 64), bool)
+    mask[30:32, 10:20] = True
+    appearance = measure_appearance(ImageMaskPair(image, mask, "few"), Modality.OCTA)
+    assert appearance.slope[0] == 0 and appearance.texture_share[0] == 1
+    assert np.isfinite(render_vessels(appearance, np.eye(64, dtype=bool), rng=np.random.default_rng(0))).all()

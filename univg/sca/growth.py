@@ -70,11 +70,11 @@ def grow_tree(
             f"`ranks` (shape {ranks.shape}) must have one value for each of {len(attractors)} `attractors`"
         )
     inside = _inside(attractors, allowed)
-    alive, rank = attractors[inside], ranks[inside]
-    turn = rank.min(initial=0)
     gap = 0.5 * config.segment_length  # no two nodes are closer
     nodes = _Nodes()
     field = _NearestNode(shape, config.attraction_distance, gap, nodes)
+    alive = _Attractors(attractors[inside], ranks[inside], field)
+    turn = 0
 
     def add(positions: np.ndarray, parents: np.ndarray) -> None:
         for position, parent in zip(positions[: config.max_nodes - len(nodes)], parents, strict=False):
@@ -83,18 +83,18 @@ def grow_tree(
 
     add(roots, np.full(len(roots), -1))
     for _ in range(config.max_iterations):
-        node, distance = field.nearest(alive)
-        left = distance > config.kill_distance  # eqs. 5, 6
-        alive, rank, node, distance = alive[left], rank[left], node[left], distance[left]
-        reached = distance <= config.attraction_distance
+        alive.look()
+        alive.keep(alive.distance > config.kill_distance)  # eqs. 5, 6
+        reached = alive.distance <= config.attraction_distance
         if reached.any():
-            turn = max(turn, rank[reached].min())
-        felt = reached & (rank <= turn)
-        near = felt & (distance <= config.follow_distance)
-        felt = near if near.any() else _far_apart(alive, distance, felt, _BRIDGES_APART * config.attraction_distance)
+            turn = max(turn, alive.rank[reached].min())
+        felt = reached & (alive.rank <= turn)
+        near = felt & (alive.distance <= config.follow_distance)
+        felt = near if near.any() else _far_apart(alive, felt, _BRIDGES_APART * config.attraction_distance)
         if not felt.any() or len(nodes) >= config.max_nodes:  # eq. 7
             break
-        growing, direction = _mean_directions(alive[felt], node[felt], nodes.positions)
+        pulling, node, distance = alive.positions[felt], alive.node[felt], alive.distance[felt]
+        growing, direction = _mean_directions(pulling, node, nodes.positions)
         if config.direction_noise:
             direction = direction + config.direction_noise * rng.standard_normal(direction.shape)
             direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-9)
@@ -103,15 +103,14 @@ def grow_tree(
         if not free.all():
             # Attractors that pull both ways, or noise, lead beside a node or outside: aim at the nearest one alone.
             stuck = np.flatnonzero(~free)
-            aim = _towards_nearest(alive[felt], node[felt], distance[felt], growing[stuck], nodes.positions)
+            aim = _towards_nearest(pulling, node, distance, growing[stuck], nodes.positions)
             new[stuck] = _on_grid(nodes.positions[growing[stuck]] + config.segment_length * aim)
             free[stuck] = field.is_free(new[stuck], allowed)
         chosen = np.flatnonzero(free)
         chosen = chosen[_apart(new[chosen], gap)]
         add(new[chosen], growing[chosen])
         if not free.all():  # what only a node can feel that cannot step towards it is out of reach
-            kept = ~(felt & np.isin(node, growing[~free]))
-            alive, rank = alive[kept], rank[kept]
+            alive.keep(~(felt & np.isin(alive.node, growing[~free])))
 
     return VesselTree(nodes.positions.copy(), nodes.parents.copy(), np.zeros(len(nodes)), tuple(shape))
 
@@ -154,10 +153,9 @@ class _NearestNode:
     def __init__(self, shape: tuple[int, int], reach: float, gap: float, nodes: _Nodes) -> None:
         self._cell = 1 if reach <= _LONG_REACH else 2
         reach = reach / self._cell + 0.71  # a point may lie half a diagonal from its cell's centre
-        self._squared_reach = np.float32(reach * reach)
         self._half = int(np.ceil(reach))
         cells = tuple(-(-side // self._cell) for side in shape)
-        self._squared = np.full(cells, np.inf, np.float32)
+        self._squared = np.full(cells, reach * reach, np.float32)
         self._node = np.full(cells, -1, np.int32)
         self._nodes, self._gap = nodes, gap
 
@@ -169,7 +167,7 @@ class _NearestNode:
         dr = np.arange(top, top + squared.shape[0], dtype=np.float32) + np.float32(0.5 - row)
         dc = np.arange(left, left + squared.shape[1], dtype=np.float32) + np.float32(0.5 - col)
         candidate = np.add.outer(dr * dr, dc * dc)
-        nearer = candidate < np.minimum(squared, self._squared_reach)
+        nearer = candidate < squared
         np.copyto(squared, candidate, where=nearer)
         np.copyto(node, index, where=nearer)
 
@@ -181,22 +179,53 @@ class _NearestNode:
 
     def nearest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The nearest node of each point, -1 for none within reach, and its distance in pixels."""
-        cell = ((points + 0.5) / self._cell).astype(int)
-        node = self._node[cell[:, 0], cell[:, 1]]
+        node = self.node_of(self.cell_of(points))
+        return node, self.distance_to(points, node)
+
+    def cell_of(self, points: np.ndarray) -> np.ndarray:
+        """Flat index of the cell that each point lies in."""
+        cell = ((points + 0.5) / self._cell).astype(np.int64)
+        return cell[:, 0] * self._node.shape[1] + cell[:, 1]
+
+    def node_of(self, cell: np.ndarray) -> np.ndarray:
+        return self._node.ravel().take(cell)
+
+    def distance_to(self, points: np.ndarray, node: np.ndarray) -> np.ndarray:
         if not len(self._nodes):
-            return node, np.full(len(points), np.inf)
+            return np.full(len(points), np.inf)
         gap = points - self._nodes.positions[node]
-        return node, np.where(node >= 0, np.hypot(gap[:, 0], gap[:, 1]), np.inf)
+        return np.where(node >= 0, np.hypot(gap[:, 0], gap[:, 1]), np.inf)
 
 
-def _far_apart(attractors: np.ndarray, distance: np.ndarray, felt: np.ndarray, reach: float) -> np.ndarray:
+class _Attractors:
+    """The attractors that are left, each with the nearest node; distances are computed anew where that node changed."""
+
+    def __init__(self, positions: np.ndarray, rank: np.ndarray, field: _NearestNode) -> None:
+        self.positions, self.rank = positions, rank
+        self.node = np.full(len(positions), -1, np.int32)
+        self.distance = np.full(len(positions), np.inf)
+        self._cell, self._field = field.cell_of(positions), field
+
+    def look(self) -> None:
+        node = self._field.node_of(self._cell)
+        changed = np.flatnonzero(node != self.node)
+        self.distance[changed] = self._field.distance_to(self.positions[changed], node[changed])
+        self.node = node
+
+    def keep(self, kept: np.ndarray) -> None:
+        if not kept.all():
+            self.positions, self.rank = self.positions[kept], self.rank[kept]
+            self.node, self.distance, self._cell = self.node[kept], self.distance[kept], self._cell[kept]
+
+
+def _far_apart(attractors: _Attractors, felt: np.ndarray, reach: float) -> np.ndarray:
     """Of the attractors that are felt, the nearest ones that lie more than `reach` apart."""
     index = np.flatnonzero(felt)
-    index = index[np.argsort(distance[index], kind="stable")]
-    cell = (attractors[index] / reach).astype(np.int64)
+    index = index[np.argsort(attractors.distance[index], kind="stable")]
+    cell = (attractors.positions[index] / reach).astype(np.int64)
     index = index[np.sort(np.unique(cell[:, 0] << 32 | cell[:, 1], return_index=True)[1])]
     chosen = np.zeros_like(felt)
-    chosen[index[_apart(attractors[index], reach)]] = True
+    chosen[index[_apart(attractors.positions[index], reach)]] = True
     return chosen
 
 

@@ -70,6 +70,20 @@ def test_finished_splits_are_kept_and_an_interrupted_one_resumes(dataset, tmp_pa
         assert got["images"] == expected["images"]
 
 
+def test_results_from_before_a_setting_existed_count_as_its_default(dataset, tmp_path):
+    file = tmp_path / "result.json"
+    run_benchmark(dataset, config=replace(CONFIG, splits=1), json_file=file)
+    old = json.loads(file.read_text())
+    assert old["config"]["segmentation"].pop("augment_until") == 1.0
+    file.write_text(json.dumps(old))
+    again = run_benchmark(dataset, config=replace(CONFIG, splits=1), json_file=file)
+    assert again["splits"] == old["splits"]
+    old["config"]["segmentation"] = {"nonsense": 1}
+    file.write_text(json.dumps(old))
+    with pytest.raises(InputError, match="another configuration"):
+        run_benchmark(dataset, config=replace(CONFIG, splits=1), json_file=file)
+
+
 def test_results_of_another_configuration_are_not_mixed_in(dataset, tmp_path):
     file = tmp_path / "result.json"
     run_benchmark(dataset, config=replace(CONFIG, splits=1), json_file=file)

@@ -19,7 +19,7 @@ from univg.io import match_pair_files, read_image, read_json, read_mask, sha256_
 from univg.io.pairs import PairFiles
 from univg.metrics import SegmentationMetrics, evaluate
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progress, never_stop
-from univg.segmentation import Segmenter, segment
+from univg.segmentation import SegmentationConfig, Segmenter, segment
 from univg.types import ImageMaskPair, Modality, SupportSet
 from univg.workflow.pipeline import run_pipeline
 from univg.workflow.presets import Preset
@@ -226,13 +226,21 @@ def _open_result(dataset: str, config: BenchmarkConfig, json_file: str | Path | 
     if json_file is None or not Path(json_file).exists():
         return new
     old = read_json(json_file)
-    if old.get("config") != new["config"] or old.get("dataset") != dataset:
+    if _with_defaults(old.get("config")) != new["config"] or old.get("dataset") != dataset:
         raise InputError(
             "This file holds results of another configuration",
             path=json_file,
             fix="Name another file, or move it away.",
         )
     return old
+
+
+def _with_defaults(key: object) -> object:
+    """A stored `BenchmarkConfig.key`; settings that came later had their default."""
+    try:
+        return {**key, "segmentation": SegmentationConfig.from_json(key["segmentation"]).to_json()}
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _work_folder(json_file: str | Path | None, seed: int) -> Path | None:

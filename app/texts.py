@@ -163,31 +163,31 @@ TREES_RECIPE_OWN = "Yours: {name}"
 TREES_RECIPE_CHANGED = "Changed by hand"
 TREE_SLIDERS = {
     # field of SCAConfig: (label, help, lowest, highest, step)
-    "attraction_distance": ("Attraction distance (px)", "How far a vessel feels a point to grow to", 5, 150, 1),
-    "kill_distance": ("Kill distance (px)", "A point this near is reached; less gives denser twigs", 2, 40, 0.5),
-    "segment_length": ("Segment length (px)", "Length of one step; long ones draw polylines", 1, 20, 0.5),
-    "grid_spacing": ("Spacing of points (px)", "Of the jittered grid away from your vessels", 6, 80, 1),
-    "tortuosity": ("Tortuosity", "How much vessels wind, 0 is straight", 0, 0.5, 0.01),
+    "attraction_distance": ("Attraction distance (px)", "How far points pull", 5, 150, 1),
+    "kill_distance": ("Kill distance (px)", "Less gives denser twigs", 2, 40, 0.5),
+    "segment_length": ("Segment length (px)", "Of one step of growth", 1, 20, 0.5),
+    "grid_spacing": ("Spacing of points (px)", "Away from your vessels", 6, 80, 1),
+    "tortuosity": ("Tortuosity", "0 is straight", 0, 0.5, 0.01),
     "tip_radius": ("Tip radius (px)", "Of the thinnest twigs", 0.3, 4, 0.1),
-    "murray_exponent": ("Murray exponent", "2 conserves the cross-section, 3 is Murray's law", 2, 3, 0.05),
+    "murray_exponent": ("Murray exponent", "2 keeps area, 3 is his law", 2, 3, 0.05),
     "direction_noise": ("Irregularity", "Randomness of each step", 0, 1, 0.05),
-    "grid_fraction": ("Share of grid used", "More gives more vessels away from yours", 0, 1, 0.01),
+    "grid_fraction": ("Share of grid used", "More vessels off yours", 0, 1, 0.01),
     "vessel_fraction": ("Share of your vessels used", "Of the centreline of the mask", 0, 1, 0.05),
     "warp_amplitude": ("Deformation of the mask (px)", "0 follows your vessels exactly", 0, 30, 0.5),
     "smoothing": ("Smoothing (passes)", "Along each vessel", 0, 20, 1),
     "prune_length": ("Shortest branch (px)", "Shorter ones are removed", 0, 40, 1),
-    "calibre_noise": ("Calibre variation", "How much branches differ from the law", 0, 1, 0.05),
+    "calibre_noise": ("Calibre variation", "From branch to branch", 0, 1, 0.05),
     "taper": ("Taper (share per 100 px)", "Widening towards the base", 0, 0.5, 0.01),
 }
 TREES_MAIN = 7
 TREES_CLOSED = "Closed loops"
 TREES_CLOSED_HELP = "Join tips to the vessel ahead"
 TREES_UNIT_HELP = "Pixels are those of a frame of 512; larger images scale them."
-TREES_CLICK = "A click on the picture"
+TREES_CLICK = "A click adds"
 TREES_CLICKS = {"root": "Root", "obstacle": "Obstacle", "boundary": "Boundary"}
-TREES_CLOSE = "Close the shape"
+TREES_CLOSE = "Close shape"
 TREES_UNDO = "Undo"
-TREES_CLEAR = "Clear drawing"
+TREES_CLEAR = "Clear"
 TREES_NOTHING_TO_UNDO = "There is nothing to undo"
 TREES_TOO_FEW = "A shape needs at least three corners, got {got}"
 TREES_TOO_FEW_FIX = "Click more corners on the picture first."
@@ -203,7 +203,7 @@ TREES_LOCKED_FIX = "Untick “{lock}” first."
 TREES_ANIMATE = "Watch it grow"
 TREES_VARIATIONS = "Nine variations"
 TREES_VARIATIONS_HELP = "Choose one to go on with its seed."
-TREES_COMPARE = "Compare with your masks"
+TREES_COMPARE = "Compare with masks"
 TREES_COMPARE_NEEDS = "There is no mask to compare with"
 TREES_COMPARE_FIX = "Add annotated images under Data first."
 TREES_COMPARED = (

@@ -75,7 +75,7 @@ def build(ui: Ui) -> None:
                     elem_id="tree-show",
                     scale=2,
                 )
-                with gr.Column(min_width=220, scale=2), gr.Row():
+                with gr.Column(min_width=190, scale=2), gr.Row():
                     close = gr.Button(texts.TREES_CLOSE, size="sm", elem_id="tree-close", min_width=60)
                     undo = gr.Button(texts.TREES_UNDO, size="sm", elem_id="tree-undo", min_width=50)
                     clear = gr.Button(texts.TREES_CLEAR, size="sm", elem_id="tree-clear", min_width=60)

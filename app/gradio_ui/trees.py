@@ -111,9 +111,9 @@ def build(ui: Ui) -> None:
     # Handlers draw the picture themselves: a redraw that began earlier could put an older one in its place.
     ui.part([picture, facts], lambda session: session.project and session.project.path, tree_view.shown_part)
     ui.part([meter], tree_view.meter_signature, lambda session: [tree_view.meter(session)])
-    ui.live([*(s.input for s in settings), closed.input], _slide, [closed, *settings], [picture, facts])
+    ui.live([*(s.input for s in settings), closed.input], slide, [closed, *settings], [picture, facts])
     ui.on([s.release for s in settings], lambda session: None)  # the rest of the tab follows
-    ui.on(source.input, _choose_source, [source], [picture, facts])
+    ui.on(source.input, choose_source, [source], [picture, facts])
     ui.on(recipe.input, _choose_recipe, [recipe], [picture, facts])
     ui.on([seed.submit, seed.blur], _set_seed, [seed], [picture, facts])
     ui.on(reroll.click, _reroll_seed, [], [picture, facts])
@@ -131,7 +131,8 @@ def build(ui: Ui) -> None:
     files.wire(ui, picture, facts)
 
 
-def _slide(session: Session, is_closed: bool, *values: float) -> list:
+def slide(session: Session, is_closed: bool, *values: float) -> list:
+    """Grow with what the sliders say: `values` in the order of `tree_view.SETTINGS`."""
     studio = tree_view.studio_of(session)
     before = studio.scene.config
     try:
@@ -151,7 +152,8 @@ def _slide(session: Session, is_closed: bool, *values: float) -> list:
     return shown
 
 
-def _choose_source(session: Session, chosen: str) -> list:
+def choose_source(session: Session, chosen: str) -> list:
+    """Turn to the mask or preset `chosen`, as in `tree_studio.sources`."""
     studio, project = tree_view.studio_of(session), session.required_project()
     if chosen == studio.source:
         return tree_view.shown(session)

@@ -13,6 +13,7 @@ from univg.geometry.tree import VesselTree, pixels_of
 from univg.sca.config import SCAConfig
 
 _LONG_REACH = 30.0  # pixels
+_CLEARED_EVERY = 16  # iterations
 _BRIDGES_APART = 4  # attraction distances between gaps that are bridged at the same time
 
 
@@ -73,7 +74,7 @@ def grow_tree(
     gap = 0.5 * config.segment_length  # no two nodes are closer
     nodes = _Nodes()
     field = _NearestNode(shape, config.attraction_distance, gap, nodes)
-    alive = _Attractors(attractors[inside], ranks[inside], field)
+    alive = _Attractors(attractors[inside], ranks[inside], field, config.kill_distance)
     turn = 0
 
     def add(positions: np.ndarray, parents: np.ndarray) -> None:
@@ -82,10 +83,10 @@ def grow_tree(
             nodes.append(position, parent)
 
     add(roots, np.full(len(roots), -1))
-    for _ in range(config.max_iterations):
+    for iteration in range(config.max_iterations):
         alive.look()
-        alive.keep(alive.distance > config.kill_distance)  # eqs. 5, 6
-        reached = alive.distance <= config.attraction_distance
+        left = ~alive.reached  # eqs. 5, 6
+        reached = left & (alive.distance <= config.attraction_distance)
         if reached.any():
             turn = max(turn, alive.rank[reached].min())
         felt = reached & (alive.rank <= turn)
@@ -110,7 +111,9 @@ def grow_tree(
         chosen = chosen[_apart(new[chosen], gap)]
         add(new[chosen], growing[chosen])
         if not free.all():  # what only a node can feel that cannot step towards it is out of reach
-            alive.keep(~(felt & np.isin(alive.node, growing[~free])))
+            alive.keep(left & ~(felt & np.isin(alive.node, growing[~free])))
+        elif iteration % _CLEARED_EVERY == 0:  # what is reached stays reached, so there is no hurry
+            alive.keep(left)
 
     return VesselTree(nodes.positions.copy(), nodes.parents.copy(), np.zeros(len(nodes)), tuple(shape))
 
@@ -200,8 +203,10 @@ class _NearestNode:
 class _Attractors:
     """The attractors that are left, each with the nearest node; distances are computed anew where that node changed."""
 
-    def __init__(self, positions: np.ndarray, rank: np.ndarray, field: _NearestNode) -> None:
+    def __init__(self, positions: np.ndarray, rank: np.ndarray, field: _NearestNode, kill_distance: float) -> None:
         self.positions, self.rank = positions, rank
+        self.reached = np.zeros(len(positions), bool)
+        self._kill_distance = kill_distance
         self.node = np.full(len(positions), -1, np.int32)
         self.distance = np.full(len(positions), np.inf)
         self._cell, self._field = field.cell_of(positions), field
@@ -211,10 +216,11 @@ class _Attractors:
         changed = np.flatnonzero(node != self.node)
         self.distance[changed] = self._field.distance_to(self.positions[changed], node[changed])
         self.node = node
+        self.reached |= self.distance <= self._kill_distance
 
     def keep(self, kept: np.ndarray) -> None:
         if not kept.all():
-            self.positions, self.rank = self.positions[kept], self.rank[kept]
+            self.positions, self.rank, self.reached = self.positions[kept], self.rank[kept], self.reached[kept]
             self.node, self.distance, self._cell = self.node[kept], self.distance[kept], self._cell[kept]
 
 

@@ -39,7 +39,16 @@ class Preset:
         return replace(self, segmentation=segmentation)
 
 
-_STANDARD = SegmentationConfig(start="prior", steps=810, release_fraction=0.75, augment_until=0.6)
+_STANDARD = SegmentationConfig(
+    start="prior",
+    steps=810,
+    release_fraction=0.75,
+    synthetic_until=0.2,
+    learning_rate=4e-3,
+    affine_augmentation=0.2,
+    appearance_augmentation=0.25,
+    augment_until=0.5,
+)
 _PLAIN = SegmentationConfig(
     inputs="grey",
     steps=890,  # as long as the standard preset takes, its trees and pairs included

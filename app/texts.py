@@ -177,6 +177,7 @@ TREE_SLIDERS = {
     "smoothing": ("Smoothing (passes)", "Along each vessel", 0, 20, 1),
     "prune_length": ("Shortest branch (px)", "Shorter ones are removed", 0, 40, 1),
     "calibre_noise": ("Calibre variation", "From branch to branch", 0, 1, 0.05),
+    "capillary_spacing": ("Capillaries (px)", "Width of their mesh; 0 is none", 0, 40, 1),
     "taper": ("Taper (share per 100 px)", "Widening towards the base", 0, 0.5, 0.01),
 }
 TREES_MAIN = 7
@@ -229,10 +230,10 @@ TREES_PRESETS_TITLE = "Presets and files"
 TREES_PRESET_NAME = "Name of a preset of yours"
 TREES_PRESET_SAVE = "Save the parameters"
 TREES_PRESET_SAVED = "The parameters are saved as “{name}”."
-TREES_DROP = "Drop a picture saved here to restore it"
-TREES_RESTORED = "The tree of that picture is back."
+TREES_DROP = "Drop a picture, tree or preset saved here to restore it"
+TREES_RESTORED = "The tree of that file is back."
 TREES_RESTORED_OTHER_MASK = "Its mask “{name}” is not in this project as it was then, so the tree may differ."
-TREES_OTHER_MODALITY = "This picture is of the kind “{theirs}”, the project “{ours}”"
+TREES_OTHER_MODALITY = "This file is of the kind “{theirs}”, the project “{ours}”"
 TREES_OTHER_MODALITY_FIX = "Open a project of that kind."
 TREES_GET_MASK = "Mask (PNG)"
 TREES_GET_TREE = "Tree (JSON)"

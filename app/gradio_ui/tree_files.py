@@ -16,7 +16,7 @@ from app.gradio_ui.state import Session
 from app.gradio_ui.tree_studio import MASK, PRESET
 from univg.errors import InputError
 from univg.geometry import write_swc
-from univg.io import check_stem, read_provenance, write_bytes_atomic, write_json_atomic, write_mask
+from univg.io import check_stem, read_json, read_provenance, write_bytes_atomic, write_json_atomic, write_mask
 from univg.sca import TreeScene
 from univg.workflow.jobs import start_job
 
@@ -101,11 +101,11 @@ def _save_preset(session: Session, name: str) -> str:
 
 
 def _restore(session: Session, uploads: list[Upload]) -> list:
-    """Bring back the scene inside a dropped PNG; the drop zone is empty afterwards."""
+    """Bring back the scene inside a dropped file; the drop zone is empty afterwards."""
     if not uploads:
         return [gr.skip(), gr.skip(), None]
     project, studio = session.required_project(), tree_view.studio_of(session)
-    scene = TreeScene.from_json(read_provenance(uploads[0].path))
+    scene = scene_in(uploads[0])
     if scene.modality is not project.modality:
         theirs, ours = (texts.MODALITIES[modality] for modality in (scene.modality, project.modality))
         raise InputError(
@@ -128,6 +128,14 @@ def _restore(session: Session, uploads: list[Upload]) -> list:
     studio.go_to(scene, source)
     note(texts.TREES_RESTORED)
     return [*tree_view.shown(session), None]
+
+
+def scene_in(upload: Upload) -> TreeScene:
+    """The scene in a picture, in the JSON of a tree or in that of a preset."""
+    if upload.path.suffix.lower() != ".json":
+        return TreeScene.from_json(read_provenance(upload.path))
+    data = read_json(upload.path)
+    return TreeScene.from_json(data["meta"] if isinstance(data, dict) and "meta" in data else data)
 
 
 def _downloads(session: Session) -> list:

@@ -105,3 +105,10 @@ def test_smoothing_straightens_but_keeps_root_and_tip():
     smooth = smooth_tree(rough, 5)
     np.testing.assert_array_equal(smooth.positions[[0, -1]], rough.positions[[0, -1]])
     assert np.abs(np.diff(smooth.positions[:, 0], 2)).sum() < np.abs(np.diff(rough.positions[:, 0], 2)).sum()
+
+
+def test_a_frame_full_of_vessel_has_a_finite_radius():
+    radius = local_radius(np.ones((40, 100), bool))
+    assert radius.max() == pytest.approx(19.5)
+    tree = extract_tree(np.ones((40, 100), bool))
+    assert tree.radii.max() <= 20

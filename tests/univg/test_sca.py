@@ -408,3 +408,32 @@ def test_assigning_radii_keeps_the_nodes():
     again = assign_radii(tree, config=replace(CONFIG, tip_radius=3.0))
     np.testing.assert_array_equal(again.positions, tree.positions)
     assert again.radii.min() == pytest.approx(3.0)
+
+
+def test_capillaries_fill_the_space_between_vessels_and_keep_out_of_the_foveal_zone():
+    preset = preset_named("octa")
+    grow = {"shape": (256, 256), "preset": preset}
+    bare = generate_tree(Modality.OCTA, **grow, rng=np.random.default_rng(0))
+    config = replace(preset.config, capillary_spacing=20.0)
+    meshed = generate_tree(Modality.OCTA, **grow, config=config, rng=np.random.default_rng(0))
+    n = len(bare)
+    np.testing.assert_array_equal(meshed.positions[:n], bare.positions)
+    np.testing.assert_array_equal(meshed.radii[:n], bare.radii)
+    assert len(meshed.links) > 20
+    assert meshed.radii[n:].max() < bare.radii.min()
+    # Hardly a place is farther from a vessel than a mesh is wide, the foveal zone apart, which stays empty.
+    gap = ndimage.distance_transform_edt(~rasterize_tree(meshed))
+    gap_bare = ndimage.distance_transform_edt(~rasterize_tree(bare))
+    assert np.percentile(gap, 90) < 0.6 * np.percentile(gap_bare, 90)
+    centre = np.hypot(*np.meshgrid(*[np.arange(256) - 127.5] * 2)) < 8
+    assert gap[centre].min() > 4
+
+
+def test_capillaries_can_join_a_conditioned_tree():
+    tree = generate_tree(
+        Modality.OCTA,
+        mask=real_mask(),
+        config=SCAConfig(capillary_spacing=30.0),
+        rng=np.random.default_rng(0),
+    )
+    assert len(tree.links) > 5

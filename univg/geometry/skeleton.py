@@ -14,7 +14,8 @@ from univg.geometry.tree import VesselTree
 def local_radius(mask: np.ndarray) -> np.ndarray:
     """Distance of each vessel pixel's centre to the vessel wall, in pixels; 0 outside vessels.
 
-    On a centreline this is the radius: a vessel drawn five pixels wide has 2.5.
+    On a centreline this is the radius: a vessel drawn five pixels wide has 2.5. Vessels go on beyond the frame; only
+    where nothing but vessel is in sight does the frame count as the wall.
 
     Parameters
     ----------
@@ -24,7 +25,12 @@ def local_radius(mask: np.ndarray) -> np.ndarray:
     -------
     (H, W) ndarray of float32
     """
-    to_background = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    pixels = mask.astype(np.uint8)
+    if mask.all():
+        pixels = np.pad(pixels, 1)
+    to_background = cv2.distanceTransform(pixels, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    if mask.all():
+        to_background = to_background[1:-1, 1:-1]
     return np.maximum(to_background - np.float32(0.5), 0)  # the wall lies between two pixel centres
 
 

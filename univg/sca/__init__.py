@@ -1,6 +1,7 @@
 """R-SCA: vessel trees grown by space colonization, conditioned on real masks (paper section 3.1)."""
 
 from univg.sca.anatomy import find_hub, find_optic_disc, vessel_hub
+from univg.sca.capillaries import grow_capillaries
 from univg.sca.centreline import Centreline, find_centreline, warp_centreline
 from univg.sca.config import RECIPES, SCAConfig, recipes_for
 from univg.sca.generate import generate_mask, generate_tree
@@ -23,6 +24,7 @@ __all__ = [
     "find_optic_disc",
     "generate_mask",
     "generate_tree",
+    "grow_capillaries",
     "grow_scene",
     "grow_tree",
     "preset_for",

@@ -50,6 +50,8 @@ class SCAConfig:
         How much grown vessels wind: shift across the vessel as a share of `winding_length`, 0 to 0.5.
     winding_length : float
         Length over which a vessel winds once to one side.
+    capillary_spacing : float
+        Mesh width of a layer of capillaries between the vessels; 0 leaves it out. Read by `generate_tree`.
     venation : {'open', 'closed'}
         'closed' also joins tips to the vessel ahead of them, so that vessels form loops.
     tip_radius : float
@@ -82,6 +84,7 @@ class SCAConfig:
     prune_length: float = 6.0
     tortuosity: float = 0.0
     winding_length: float = 30.0
+    capillary_spacing: float = 0.0
     venation: str = "open"
     tip_radius: float = 0.6
     taper: float = 0.0
@@ -106,6 +109,7 @@ class SCAConfig:
             "direction_noise",
             "smoothing",
             "prune_length",
+            "capillary_spacing",
             "tip_radius",
             "taper",
             "calibre_noise",

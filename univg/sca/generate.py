@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from univg.geometry.raster import rasterize_tree
 from univg.geometry.tree import VesselTree, join_trees, pixels_of, prune_spurs
 from univg.sca.anatomy import find_hub
+from univg.sca.capillaries import grow_capillaries
 from univg.sca.centreline import Centreline, find_centreline, warp_centreline
 from univg.sca.config import SCAConfig, recipes_for
 from univg.sca.growth import grow_tree
@@ -112,6 +113,10 @@ def generate_tree(
         tree = prune_spurs(assign_radii(tree, config=config, line=line), config.prune_length)
         tree = shape_tree(tree, config=config, rng=rng, allowed=free)
         trees.append(assign_radii(tree, config=config, line=line, rng=rng))
+
+    # 4. Capillaries between them
+    if config.capillary_spacing and any(map(len, trees)):
+        trees.append(grow_capillaries(join_trees(trees), config=config, rng=rng, boundary=allowed))
     return join_trees(trees)
 
 
@@ -133,6 +138,7 @@ def scale_config(config: SCAConfig, factor: float) -> SCAConfig:
         "warp_amplitude",
         "warp_sigma",
         "winding_length",
+        "capillary_spacing",
         "tip_radius",
     )
     scaled = {name: getattr(config, name) * factor for name in lengths}

@@ -437,3 +437,8 @@ def test_capillaries_can_join_a_conditioned_tree():
         rng=np.random.default_rng(0),
     )
     assert len(tree.links) > 5
+
+
+def test_a_mesh_too_fine_is_refused():
+    with pytest.raises(ValueError, match="capillary_spacing"):
+        generate_tree(Modality.OCTA, config=SCAConfig(capillary_spacing=1.0), rng=np.random.default_rng(0))

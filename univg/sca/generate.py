@@ -23,6 +23,7 @@ from univg.types import Modality
 
 _REFERENCE_SIZE = 512  # the lengths of `SCAConfig` are meant for this frame
 _FROM_OUTSIDE = (Modality.OCTA, Modality.OCT)  # vessels enter these scans over the border
+_FINEST_MESH = 8.0  # pixels of that frame
 _APART = 1.2  # forests that may not cross keep this many kill distances apart, in which no attractor of theirs survives
 
 
@@ -81,6 +82,11 @@ def generate_tree(
     conditioned = mask is not None and mask.any()
     if config is None:
         config = recipes_for(modality)["natural"] if conditioned else preset.config
+    if 0 < config.capillary_spacing < _FINEST_MESH:
+        raise ValueError(
+            f"`capillary_spacing` must be 0 or at least {_FINEST_MESH:g}, got {config.capillary_spacing:g}; "
+            "a finer mesh would fill the frame"
+        )
     config = scale_config(config, max(shape) / _REFERENCE_SIZE)
 
     # 1. Where to grow from and to

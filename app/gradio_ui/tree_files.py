@@ -16,9 +16,10 @@ from app.gradio_ui.state import Session
 from app.gradio_ui.tree_studio import MASK, PRESET
 from univg.errors import InputError
 from univg.geometry import write_swc
-from univg.io import check_stem, read_json, read_provenance, write_bytes_atomic, write_json_atomic, write_mask
+from univg.io import read_json, read_provenance, write_bytes_atomic, write_mask
 from univg.sca import TreeScene
 from univg.workflow.jobs import start_job
+from univg.workflow.tree_presets import save_tree_preset
 
 
 class ManyTrees:
@@ -91,11 +92,9 @@ class TreeFiles:
 
 
 def _save_preset(session: Session, name: str) -> str:
-    stem = check_stem(name.strip())
-    folder = tree_view.presets_folder(session.required_project())
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(folder / f"{stem}.json", tree_view.studio_of(session).scene.to_json())
-    tree_view.studio_of(session).changed += 1
+    studio = tree_view.studio_of(session)
+    stem = save_tree_preset(session.required_project(), name, studio.scene)
+    studio.changed += 1
     note(texts.TREES_PRESET_SAVED.format(name=stem))
     return ""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from pathlib import Path
 
 import gradio as gr
 
@@ -13,9 +12,8 @@ from app.gradio_ui import markup, pictures, tree_plots, tree_studio
 from app.gradio_ui.state import Session
 from app.gradio_ui.tree_studio import MASK, PRESET, Studio
 from univg.errors import InputError
-from univg.io import read_json
 from univg.sca import SCAConfig, TreeScene, recipes_for
-from univg.workflow.project import Project
+from univg.workflow.tree_presets import tree_presets
 
 CHANGED = "changed"  # the choice shown when the parameters are no named ones
 SETTINGS = list(texts.TREE_SLIDERS)
@@ -142,11 +140,7 @@ def recipes_of(session: Session) -> dict[str, SCAConfig]:
         {studio.source: tree_studio.default_config(studio.source, modality)} if studio.source.startswith(PRESET) else {}
     )
     found |= recipes if studio.source.startswith(MASK) else {"paper": recipes["paper"]}
-    for path in sorted(presets_folder(session.required_project()).glob("*.json")):
-        try:
-            found[f"{_OWN}{path.stem}"] = TreeScene.from_json(read_json(path)).config
-        except InputError:
-            continue  # damaged, or of another version: it is not offered
+    found |= {f"{_OWN}{name}": scene.config for name, scene in tree_presets(session.required_project()).items()}
     return found
 
 
@@ -165,7 +159,3 @@ def _source_name(source: str) -> str:
     if source.startswith(MASK):
         return texts.TREES_SOURCE_MASK.format(name=source.removeprefix(MASK))
     return texts.TREES_SOURCE_PRESET.format(name=texts.TREE_PRESETS[source.removeprefix(PRESET)])
-
-
-def presets_folder(project: Project) -> Path:
-    return project.trees_folder / "presets"

@@ -420,7 +420,7 @@ def test_capillaries_fill_the_space_between_vessels_and_keep_out_of_the_foveal_z
     np.testing.assert_array_equal(meshed.positions[:n], bare.positions)
     np.testing.assert_array_equal(meshed.radii[:n], bare.radii)
     assert len(meshed.links) > 20
-    assert meshed.radii[n:].max() < bare.radii.min()
+    assert meshed.radii[n:].max() < np.percentile(bare.radii, 10)
     # Hardly a place is farther from a vessel than a mesh is wide, the foveal zone apart, which stays empty.
     gap = ndimage.distance_transform_edt(~rasterize_tree(meshed))
     gap_bare = ndimage.distance_transform_edt(~rasterize_tree(bare))

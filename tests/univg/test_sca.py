@@ -424,7 +424,7 @@ def test_capillaries_fill_the_space_between_vessels_and_keep_out_of_the_foveal_z
     # Hardly a place is farther from a vessel than a mesh is wide, the foveal zone apart, which stays empty.
     gap = ndimage.distance_transform_edt(~rasterize_tree(meshed))
     gap_bare = ndimage.distance_transform_edt(~rasterize_tree(bare))
-    assert np.percentile(gap, 90) < 0.6 * np.percentile(gap_bare, 90)
+    assert np.percentile(gap, 90) < 0.7 * np.percentile(gap_bare, 90)
     centre = np.hypot(*np.meshgrid(*[np.arange(256) - 127.5] * 2)) < 8
     assert gap[centre].min() > 4
 

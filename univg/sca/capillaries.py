@@ -51,7 +51,7 @@ def grow_capillaries(
         segment_length=0.4 * spacing,
         follow_distance=float("inf"),
         grid_spacing=spacing,
-        grid_fraction=0.9,
+        grid_fraction=1.0,
         max_nodes=10 * config.max_nodes,
         direction_noise=0.4,
     )

@@ -44,10 +44,11 @@ _STANDARD = SegmentationConfig(
     steps=810,
     release_fraction=0.75,
     synthetic_until=0.2,
-    learning_rate=4e-3,
-    affine_augmentation=0.2,
-    appearance_augmentation=0.25,
-    augment_until=0.5,
+    schedule="constant",
+    ema_decay=0.995,
+    affine_augmentation=0.3,
+    appearance_augmentation=0.4,
+    augment_until=0.7,
 )
 _PLAIN = SegmentationConfig(
     inputs="grey",
@@ -71,7 +72,7 @@ PRESETS: dict[str, Preset] = {
             expected_minutes=1.0,
             pairs=12,
             hold_out=True,
-            segmentation=replace(_STANDARD, steps=110, warmup_steps=10, ema_decay=0.95),
+            segmentation=replace(_STANDARD, steps=110, warmup_steps=10, schedule="cosine", ema_decay=0.95),
         ),
         Preset(
             "standard",

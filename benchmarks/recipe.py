@@ -1,7 +1,7 @@
 """Compare recipes inside the support sets: some of a split's annotated images train, the others are scored.
 
 usage: python benchmarks/recipe.py [NAME=VALUE ...] [--preset NAME] [--sets NAME ...] [--split N] [--folds N]
-                                   [--tested N] [--pairs N] [--hold-out] [--tta] [--prior DIR]
+                                   [--tested N] [--pairs N] [--hold-out] [--tta] [--thresholds] [--prior DIR]
 
 NAME is a field of SegmentationConfig, VALUE is JSON. Images that the benchmark tests on are never read. Without
 --hold-out all images of a fold that are not scored train, and the last weights are scored.
@@ -20,13 +20,14 @@ import numpy as np
 from few_shot import SETS
 
 from univg.io import match_pair_files
-from univg.metrics import evaluate
+from univg.metrics import dice, evaluate
 from univg.sca import generate_mask
-from univg.segmentation import SegmentationConfig, render_pairs, segment, train_segmenter
+from univg.segmentation import SegmentationConfig, Segmenter, render_pairs, segment, train_segmenter
 from univg.workflow.benchmark import choose_training_files, load_resized
 from univg.workflow.presets import PRESETS
 
 SHOTS = 5
+THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 
 
 def score(name: str, config: SegmentationConfig, args: argparse.Namespace) -> list[tuple[float, float]]:
@@ -54,7 +55,17 @@ def score(name: str, config: SegmentationConfig, args: argparse.Namespace) -> li
             found = segment(pairs[i].image, segmenter, test_time_augmentation=args.tta)
             metrics = evaluate(found.probability >= 0.5, pairs[i].mask)
             figures.append((metrics.dice, metrics.cldice))
+        if args.thresholds:
+            for label, images in (("scored", [pairs[i] for i in tested]), ("trained", real)):
+                print(f"  {label}: " + by_threshold(images, segmenter, args.tta), flush=True)
     return figures
+
+
+def by_threshold(images: list, segmenter: Segmenter, tta: bool) -> str:
+    """Mean Dice of `images` at each of `THRESHOLDS`."""
+    found = [segment(pair.image, segmenter, test_time_augmentation=tta).probability for pair in images]
+    means = [np.mean([dice(p >= t, pair.mask) for p, pair in zip(found, images, strict=True)]) for t in THRESHOLDS]
+    return " ".join(f"{t:.2f} {mean:.4f}" for t, mean in zip(THRESHOLDS, means, strict=True))
 
 
 def main() -> None:
@@ -69,6 +80,7 @@ def main() -> None:
     parser.add_argument("--preset", default="standard", choices=list(PRESETS))
     parser.add_argument("--hold-out", action="store_true", help="keep one training image out, as the presets do")
     parser.add_argument("--tta", action="store_true", help="average over flips and turns, as the benchmark does")
+    parser.add_argument("--thresholds", action="store_true", help="also Dice at other thresholds")
     parser.add_argument("--prior", type=Path, help="folder of the prior, instead of the shipped one")
     args = parser.parse_args()
     settings = {name: json.loads(value) for name, value in (item.split("=", 1) for item in args.settings)}

@@ -46,7 +46,7 @@ def test_a_disk_that_takes_nothing_is_said_and_leaves_nothing(project, monkeypat
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(InputError, match="Cannot write|disk is full|read-only"):
+    with pytest.raises(InputError, match=r"Cannot write|disk is full|read-only"):
         save_tree_preset(project, "mine", SCENE)
     assert tree_presets(project) == {}
 

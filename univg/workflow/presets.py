@@ -47,8 +47,6 @@ _STANDARD = SegmentationConfig(
     schedule="constant",
     ema_decay=0.995,
     affine_augmentation=0.3,
-    appearance_augmentation=0.4,
-    augment_until=0.7,
 )
 _PLAIN = SegmentationConfig(
     inputs="grey",

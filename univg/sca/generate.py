@@ -182,10 +182,9 @@ def _apart_from(trees: list[VesselTree], roots: np.ndarray, allowed: np.ndarray 
     """Where a forest with these roots may grow that must not touch those already there."""
     taken = rasterize_tree(join_trees(trees))
     free = cv2.distanceTransform((~taken).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > distance
-    for row, col in zip(
-        *pixels_of(roots), strict=True
-    ):  # a root may stand near another forest, and has to get away from it
-        reach = int(distance)
+    reach = int(distance)
+    # A root may stand near another forest, and has to get away from it.
+    for row, col in zip(*pixels_of(roots), strict=True):
         free[max(row - reach, 0) : row + reach + 1, max(col - reach, 0) : col + reach + 1] = True
     return _both(allowed, free)
 

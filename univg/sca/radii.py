@@ -56,7 +56,7 @@ def assign_radii(
 
 
 def _real_bounds(tree: VesselTree, config: SCAConfig, line: Centreline | None) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest radius of each node; 0 and infinity away from real vessels."""
+    """Smallest and largest radius of each node: near its real vessel's, or the thinnest ones' between real vessels."""
     low, high = np.zeros(len(tree)), np.full(len(tree), np.inf)
     if line is None or not len(line) or not len(tree):
         return low, high
@@ -65,7 +65,8 @@ def _real_bounds(tree: VesselTree, config: SCAConfig, line: Centreline | None) -
     on_vessel = distance <= radius + 0.5 * config.kill_distance
     real = mean_along_vessels(tree, np.where(on_vessel, radius, 0.0), passes=_SMOOTHING_PASSES, valid=on_vessel)
     least, most = config.real_radius_range
-    low[:] = least * np.percentile(line.radii, _THINNEST)
+    thinnest = np.percentile(line.radii, _THINNEST)
+    low[:], high[:] = least * thinnest, most * thinnest
     low[on_vessel], high[on_vessel] = least * real[on_vessel], most * real[on_vessel]
     return low, high
 

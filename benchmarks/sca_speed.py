@@ -35,7 +35,7 @@ from univg.sca import (
     sample_attraction_points,
     sample_roots,
     vessel_hub,
-    warp_centreline,
+    warp_centrelines,
 )
 from univg.types import Modality
 from univg.workflow.benchmark import describe_environment, load_resized
@@ -191,9 +191,9 @@ def time_literal(
 
 
 def conditioned_inputs(mask: np.ndarray, config: SCAConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Attractors and roots that `generate_tree` takes from a fundus mask of 512 pixels."""
+    """Attractors and roots that `generate_tree` takes from a fundus mask of 512 pixels for a single forest."""
     hub = vessel_hub(mask)
-    line = warp_centreline(find_centreline(mask), config=config, rng=rng)
+    (line,) = warp_centrelines([find_centreline(mask)], config=config, rng=rng)
     return sample_attraction_points(line, mask.shape, config=config, rng=rng)[0], sample_roots(line, hub=hub)
 
 

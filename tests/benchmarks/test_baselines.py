@@ -163,6 +163,7 @@ def test_slope_is_the_exponent():
 
 def test_conditioned_inputs_are_those_of_the_pipeline():
     mask = mask_source(None)(1, 512)[0]
-    roots = conditioned_inputs(mask, SCAConfig(), np.random.default_rng(5))[1]
-    tree = generate_tree(Modality.FUNDUS, mask=mask, config=SCAConfig(), rng=np.random.default_rng(5))
+    config = SCAConfig(calibre_classes=1)  # one forest, as in the paper
+    roots = conditioned_inputs(mask, config, np.random.default_rng(5))[1]
+    tree = generate_tree(Modality.FUNDUS, mask=mask, config=config, rng=np.random.default_rng(5))
     np.testing.assert_array_equal(roots, tree.positions[tree.roots])

@@ -21,7 +21,8 @@ from univg.sca import (
     preset_named,
     sample_attraction_points,
     sample_roots,
-    warp_centreline,
+    split_arteries_and_veins,
+    warp_centrelines,
 )
 from univg.types import Modality
 
@@ -308,7 +309,8 @@ def test_config_survives_json():
 def test_an_empty_mask_has_no_roots_and_falls_back_to_the_preset():
     empty = np.zeros((128, 128), bool)
     line = find_centreline(empty)
-    assert len(line) == len(sample_roots(line)) == len(warp_centreline(line, config=CONFIG, rng=None)) == 0
+    (warped,) = warp_centrelines([line], config=CONFIG, rng=None)
+    assert len(line) == len(sample_roots(line)) == len(warped) == 0
     assert generate_mask(Modality.FUNDUS, mask=empty, rng=np.random.default_rng(0)).any()
 
 
@@ -326,12 +328,12 @@ def test_attractors_lie_in_the_frame_and_the_boundary():
 def test_warp_moves_vessels_by_about_the_amplitude_and_leaves_the_input_alone():
     line = find_centreline(real_mask())
     before = line.points.copy()
-    warped = warp_centreline(line, config=CONFIG, rng=np.random.default_rng(0))
+    (warped,) = warp_centrelines([line], config=CONFIG, rng=np.random.default_rng(0))
     np.testing.assert_array_equal(line.points, before)
     assert 0.9 * len(line) < len(warped) <= len(line)
     distance = warped.nearest(line.points)[1]
     assert 0.1 * CONFIG.warp_amplitude < np.median(distance) < 2 * CONFIG.warp_amplitude
-    assert warp_centreline(line, config=replace(CONFIG, warp_amplitude=0.0), rng=np.random.default_rng(0)) is line
+    assert warp_centrelines([line], config=replace(CONFIG, warp_amplitude=0.0), rng=np.random.default_rng(0)) == [line]
 
 
 def test_centreline_knows_position_radius_and_part():
@@ -442,3 +444,43 @@ def test_capillaries_can_join_a_conditioned_tree():
 def test_a_mesh_too_fine_is_refused():
     with pytest.raises(ValueError, match="capillary_spacing"):
         generate_tree(Modality.OCTA, config=SCAConfig(capillary_spacing=1.0), rng=np.random.default_rng(0))
+
+
+def spokes(count):
+    """Straight vessels from the middle of a frame of 256 pixels outwards."""
+    tree = [VesselTree(np.array([[128.0, 128.0]]), np.array([-1]), np.array([3.0]), (256, 256))]
+    for angle in 2 * np.pi * np.arange(count) / count + 0.2:
+        along = np.linspace(0, 110, 50)[:, None]
+        positions = 128 + along * np.array([np.sin(angle), np.cos(angle)])
+        tree.append(VesselTree(positions, np.arange(50) - 1, np.full(50, 2.0), (256, 256)))
+    return np.any([rasterize_tree(t) for t in tree], axis=0)
+
+
+def test_vessels_that_leave_the_disc_take_turns_as_arteries_and_veins():
+    line = find_centreline(spokes(6))
+    first, second = split_arteries_and_veins(line, (128.0, 128.0), rng=np.random.default_rng(0))
+    angles = []
+    for side in (first, second):
+        offset = side.points - 128
+        offset = offset[np.hypot(*offset.T) > 60]
+        angles.append(np.unique(np.round((np.arctan2(*offset.T) - 0.2) / (np.pi / 3)).astype(int) % 6))
+    assert len(angles[0]) == len(angles[1]) == 3
+    assert not set(angles[0]) & set(angles[1])
+    assert len(set(angles[0] % 2)) == 1  # never two neighbours
+    assert len(first) + len(second) >= len(line)  # what lies within the disc belongs to both
+
+
+def test_few_vessels_stay_one_forest():
+    line = find_centreline(spokes(3))
+    assert split_arteries_and_veins(line, (128.0, 128.0), rng=np.random.default_rng(0)) == [line]
+
+
+def test_arteries_and_veins_of_a_conditioned_fundus_cross_and_each_is_a_tree():
+    mask = spokes(8)
+    tree = generate_tree(Modality.FUNDUS, mask=mask, hub=(128.0, 128.0), rng=np.random.default_rng(1))
+    assert len(tree.roots) >= 2
+    assert ndimage.label(rasterize_tree(tree), EIGHT)[1] <= len(tree.roots)
+    one = generate_tree(
+        Modality.FUNDUS, mask=mask, hub=(128.0, 128.0), roots=[[128.0, 128.0]], rng=np.random.default_rng(1)
+    )
+    assert len(one.roots) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from skimage.morphology import skeletonize
 
@@ -87,7 +87,7 @@ def extract_tree(mask: np.ndarray) -> VesselTree:
         return VesselTree(np.empty((0, 2)), np.empty(0, np.int64), np.empty(0), mask.shape)
     radii = local_radius(mask)[points[:, 0], points[:, 1]].astype(np.float64)
 
-    graph = minimum_spanning_tree(_pixel_graph(points, mask.shape))
+    graph = minimum_spanning_tree(pixel_graph(points, mask.shape))
     n_parts, part = connected_components(graph, directed=False)
     order_all, parent_all = [], np.full(len(points), -1)
     for label in range(n_parts):
@@ -104,8 +104,8 @@ def extract_tree(mask: np.ndarray) -> VesselTree:
     return VesselTree(points[order].astype(np.float64), parents, radii[order], mask.shape)
 
 
-def _pixel_graph(points: np.ndarray, shape: tuple[int, int]) -> coo_array:
-    """8-neighbour graph of skeleton pixels, weighted by distance."""
+def pixel_graph(points: np.ndarray, shape: tuple[int, int]) -> csr_array:
+    """8-neighbour graph of the pixels `points`, an (N, 2) ndarray of int, weighted by distance; each pair once."""
     index = np.full((shape[0] + 2, shape[1] + 2), -1)
     rows, cols = points[:, 0] + 1, points[:, 1] + 1
     index[rows, cols] = np.arange(len(points))

@@ -2,7 +2,7 @@
 
 from univg.sca.anatomy import find_hub, find_optic_disc, vessel_hub
 from univg.sca.capillaries import grow_capillaries
-from univg.sca.centreline import Centreline, find_centreline, warp_centreline
+from univg.sca.centreline import Centreline, find_centreline, split_arteries_and_veins, warp_centrelines
 from univg.sca.config import RECIPES, SCAConfig, recipes_for
 from univg.sca.generate import generate_mask, generate_tree
 from univg.sca.growth import grow_tree
@@ -33,7 +33,8 @@ __all__ = [
     "recipes_for",
     "sample_attraction_points",
     "sample_roots",
+    "split_arteries_and_veins",
     "vessel_hub",
-    "warp_centreline",
+    "warp_centrelines",
     "with_root_toggled",
 ]

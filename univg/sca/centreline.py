@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
 from scipy.ndimage import map_coordinates
+from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 
-from univg.geometry.skeleton import local_radius, skeleton_points
+from univg.geometry.skeleton import local_radius, pixel_graph, skeleton_points
 from univg.sca.config import SCAConfig
 from univg.sca.noise import smooth_noise
 
+_RING = 0.07  # of the frame: where vessels have left the optic disc
+_RING_WIDTH = 3.0  # pixels
+_FEWEST = 4  # vessels that leave an optic disc
+_OWN_WARP = 0.3  # share of the variance of a forest's deformation that the other does not share
 _GAP = 9  # pixels; parts of a mask that are nearer than this count as one: crossings drawn apart, faint stretches
 
 
@@ -76,26 +82,84 @@ def _find_centreline(shape: tuple[int, int], packed: bytes) -> Centreline:
     return Centreline(points.astype(np.float64), local_radius(mask)[pixels].astype(np.float64), parts, shape)
 
 
-def warp_centreline(line: Centreline, *, config: SCAConfig, rng: np.random.Generator) -> Centreline:
-    """`line` under a smooth random deformation, so that trees conditioned on it are not copies of it.
+def split_arteries_and_veins(
+    line: Centreline, hub: tuple[float, float], *, rng: np.random.Generator
+) -> list[Centreline]:
+    """Deal out the vessels that leave the optic disc to two forests, neighbours to different ones.
 
-    Points that leave the frame are dropped.
+    Which is which nobody annotated; but an artery and a vein that run side by side leave the disc side by side, so
+    taking turns around it separates most pairs. What hangs on a vessel goes with it.
 
     Parameters
     ----------
     line : Centreline
+        As found, not deformed.
+    hub : tuple of float
+        ``(row, col)`` that the vessels come from, in pixels.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    list of Centreline
+        Two, or `line` alone where fewer than four vessels leave the hub.
+    """
+    offset = line.points - np.asarray(hub)
+    distance = np.hypot(*offset.T)
+    ring = _RING * min(line.shape)
+    leaving = np.flatnonzero((distance >= ring) & (distance < ring + _RING_WIDTH))
+    graph = pixel_graph(line.points.astype(np.int64), line.shape)
+    count, vessel = connected_components(graph[leaving][:, leaving], directed=False)
+    if count < _FEWEST:
+        return [line]
+    # Angles of the vessels around the hub; two neighbours never get the same forest, but for the last and the first.
+    angle = [np.arctan2(*offset[leaving[vessel == v]].mean(axis=0)) for v in range(count)]
+    turn = np.empty(count, np.int64)
+    turn[np.argsort(angle)] = (np.arange(count) + rng.integers(2)) % 2
+    outside = distance >= ring  # ways through the disc would join every vessel with every other
+    apart = graph.multiply(outside[:, None]).multiply(outside[None, :]).tocsr()
+    reached, _, source = dijkstra(apart, directed=False, indices=leaving, return_predecessors=True, min_only=True)
+    forest = rng.integers(2, size=line.parts.max() + 1)[line.parts]  # parts that hang on nothing go either way
+    found = np.isfinite(reached)
+    vessel_of = np.full(len(line), -1)
+    vessel_of[leaving] = vessel
+    forest[found] = turn[vessel_of[source[found]]]
+    return [_select(line, (forest == side) | ~outside) for side in range(2)]
+
+
+def warp_centrelines(lines: Sequence[Centreline], *, config: SCAConfig, rng: np.random.Generator) -> list[Centreline]:
+    """`lines` under a smooth random deformation, so that trees conditioned on them are not copies.
+
+    Several move together for the most part and apart for the rest, so that they cross anew. Points that leave the
+    frame are dropped.
+
+    Parameters
+    ----------
+    lines : sequence of Centreline
+        In one frame.
     config : SCAConfig
         ``warp_amplitude`` is the standard deviation of each component of the shift, in pixels.
     rng : numpy.random.Generator
 
     Returns
     -------
-    Centreline
+    list of Centreline
     """
-    if config.warp_amplitude == 0 or not len(line):
-        return line
-    fields = [smooth_noise(line.shape, config.warp_sigma, rng) for _ in range(2)]
-    shift = np.stack([map_coordinates(field, line.points.T, order=1, mode="nearest") for field in fields], axis=1)
-    points = line.points + config.warp_amplitude * shift
-    inside = ((points >= 0) & (points <= np.asarray(line.shape) - 1)).all(axis=1)
-    return replace(line, points=points[inside], radii=line.radii[inside], parts=line.parts[inside])
+    if config.warp_amplitude == 0 or not any(map(len, lines)):
+        return list(lines)
+    shape = lines[0].shape
+    shared = [smooth_noise(shape, config.warp_sigma, rng) for _ in range(2)]
+    warped = []
+    for line in lines:
+        fields = shared
+        if len(lines) > 1:
+            own = [smooth_noise(shape, config.warp_sigma, rng) for _ in range(2)]
+            fields = [np.sqrt(1 - _OWN_WARP) * s + np.sqrt(_OWN_WARP) * o for s, o in zip(shared, own, strict=True)]
+        shift = np.stack([map_coordinates(field, line.points.T, order=1, mode="nearest") for field in fields], axis=1)
+        points = line.points + config.warp_amplitude * shift
+        inside = ((points >= 0) & (points <= np.asarray(shape) - 1)).all(axis=1)
+        warped.append(_select(replace(line, points=points), inside))
+    return warped
+
+
+def _select(line: Centreline, keep: np.ndarray) -> Centreline:
+    return replace(line, points=line.points[keep], radii=line.radii[keep], parts=line.parts[keep])

@@ -12,7 +12,7 @@ from univg.geometry.raster import rasterize_tree
 from univg.geometry.tree import VesselTree, join_trees, pixels_of, prune_spurs
 from univg.sca.anatomy import find_hub
 from univg.sca.capillaries import grow_capillaries
-from univg.sca.centreline import Centreline, find_centreline, warp_centreline
+from univg.sca.centreline import Centreline, find_centreline, split_arteries_and_veins, warp_centrelines
 from univg.sca.config import SCAConfig, recipes_for
 from univg.sca.growth import grow_tree
 from univg.sca.presets import Layout, Preset, lay_out, preset_for
@@ -93,12 +93,17 @@ def generate_tree(
     if conditioned:
         hub = hub or find_hub(modality, mask)
         real = find_centreline(mask)
-        line = warp_centreline(real, config=config, rng=rng)
-        roots_found = sample_roots(line, hub=hub, from_border=modality in _FROM_OUTSIDE)
-        layout = Layout([roots_found], _round_field(real) if modality is Modality.FUNDUS else None)
+        lines = [real]
+        if hub is not None and roots is None and config.calibre_classes > 1:
+            lines = split_arteries_and_veins(real, hub, rng=rng)
+        lines = warp_centrelines(lines, config=config, rng=rng)
+        layout = Layout(
+            [sample_roots(line, hub=hub, from_border=modality in _FROM_OUTSIDE) for line in lines],
+            _round_field(real) if modality is Modality.FUNDUS else None,
+        )
     else:
-        line = None
         layout = lay_out(preset, shape, rng)
+        lines = [None] * len(layout.roots)
     # What the user draws replaces the preset's field, and obstacles hold in any case.
     allowed = layout.boundary if boundary is None else boundary
     if obstacles is not None:
@@ -107,7 +112,7 @@ def generate_tree(
 
     # 2. Growth, one forest after the other
     trees: list[VesselTree] = []
-    for own_roots in forests:
+    for own_roots, line in zip(forests, lines, strict=True):
         free = allowed
         if trees and not preset.crossing:
             free = _apart_from(trees, own_roots, allowed, _APART * config.kill_distance)

@@ -13,7 +13,7 @@ from univg.errors import Cancelled
 from univg.io import write_image
 from univg.overlay import overlay_mask
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
-from univg.sca import generate_mask
+from univg.sca import find_hub, generate_mask
 from univg.segmentation import Segmenter, render_pairs, train_segmenter
 from univg.types import ImageMaskPair, SupportSet
 from univg.workflow.job_context import JobContext
@@ -56,7 +56,13 @@ def run_pipeline(
     real, held_out = split_held_out(support, hold_out=preset.hold_out, rng=rng)
 
     # 2. Grow trees conditioned on the masks that train
-    masks = _counted("trees", preset.pairs, lambda: _grow_mask(support, real, rng), on_progress, should_stop)
+    hubs = [find_hub(support.modality, pair.mask, pair.image) for pair in real] if preset.pairs else []
+
+    def grow() -> np.ndarray:
+        source = int(rng.integers(len(real)))
+        return generate_mask(support.modality, mask=real[source].mask, hub=hubs[source], rng=rng)
+
+    masks = _counted("trees", preset.pairs, grow, on_progress, should_stop)
 
     # 3. Draw them on the backgrounds of the same images
     renderer = render_pairs(real, masks, modality=support.modality, rng=rng)
@@ -124,11 +130,6 @@ def run_adapt_job(project: Project, params: dict, context: JobContext) -> dict:
     with new as folder:
         segmenter.save(folder)
     return {"segmenter": new.version, "held_out": dict(segmenter.card["held_out_figures"])}
-
-
-def _grow_mask(support: SupportSet, real: list[ImageMaskPair], rng: np.random.Generator) -> np.ndarray:
-    source = real[int(rng.integers(len(real)))]
-    return generate_mask(support.modality, mask=source.mask, rng=rng)
 
 
 def _counted(stage: str, count: int, make: Callable, on_progress: OnProgress, should_stop: ShouldStop) -> list:

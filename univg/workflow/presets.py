@@ -41,16 +41,16 @@ class Preset:
 
 _STANDARD = SegmentationConfig(
     start="prior",
-    steps=810,
+    steps=1620,
     release_fraction=0.75,
-    synthetic_until=0.2,
+    synthetic_until=0.1,
     schedule="constant",
     ema_decay=0.995,
     affine_augmentation=0.3,
 )
 _PLAIN = SegmentationConfig(
     inputs="grey",
-    steps=890,  # as long as the standard preset takes, its trees and pairs included
+    steps=1700,  # as long as the standard preset takes, its trees and pairs included
     release_fraction=0.0,
     learning_rate=1e-3,
     weight_decay=0.0,
@@ -75,7 +75,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "standard",
             "A longer training, for better masks than the preview.",
-            expected_minutes=5.0,
+            expected_minutes=6.0,
             pairs=40,
             hold_out=True,
             segmentation=_STANDARD,
@@ -83,7 +83,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "plain",
             "The baseline to compare with: the same network on the real images alone, without synthetic pairs.",
-            expected_minutes=5.0,
+            expected_minutes=6.0,
             pairs=0,
             hold_out=False,
             segmentation=_PLAIN,

@@ -6,9 +6,7 @@ import copy
 import hashlib
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,14 +137,8 @@ def train_segmenter(
             }
             save_state(state, folder)
 
-    def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        pool = samples["real"] + (samples["held_out"] if step >= release_step else [])
-        return _make_batch(pool, samples["synthetic"], config, step=step)
-
-    # 3. The loop; batches are drawn one step ahead, beside the arithmetic of the step before
+    # 3. The loop
     clock, parts = StageClock(first_step=state.step), 1
-    batches = _drawn_ahead(draw, range(state.step, config.steps))
-    inputs, masks = next(batches, (None, None))
     saved_at = time.monotonic()
     evaluate_every = max(1, release_step // _EVALUATIONS)
     while state.step < config.steps:
@@ -156,6 +148,8 @@ def train_segmenter(
         if state.step == release_step and "best" in state.tensors:
             network.load_state_dict(state.tensors["best"])
             average.load_state_dict(state.tensors["best"])
+        pool = samples["real"] + (samples["held_out"] if state.step >= release_step else [])
+        inputs, masks = _make_batch(pool, samples["synthetic"], config, step=state.step)
         try:
             loss = optimize_step(
                 network, optimizer, inputs.to(target), masks.to(target), config, step=state.step, parts=parts
@@ -168,7 +162,6 @@ def train_segmenter(
             on_progress(ProgressEvent("segmenter", state.step, config.steps, message=SMALLER_BATCHES))
             continue
         state.step += 1
-        inputs, masks = next(batches, (None, None))
         update_average(average, network, config.ema_decay, state.step)
 
         figures, picture = {"loss": loss}, None
@@ -202,18 +195,6 @@ def train_segmenter(
         "prior_sha256": prior and prior.sha256,
     }
     return Segmenter(average.eval(), config, modality, card=card)
-
-
-def _drawn_ahead(
-    draw: Callable[[int], tuple[torch.Tensor, torch.Tensor]], steps: range
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """``draw(step)`` for each of `steps`, the next one already under way in a thread of its own."""
-    with ThreadPoolExecutor(1) as drawer:
-        coming = deque(drawer.submit(draw, step) for step in steps[:1])
-        for step in steps:
-            if step + 1 in steps:
-                coming.append(drawer.submit(draw, step + 1))
-            yield coming.popleft().result()
 
 
 def _make_batch(

@@ -61,7 +61,8 @@ class SCAConfig:
     murray_exponent : float
         k in ``r_parent^k = sum r_child^k``; 2 conserves area, 3 is Murray's optimum.
     calibre_noise : float
-        Standard deviation of the logarithm of a factor by which each branch is wider or thinner than that.
+        Standard deviation of the logarithm of a factor by which each branch is wider or thinner than that; it is cut
+        at one standard deviation.
     real_radius_range : tuple of float
         Bounds of the radius on a real vessel, as shares of the real local radius; ``(0, inf)`` ignores it.
     """

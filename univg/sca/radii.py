@@ -77,7 +77,8 @@ def _varied(tree: VesselTree, radii: np.ndarray, noise: float, rng: np.random.Ge
     branch = np.arange(len(tree))
     for node in np.flatnonzero(~starts):
         branch[node] = branch[tree.parents[node]]
-    wide = radii * np.exp(noise * rng.standard_normal(len(tree)))[branch]
+    factor = np.exp(noise * np.clip(rng.standard_normal(len(tree)), -1, 1))  # a trunk twice as wide would be a blob
+    wide = radii * factor[branch]
     narrow = wide.copy()
     # Order is restored half by widening towards the root, half by narrowing towards the tips: no trend is left.
     for node in range(len(tree) - 1, -1, -1):

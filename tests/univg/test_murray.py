@@ -43,7 +43,7 @@ def test_of_three_daughters_the_two_widest_count():
 
 
 def test_a_tree_grown_by_the_law_scores_high():
-    config = replace(preset_for(Modality.CORONARY_DSA).config, murray_exponent=2.0, taper=0.0)
+    config = replace(preset_for(Modality.CORONARY_DSA).config, murray_exponent=2.0, taper=0.0, calibre_noise=0.0)
     tree = generate_tree(Modality.CORONARY_DSA, config=config, rng=np.random.default_rng(0))
     assert np.median(murray_compliance(tree)) > 95
 

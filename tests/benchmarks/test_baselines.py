@@ -163,7 +163,7 @@ def test_slope_is_the_exponent():
 
 def test_conditioned_inputs_are_those_of_the_pipeline():
     mask = mask_source(None)(1, 512)[0]
-    config = SCAConfig(calibre_classes=1)  # one forest, as in the paper
+    config = SCAConfig(arteries_and_veins=False)
     roots = conditioned_inputs(mask, config, np.random.default_rng(5))[1]
     tree = generate_tree(Modality.FUNDUS, mask=mask, config=config, rng=np.random.default_rng(5))
     np.testing.assert_array_equal(roots, tree.positions[tree.roots])

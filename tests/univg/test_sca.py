@@ -484,3 +484,6 @@ def test_arteries_and_veins_of_a_conditioned_fundus_cross_and_each_is_a_tree():
         Modality.FUNDUS, mask=mask, hub=(128.0, 128.0), roots=[[128.0, 128.0]], rng=np.random.default_rng(1)
     )
     assert len(one.roots) == 1
+    config = replace(CONFIG, arteries_and_veins=False)
+    single = generate_tree(Modality.FUNDUS, mask=mask, hub=(128.0, 128.0), config=config, rng=np.random.default_rng(1))
+    assert len(single.roots) == 1

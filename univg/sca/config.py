@@ -30,6 +30,8 @@ class SCAConfig:
         all within D_a pull together, as written in the paper.
     calibre_classes : int
         Growth follows the real vessels in this many turns, the widest first; 1 lets all attract at once.
+    arteries_and_veins : bool
+        Whether the vessels of a fundus mask are dealt out to two forests that may cross.
     vessel_fraction : float
         Share of the real centreline used as attractors, 0 to 1.
     grid_spacing : float
@@ -74,6 +76,7 @@ class SCAConfig:
     max_iterations: int = 1_000
     follow_distance: float = 10.0
     calibre_classes: int = 3
+    arteries_and_veins: bool = True
     vessel_fraction: float = 0.6
     grid_spacing: float = 12.0
     grid_fraction: float = 0.05
@@ -171,6 +174,7 @@ RECIPES = {
         segment_length=15.0,
         follow_distance=math.inf,
         calibre_classes=1,
+        arteries_and_veins=False,
         vessel_fraction=1.0,
         grid_spacing=20.0,
         grid_fraction=0.5,

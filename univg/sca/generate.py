@@ -94,7 +94,7 @@ def generate_tree(
         hub = hub or find_hub(modality, mask)
         real = find_centreline(mask)
         lines = [real]
-        if hub is not None and roots is None and config.calibre_classes > 1:
+        if config.arteries_and_veins and hub is not None and roots is None:
             lines = split_arteries_and_veins(real, hub, rng=rng)
         lines = warp_centrelines(lines, config=config, rng=rng)
         layout = Layout(

@@ -169,7 +169,7 @@ TREE_SLIDERS = {
     "grid_spacing": ("Spacing of points (px)", "Away from your vessels", 6, 80, 1),
     "tortuosity": ("Tortuosity", "0 is straight", 0, 0.5, 0.01),
     "tip_radius": ("Tip radius (px)", "Of the thinnest twigs", 0.3, 4, 0.1),
-    "murray_exponent": ("Murray exponent", "2 keeps area, 3 is his law", 2, 3, 0.05),
+    "murray_exponent": ("Murray exponent", "2 keeps area, 3 is Murray's", 2, 3, 0.05),
     "direction_noise": ("Irregularity", "Randomness of each step", 0, 1, 0.05),
     "grid_fraction": ("Share of grid used", "More vessels off yours", 0, 1, 0.01),
     "vessel_fraction": ("Share of your vessels used", "Of the centreline of the mask", 0, 1, 0.05),

@@ -27,7 +27,12 @@ CANCEL = "Cancel"
 CPU = "CPU, {cores} cores"
 JOB_CHIP = "{what} {percent} %"
 CHIP_LEFT = "{time} left"
-JOB_KINDS = {"adapt": "Adapting", "trees": "Growing trees", "selftest": "Checking"}
+JOB_KINDS = {
+    "adapt": "Adapting",
+    "mask-engine": "Adapting the mask engine",
+    "trees": "Growing trees",
+    "selftest": "Checking",
+}
 WAITING = "Waiting for the device"
 CANCELLING = "Stopping after this step"
 
@@ -57,6 +62,7 @@ SAMPLE_NAME = "Sample"
 # Tabs
 TAB_DATA = "Data"
 TAB_TREES = "Trees"
+TAB_MASKS = "Masks"
 TAB_ADAPT = "Adapt"
 TAB_SEGMENT = "Segment"
 TAB_MARKS = {"empty": "○", "ready": "●", "running": "◌", "stale": "◐", "done": "✓"}
@@ -246,6 +252,41 @@ TREES_MURRAY_THIS, TREES_MURRAY_YOURS = "this tree", "your masks"
 TREES_LEGEND = {"tree": "vessels", "root": "root", "obstacle": "obstacle", "boundary": "boundary"}
 TREES_EMPTY = "Open a project to grow trees."
 SAVED_TREES = "{count} trees in {folder}"
+
+# Masks
+MASKS_ADAPT = "Adapt to my masks"
+MASKS_SCALE = "Strength α"
+MASKS_SCALE_HELP = "0 is the pretrained engine, 1 the adapted one"
+MASKS_START = "Start from"
+MASKS_STARTS = {"tree": "A grown tree", "noise": "Noise"}
+MASKS_STRENGTH = "Change of the tree"
+MASKS_STRENGTH_HELP = "0 keeps the tree, 1 forgets it"
+MASKS_STEPS = "Denoising steps"
+MASKS_STEPS_HELP = "More take longer and are a little cleaner"
+MASKS_ENGINE = "Engine"
+MASKS_PRETRAINED = "Pretrained, before your masks"
+MASKS_ADAPTER = "Adapter"
+MASKS_ADAPTER_HELP = "How the engine is changed; LoHa is the paper's choice"
+MASKS_ADAPTERS = {"loha": "LoHa", "lora": "LoRA", "lora+loha": "LoRA, then LoHa"}
+MASKS_TREE_CAPTION = "The tree it starts from"
+MASKS_REAL_CAPTION = "Your masks"
+MASKS_SWEEP = "Sweep α"
+MASKS_COMPARE = "Compare with masks"
+MASKS_ALPHA = "α {scale:.2f}"
+MASKS_AT = "Mask at α {scale:.2f}"
+MASKS_NEAREST = "Nearest drawn so far: α {scale:.2f}; let go for the exact one"
+MASKS_PRESS = "Drawing the first mask takes a few seconds, as the engine is loaded."
+MASKS_FACTS = "{density:.1f} % of the frame; drawn in {seconds:.1f} s."
+MASKS_NOT_ADAPTED = "Not adapted to your masks yet: α has no effect."
+MASKS_COPY = "Nearly a copy of one of your masks: Dice {dice:.2f}. Lower α or raise the change of the tree."
+MASKS_COPIES = "Most similar mask of yours: median Dice {median:.2f}; {near} of {count} are nearly copies."
+MASKS_GROUPS = {"trees": "trees", "engine": "engine"}
+MASKS_MAP = "Where vessels lie, in two principal components"
+MASKS_NEED_PAIRS = "Add annotated images under Data first; the engine learns from their masks."
+MASKS_READY = "Teaches the engine the look of your masks, in a job of its own."
+MASKS_DONE = "Engine {version} is ready. Most similar mask of yours: median Dice {copy:.2f}."
+MASKS_CANCELLED = "Cancelled. Press the button to start again."
+MASKS_RUNNING = "Learning: {percent} %, {left}."
 
 # Adapt
 PRESET = "Effort"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from univg.types import as_float
+from univg.types import as_float, check_image
 
 Colour = tuple[int, int, int]
 
@@ -46,7 +46,7 @@ def overlay_mask(
     """
     _check_mask("mask", mask, image)
     marked = mask & ~ndimage.binary_erosion(mask) if outline else mask
-    return _tint(as_float(image), [(marked, colour)], opacity)
+    return _tint(image, [(marked, colour)], opacity)
 
 
 def overlay_agreement(
@@ -71,7 +71,7 @@ def overlay_agreement(
     _check_mask("mask", mask, image)
     _check_mask("reference", reference, image)
     layers = [(mask & reference, AGREEMENT), (mask & ~reference, PREDICTION), (~mask & reference, MISSED)]
-    return _tint(as_float(image), layers, opacity)
+    return _tint(image, layers, opacity)
 
 
 def colour_probability(probability: np.ndarray, image: np.ndarray | None = None, *, opacity: float = 0.6) -> np.ndarray:
@@ -107,11 +107,14 @@ def colour_probability(probability: np.ndarray, image: np.ndarray | None = None,
 
 
 def _tint(image: np.ndarray, layers: list[tuple[np.ndarray, Colour]], opacity: float) -> np.ndarray:
+    """Only marked pixels are computed: a picture is drawn anew with every move of a slider."""
     _check_opacity(opacity)
-    canvas = _as_rgb(image).astype(np.float64)
+    check_image(image)
+    rgb, full = _as_rgb(image), 255 if image.dtype == np.uint8 else 1
+    canvas = rgb.copy() if full == 255 else _to_bytes(rgb)
     for marked, colour in layers:
-        canvas[marked] = (1 - opacity) * canvas[marked] + opacity * np.array(colour) / 255
-    return _to_bytes(canvas)
+        canvas[marked] = _to_bytes((1 - opacity) * (rgb[marked] / full) + opacity * np.array(colour) / 255)
+    return canvas
 
 
 def _as_rgb(image: np.ndarray) -> np.ndarray:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import gradio as gr
 
 from app import texts
-from app.gradio_ui import adapt, data, header, segment, start, trees
+from app.gradio_ui import adapt, data, header, masks, segment, start, trees
 from app.gradio_ui.context import QUIET, Ui
 from app.gradio_ui.job_watch import active_job
 from app.gradio_ui.models import is_stale
 from app.gradio_ui.state import Session, Sessions
 from univg import __version__
 
-_TABS = ("data", "trees", "adapt", "segment")
-_TITLES = {"data": texts.TAB_DATA, "trees": texts.TAB_TREES, "adapt": texts.TAB_ADAPT, "segment": texts.TAB_SEGMENT}
+_TABS = ("data", "trees", "masks", "adapt", "segment")
+_TITLES = {
+    "data": texts.TAB_DATA,
+    "trees": texts.TAB_TREES,
+    "masks": texts.TAB_MASKS,
+    "adapt": texts.TAB_ADAPT,
+    "segment": texts.TAB_SEGMENT,
+}
 _BUSY_SECONDS, _IDLE_SECONDS = 1.0, 2.0
 # Files of the page (drops, pictures) older than a day are removed every hour.
 _CACHE = (3600, 86400)
@@ -32,6 +38,8 @@ def build_page(sessions: Sessions) -> gr.Blocks:
                 to_adapt = data.build(ui)
             with gr.Tab(_label("trees", "empty"), id="trees", elem_id="tab-trees") as trees_tab:
                 trees.build(ui)
+            with gr.Tab(_label("masks", "empty"), id="masks", elem_id="tab-masks") as masks_tab:
+                masks.build(ui, masks_tab)
             with gr.Tab(_label("adapt", "empty"), id="adapt", elem_id="tab-adapt") as adapt_tab:
                 to_segment = adapt.build(ui)
             with gr.Tab(_label("segment", "empty"), id="segment", elem_id="tab-segment") as segment_tab:
@@ -39,7 +47,7 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         gr.HTML(f"{texts.FOOTER} {texts.APP} {__version__}", elem_id="page-footer")
 
         ui.part([page_state], _shown, lambda session: [_page_state(session)])
-        ui.part([data_tab, trees_tab, adapt_tab, segment_tab], _marks, lambda s: _labels(_marks(s)))
+        ui.part([data_tab, trees_tab, masks_tab, adapt_tab, segment_tab], _marks, lambda s: _labels(_marks(s)))
         ui.part([timer], _is_busy, lambda s: [gr.Timer(_BUSY_SECONDS if _is_busy(s) else _IDLE_SECONDS)])
         to_adapt.click(lambda: gr.Tabs(selected="adapt"), None, [tabs], **QUIET)
         to_segment.click(lambda: gr.Tabs(selected="segment"), None, [tabs], **QUIET)
@@ -73,17 +81,21 @@ def _is_busy(session: Session) -> bool:
     return session.board.busy or (session.project is not None and active_job(session.project) is not None)
 
 
-def _marks(session: Session) -> tuple[str, str, str, str]:
+def _marks(session: Session) -> tuple[str, ...]:
     """The state of each tab: empty, ready, running, stale or done."""
     project = session.project
     if project is None:
-        return "empty", "empty", "empty", "empty"
+        return ("empty",) * len(_TABS)
     has_pairs, has_model = bool(project.support_names()), bool(project.segmenter_versions())
     running = active_job(project)
     if running is not None and running.kind == "trees":
         grown = "running"
     else:
         grown = "done" if any(project.trees_folder.glob("*/trees.json")) else "ready"
+    if running is not None and running.kind == "mask-engine":
+        drawn = "running"
+    else:
+        drawn = "done" if project.mask_engine_versions() else "ready"
     if running is not None and running.kind == "adapt":
         adapted = "running"
     elif has_model:
@@ -96,4 +108,4 @@ def _marks(session: Session) -> tuple[str, str, str, str]:
         segmented = "done"
     else:
         segmented = "ready" if has_model else "empty"
-    return "done" if has_pairs else "empty", grown, adapted, segmented
+    return "done" if has_pairs else "empty", grown, drawn, adapted, segmented

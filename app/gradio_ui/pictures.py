@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from univg.io.write import PROVENANCE_KEY
 from univg.types import as_float
@@ -18,6 +18,14 @@ from univg.types import as_float
 SHOWN_SIDE = 2048
 THUMBNAIL_SIDE = 192
 KEPT = 200
+_AFTER_HEADER = 8 + 25  # bytes of a PNG up to the end of its first chunk
+_SMALL = 1 << 20  # bytes of pixels up to which compressing takes longer than it saves
+_QUICK = [*(cv2.IMWRITE_PNG_COMPRESSION, 0), *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)]
+_SMALLER = [
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB),
+]
 
 
 def shown_factor(shape: tuple[int, ...], side: int = SHOWN_SIDE) -> float:
@@ -54,14 +62,21 @@ def save_picture(picture: np.ndarray, folder: Path, parameters: Mapping | None =
     digest.update(f"{picture.shape}{text}".encode())
     path = folder / f"{digest.hexdigest()[:24]}.png"
     if not path.exists():
-        info = PngInfo()
-        info.add_itxt(PROVENANCE_KEY, text)
         # Written under another name first, as another thread may serve the same picture.
         temporary = path.with_suffix(f".{id(picture)}.tmp")
-        Image.fromarray(picture).save(temporary, format="PNG", compress_level=1, pnginfo=info)
+        temporary.write_bytes(_encode(picture, text))
         temporary.replace(path)
         _forget_oldest(folder)
     return str(path)
+
+
+def _encode(picture: np.ndarray, text: str) -> bytes:
+    """A PNG with `text` inside, in a fraction of the time that Pillow takes, which sliders feel."""
+    swapped = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    png = cv2.imencode(".png", swapped, _QUICK if picture.size <= _SMALL else _SMALLER)[1].tobytes()
+    body = b"iTXt" + PROVENANCE_KEY.encode() + bytes(5) + text.encode()  # uncompressed, no language, no translation
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return png[:_AFTER_HEADER] + chunk + png[_AFTER_HEADER:]
 
 
 def _forget_oldest(folder: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from app.gradio_ui.files import Upload
+from app.gradio_ui.mask_studio import MaskStudio
 from app.gradio_ui.segment_board import Board
 from app.gradio_ui.tree_studio import Studio
 from univg.errors import InputError
@@ -66,6 +67,7 @@ class Session:
     pages: set[str] = field(default_factory=set)
     closed_at: float | None = None
     trees: Studio | None = None
+    masks: MaskStudio | None = None
     board: Board = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,7 +79,7 @@ class Session:
         self.board.clear()
         self.project, self.choosing_project = project, False
         self.view, self.unmasked, self.painting, self.drafts, self.removed = PairView(), {}, None, {}, ""
-        self.trees = None
+        self.trees, self.masks = None, None
 
     @property
     def at_start(self) -> bool:

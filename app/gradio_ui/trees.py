@@ -270,7 +270,7 @@ def _compare_with_masks(session: Session) -> str:
     if not real:
         raise InputError(texts.TREES_COMPARE_NEEDS, fix=texts.TREES_COMPARE_FIX)
     generated = tree_studio.generated_measurements(project, studio.scene, _COMPARED)
-    return tree_plots.comparison(generated, real)
+    return tree_plots.comparison({texts.TREES_GENERATED: generated}, real)
 
 
 def _slider(name: str) -> gr.Slider:

@@ -77,8 +77,14 @@ def test_growth_becomes_a_moving_picture(project, tmp_path):
 def test_comparison_and_meter_are_pictures_with_words(project):
     real = tree_studio.real_measurements(project)
     generated = tree_studio.generated_measurements(project, Studio.of(project).scene, 3)
-    svg = tree_plots.comparison(generated, real)
-    assert svg.count("<svg") == 1 and "currentColor" in svg and "Tortuosity" in svg and "3 generated" in svg
+    svg = tree_plots.comparison({"generated": generated}, real)
+    assert (
+        svg.count("<svg") == 1
+        and "currentColor" in svg
+        and "Tortuosity" in svg
+        and "3 generated" in svg
+        and "distance" in svg
+    )
     assert "12.5 %" in tree_plots.murray_meter(12.5, float("nan"))
     assert tree_plots.murray_meter(float("nan"), float("nan")) == ""
 

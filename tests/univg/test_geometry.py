@@ -112,3 +112,13 @@ def test_a_frame_full_of_vessel_has_a_finite_radius():
     assert radius.max() == pytest.approx(19.5)
     tree = extract_tree(np.ones((40, 100), bool))
     assert tree.radii.max() <= 20
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("radius", [0.5, 1.0, 1.5, 2.0, 3.0, 4.0])
+def test_vessel_is_drawn_as_wide_as_its_radius_says(radius, angle):
+    along = 2.0 * np.arange(80)
+    positions = np.stack([50.3 + np.sin(angle) * along, 20.1 + np.cos(angle) * along], axis=1)
+    tree = VesselTree(positions, np.arange(-1, 79), np.full(80, radius), (220, 220))
+    width = rasterize_tree(tree).sum() / along[-1]
+    assert width == pytest.approx(2 * radius, rel=0.17)

@@ -341,7 +341,7 @@ def test_centreline_knows_position_radius_and_part():
     mask[20:29] = mask[60:63] = True
     line = find_centreline(mask)
     radius, distance = line.nearest(np.array([[24.0, 100.0], [40.0, 100.0], [70.0, 100.0]]))
-    np.testing.assert_allclose(radius, [4.5, 4.5, 1.5])
+    np.testing.assert_allclose(radius, np.array([4.5, 4.5, 1.5]) + 0.25)  # for vessels of even width, see there
     np.testing.assert_allclose(distance, [0, 16, 9])
     assert len(np.unique(line.parts)) == 2
 

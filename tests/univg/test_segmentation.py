@@ -7,11 +7,11 @@ import torch
 from univg.errors import Cancelled, InputError
 from univg.segmentation import SegmentationConfig, Segmenter, segment, train_segmenter
 from univg.segmentation.augment import random_patch
-from univg.segmentation.device import resolve_device
 from univg.segmentation.inputs import fit_to_working_size, network_inputs, normalize_locally, ridge_strength, to_grey
 from univg.segmentation.losses import segmentation_loss
 from univg.segmentation.networks import build_network
 from univg.segmentation.predict import TILE, predict_probability
+from univg.training.device import resolve_device
 from univg.types import ImageMaskPair, Modality
 
 TINY = SegmentationConfig(

@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
 
 from univg.commands.options import ProgressLine, add_device, output_folder
 from univg.errors import InputError
-from univg.progress import ProgressEvent
+from univg.progress import ProgressEvent, ShouldStop
+
+Config = TypeVar("Config")
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -19,13 +24,30 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         help="make the shipped weights anew",
         description="Ctrl-C saves a checkpoint; the same command goes on from it.",
     )
-    parser.add_argument("what", choices=("prior",), help="prior: the vessel segmenter trained on phantoms alone")
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+
+    prior = _add(kinds, "prior", _prior, "the vessel segmenter trained on phantoms alone")
+    prior.add_argument("--patch", type=int, metavar="N", help="side of a phantom, in pixels")
+    prior.add_argument("--shapes", type=int, metavar="N", help="trees to draw phantoms from")
+
+    autoencoder = _add(kinds, "autoencoder", _autoencoder, "the compact autoencoder of both engines")
+    autoencoder.add_argument("--images", required=True, metavar="DIR", help="unlabelled images, a subfolder a modality")
+    autoencoder.add_argument("--patch", type=int, metavar="N", help="side of a patch, in pixels")
+    autoencoder.add_argument("--latent-channels", type=int, metavar="N")
+
+    masks = _add(kinds, "masks", _masks, "the compact mask engine, on an endless stream of grown trees")
+    masks.add_argument("--autoencoder", metavar="DIR", help="its folder (default: the shipped one)")
+    masks.add_argument("--size", type=int, metavar="N", help="side of a mask, in pixels")
+    return parser
+
+
+def _add(kinds, name: str, run: Callable[[argparse.Namespace], int], description: str) -> argparse.ArgumentParser:
+    parser = kinds.add_parser(name, help=description, description=description)
     parser.add_argument("-o", required=True, metavar="DIR", dest="output", help="where the weights go")
     parser.add_argument("--work", required=True, metavar="DIR", help="folder for the checkpoint")
     parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps")
-    parser.add_argument("--batch", type=int, metavar="N", help="phantoms a step")
-    parser.add_argument("--patch", type=int, metavar="N", help="side of a phantom, in pixels")
-    parser.add_argument("--shapes", type=int, metavar="N", help="trees to draw phantoms from")
+    parser.add_argument("--batch", type=int, metavar="N", help="pictures a step")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--workers", type=int, default=max((os.cpu_count() or 2) - 1, 1), metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     add_device(parser)
@@ -33,38 +55,92 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     return parser
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train, or go on training, and write the weights."""
+def _prior(args: argparse.Namespace) -> int:
     from univg.segmentation.prior import PriorConfig, pretrain_prior, save_prior  # loads torch
 
     config = PriorConfig()
-    chosen = {"steps": args.steps, "patch_size": args.patch}
-    try:
-        segmentation = replace(
-            config.segmentation, seed=args.seed, **{k: v for k, v in chosen.items() if v is not None}
-        )
-        counts = {"batch_size": args.batch, "shapes": args.shapes}
-        config = replace(config, segmentation=segmentation, **{k: v for k, v in counts.items() if v is not None})
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    output, work = output_folder(args.output), output_folder(args.work)
-
-    stopping = []
-    signal.signal(signal.SIGINT, lambda *_: stopping.append(True))
-    line = ProgressLine()
-
-    def report(event: ProgressEvent) -> None:
-        line(event)
-        if "dice" in event.metrics:
-            print(f"step {event.step}: loss {event.metrics['loss']:.3f}, Dice {event.metrics['dice']:.3f}", flush=True)
-
-    network, figures = pretrain_prior(
-        config,
-        work,
-        workers=args.workers,
-        device=args.device,
-        on_progress=report,
-        should_stop=lambda: bool(stopping),
+    segmentation = _chosen(
+        config.segmentation, seed=args.seed, steps=args.steps, patch_size=args.patch, precision=args.precision
     )
+    config = _chosen(config, segmentation=segmentation, batch_size=args.batch, shapes=args.shapes)
+    output, work, common = _prepare(args)
+    network, figures = pretrain_prior(config, work, **common)
     save_prior(network, config, figures, output)
     return 0
+
+
+def _autoencoder(args: argparse.Namespace) -> int:
+    from univg.engines.autoencoder import pretrain_autoencoder  # loads torch
+    from univg.engines.backbone import save_autoencoder
+    from univg.engines.config import AutoencoderConfig
+
+    config = _chosen(
+        AutoencoderConfig(),
+        seed=args.seed,
+        steps=args.steps,
+        batch_size=args.batch,
+        patch_size=args.patch,
+        latent_channels=args.latent_channels,
+        precision=args.precision,
+    )
+    output, work, common = _prepare(args)
+    autoencoder, _ = pretrain_autoencoder(config, args.images, work, **common)
+    save_autoencoder(autoencoder, output)
+    return 0
+
+
+def _masks(args: argparse.Namespace) -> int:
+    from univg.engines.backbone import load_autoencoder, save_compact  # loads torch
+    from univg.engines.pretrain import PretrainConfig, pretrain_masks
+
+    config = _chosen(
+        PretrainConfig(),
+        seed=args.seed,
+        steps=args.steps,
+        batch_size=args.batch,
+        size=args.size,
+        precision=args.precision,
+    )
+    output, work, common = _prepare(args)
+    backbone = pretrain_masks(config, load_autoencoder(args.autoencoder), work, **common)
+    save_compact(backbone, output, figures=backbone.figures)
+    return 0
+
+
+def _chosen(config: Config, **settings) -> Config:
+    """`config` with the settings that the user gave."""
+    try:
+        return replace(config, **{name: value for name, value in settings.items() if value is not None})
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _prepare(args: argparse.Namespace) -> tuple[Path, Path, dict]:
+    """The two folders, and what every pretraining takes."""
+    common = {
+        "workers": args.workers,
+        "device": args.device,
+        "on_progress": _Report(),
+        "should_stop": _stop_on_interrupt(),
+    }
+    return output_folder(args.output), output_folder(args.work), common
+
+
+class _Report:
+    """A progress line, and a line to keep for every look at the averaged weights."""
+
+    def __init__(self) -> None:
+        self._line = ProgressLine()
+
+    def __call__(self, event: ProgressEvent) -> None:
+        self._line(event)
+        if event.picture is not None or len(event.metrics) > 1:
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
+            print(f"step {event.step}: {figures}", flush=True)
+
+
+def _stop_on_interrupt() -> ShouldStop:
+    stopping: list[bool] = []
+    signal.signal(signal.SIGINT, lambda *_: stopping.append(True))
+    signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
+    return lambda: bool(stopping)

@@ -45,15 +45,17 @@ def rasterize_tree(tree: VesselTree, shape: tuple[int, int] | None = None) -> np
         np.concatenate([tree.positions[roots], centres])[:, ::-1],
         np.concatenate([tree.radii[roots], radii]),
     )
-    thick = radii >= 0.75  # smaller discs add nothing to the one-pixel line
-    for (x, y), r in zip(_fixed_point(centres[thick]), _fixed_point(radii[thick]), strict=True):
-        cv2.circle(canvas, (int(x), int(y)), int(r), 1, cv2.FILLED, cv2.LINE_8, _SUBPIXEL_BITS)
+    # OpenCV's disc of radius 0 is one pixel wide, that of radius 1 three: half a pixel is its own.
+    radii = radii - 0.5
+    thick = radii > 0.25  # smaller discs add nothing to the one-pixel line
+    for centre, radius in zip(_fixed_point(centres[thick]).tolist(), _fixed_point(radii[thick]).tolist(), strict=True):
+        cv2.circle(canvas, centre, radius, 1, cv2.FILLED, cv2.LINE_8, _SUBPIXEL_BITS)
     return canvas.astype(bool)
 
 
 def _dense_samples(p0: np.ndarray, p1: np.ndarray, r0: np.ndarray, r1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centres and radii along the segments from p0 to p1, closer together than half the radius or a pixel."""
-    spacing = np.maximum(0.5 * np.minimum(r0, r1), 0.75)
+    spacing = np.maximum(0.5 * np.minimum(r0, r1), 1.0)
     count = np.maximum(np.ceil(np.linalg.norm(p1 - p0, axis=1) / spacing).astype(int), 1)
     segment = np.repeat(np.arange(len(p0)), count)
     first = np.repeat(np.cumsum(count) - count, count)

@@ -6,7 +6,7 @@ from univg.sca.centreline import Centreline, find_centreline, split_arteries_and
 from univg.sca.config import RECIPES, SCAConfig, recipes_for
 from univg.sca.generate import generate_mask, generate_tree
 from univg.sca.growth import grow_tree
-from univg.sca.presets import PRESETS, Preset, preset_for, preset_named, presets_of
+from univg.sca.presets import PRESETS, Preset, preset_for, preset_named, presets_of, vary_config
 from univg.sca.radii import assign_radii
 from univg.sca.scene import TreeScene, grow_scene, with_root_toggled
 from univg.sca.seeding import sample_attraction_points, sample_roots
@@ -34,6 +34,7 @@ __all__ = [
     "sample_attraction_points",
     "sample_roots",
     "split_arteries_and_veins",
+    "vary_config",
     "vessel_hub",
     "warp_centrelines",
     "with_root_toggled",

@@ -12,13 +12,14 @@ from scipy.ndimage import map_coordinates
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 
-from univg.geometry.skeleton import local_radius, pixel_graph, skeleton_points
+from univg.geometry.skeleton import centreline_radius, pixel_graph, skeleton_points
 from univg.sca.config import SCAConfig
 from univg.sca.noise import smooth_noise
 
 _RING = 0.07  # of the frame: where vessels have left the optic disc
 _RING_WIDTH = 3.0  # pixels
 _FEWEST = 4  # vessels that leave an optic disc
+_COARSE = 4  # pixels of the frame to one of a field of deformation
 _OWN_WARP = 0.3  # share of the variance of a forest's deformation that the other does not share
 _GAP = 9  # pixels; parts of a mask that are nearer than this count as one: crossings drawn apart, faint stretches
 
@@ -79,7 +80,7 @@ def _find_centreline(shape: tuple[int, int], packed: bytes) -> Centreline:
     pixels = points[:, 0], points[:, 1]
     joined = cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_GAP, _GAP)))
     parts = cv2.connectedComponents(joined)[1][pixels].astype(np.int64)
-    return Centreline(points.astype(np.float64), local_radius(mask)[pixels].astype(np.float64), parts, shape)
+    return Centreline(points.astype(np.float64), centreline_radius(mask, points), parts, shape)
 
 
 def split_arteries_and_veins(
@@ -147,14 +148,19 @@ def warp_centrelines(lines: Sequence[Centreline], *, config: SCAConfig, rng: np.
     if config.warp_amplitude == 0 or not any(map(len, lines)):
         return list(lines)
     shape = lines[0].shape
-    shared = [smooth_noise(shape, config.warp_sigma, rng) for _ in range(2)]
+    coarse = tuple(-(-side // _COARSE) + 1 for side in shape)  # far finer than the deformation varies
+
+    def draw() -> list[np.ndarray]:
+        return [smooth_noise(coarse, config.warp_sigma / _COARSE, rng) for _ in range(2)]
+
+    shared = draw()
     warped = []
     for line in lines:
         fields = shared
         if len(lines) > 1:
-            own = [smooth_noise(shape, config.warp_sigma, rng) for _ in range(2)]
-            fields = [np.sqrt(1 - _OWN_WARP) * s + np.sqrt(_OWN_WARP) * o for s, o in zip(shared, own, strict=True)]
-        shift = np.stack([map_coordinates(field, line.points.T, order=1, mode="nearest") for field in fields], axis=1)
+            fields = [np.sqrt(1 - _OWN_WARP) * s + np.sqrt(_OWN_WARP) * o for s, o in zip(shared, draw(), strict=True)]
+        at = line.points.T / _COARSE
+        shift = np.stack([map_coordinates(field, at, order=1, mode="nearest") for field in fields], axis=1)
         points = line.points + config.warp_amplitude * shift
         inside = ((points >= 0) & (points <= np.asarray(shape) - 1)).all(axis=1)
         warped.append(_select(replace(line, points=points), inside))

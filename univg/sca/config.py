@@ -82,7 +82,7 @@ class SCAConfig:
     grid_fraction: float = 0.05
     grid_reach: float = 24.0
     warp_amplitude: float = 9.0
-    warp_sigma: float = 35.0
+    warp_sigma: float = 60.0
     direction_noise: float = 0.25
     smoothing: int = 4
     prune_length: float = 6.0
@@ -93,8 +93,8 @@ class SCAConfig:
     tip_radius: float = 0.6
     taper: float = 0.0
     murray_exponent: float = 2.0
-    calibre_noise: float = 0.3
-    real_radius_range: tuple[float, float] = (0.8, 1.3)
+    calibre_noise: float = 0.5
+    real_radius_range: tuple[float, float] = (0.9, 1.4)
 
     def __post_init__(self) -> None:
         for name in (

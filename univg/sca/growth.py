@@ -1,7 +1,7 @@
-"""Space colonization (paper section 3.1, eqs. 1-7; Runions et al. 2005, 2007) without a neighbour search.
+"""Space colonization (paper section 3.1, eqs. 1-7; Runions et al. 2005, 2007) without a search over all pairs.
 
-Each new node stamps its distances on a raster of the frame; an attractor then reads its nearest node from the cell it
-lies in. The cost of a node is one small patch, whatever the number of attractors.
+Attractors never move, so they are sorted into the cells of a grid once; a new node then looks at the attractors of the
+cells around it alone. Only attractors that feel a node are visited at each step.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from scipy.spatial import cKDTree
 from univg.geometry.tree import VesselTree, pixels_of
 from univg.sca.config import SCAConfig
 
-_LONG_REACH = 30.0  # pixels
-_CLEARED_EVERY = 16  # iterations
-_BRIDGES_APART = 4  # attraction distances between gaps that are bridged at the same time
+_BRIDGES_APART = 2  # attraction distances between a gap that is bridged and all other growth at the same time
+_FINEST_CELL = 0.5  # pixels
+_CLEARED_EVERY = 4  # steps
+_MANY = 64  # points for which a tree is quicker than all pairs
 
 
 def grow_tree(
@@ -71,71 +72,79 @@ def grow_tree(
             f"`ranks` (shape {ranks.shape}) must have one value for each of {len(attractors)} `attractors`"
         )
     inside = _inside(attractors, allowed)
-    gap = 0.5 * config.segment_length  # no two nodes are closer
-    nodes = _Nodes()
-    field = _NearestNode(shape, config.attraction_distance, gap, nodes)
-    alive = _Attractors(attractors[inside], ranks[inside], field, config.kill_distance)
-    turn = 0
+    field = _Attractors(attractors[inside], ranks[inside], shape, config)
+    nodes = _Nodes(shape, gap=0.5 * config.segment_length)  # no two nodes are closer
 
     def add(positions: np.ndarray, parents: np.ndarray) -> None:
-        for position, parent in zip(positions[: config.max_nodes - len(nodes)], parents, strict=False):
-            field.add(position, len(nodes))
-            nodes.append(position, parent)
+        room = config.max_nodes - len(nodes)
+        field.meet(positions[:room], first=len(nodes))
+        nodes.append(positions[:room], parents[:room])
 
     add(roots, np.full(len(roots), -1))
-    for iteration in range(config.max_iterations):
-        alive.look()
-        left = ~alive.reached  # eqs. 5, 6
-        reached = left & (alive.distance <= config.attraction_distance)
-        if reached.any():
-            turn = max(turn, alive.rank[reached].min())
-        felt = reached & (alive.rank <= turn)
-        near = felt & (alive.distance <= config.follow_distance)
-        felt = near if near.any() else _far_apart(alive, felt, _BRIDGES_APART * config.attraction_distance)
-        if not felt.any() or len(nodes) >= config.max_nodes:  # eq. 7
+    for _ in range(config.max_iterations):
+        pulling = field.pulling()
+        if not len(pulling) or len(nodes) >= config.max_nodes:  # eq. 7
             break
-        pulling, node, distance = alive.positions[felt], alive.node[felt], alive.distance[felt]
-        growing, direction = _mean_directions(pulling, node, nodes.positions)
+        aims, node = field.positions[pulling], field.node[pulling]
+        growing, direction = _mean_directions(aims, node, nodes.positions)
         if config.direction_noise:
-            direction = direction + config.direction_noise * rng.standard_normal(direction.shape)
-            direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-9)
+            direction = _unit(direction + config.direction_noise * rng.standard_normal(direction.shape))
         new = _on_grid(nodes.positions[growing] + config.segment_length * direction)  # eq. 4
-        free = field.is_free(new, allowed)
+        free = nodes.has_room(new, allowed)
         if not free.all():
             # Attractors that pull both ways, or noise, lead beside a node or outside: aim at the nearest one alone.
             stuck = np.flatnonzero(~free)
-            aim = _towards_nearest(pulling, node, distance, growing[stuck], nodes.positions)
+            aim = _towards_nearest(aims, node, field.squared[pulling], growing[stuck], nodes.positions)
             new[stuck] = _on_grid(nodes.positions[growing[stuck]] + config.segment_length * aim)
-            free[stuck] = field.is_free(new[stuck], allowed)
+            free[stuck] = nodes.has_room(new[stuck], allowed)
+            # What only a node can feel that cannot step towards it is out of reach.
+            field.give_up(pulling[np.isin(node, growing[~free])])
         chosen = np.flatnonzero(free)
-        chosen = chosen[_apart(new[chosen], gap)]
+        chosen = chosen[_apart(new[chosen], nodes.gap)]
         add(new[chosen], growing[chosen])
-        if not free.all():  # what only a node can feel that cannot step towards it is out of reach
-            alive.keep(left & ~(felt & np.isin(alive.node, growing[~free])))
-        elif iteration % _CLEARED_EVERY == 0:  # what is reached stays reached, so there is no hurry
-            alive.keep(left)
 
     return VesselTree(nodes.positions.copy(), nodes.parents.copy(), np.zeros(len(nodes)), tuple(shape))
 
 
 class _Nodes:
-    """Positions and parents in arrays that grow by doubling."""
+    """Positions and parents in arrays that grow by doubling, and a grid of cells so small that each holds one node."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int, int], gap: float) -> None:
+        self.gap = gap
         self._count = 0
-        self._positions = np.empty((1024, 2))
+        self._positions = np.zeros((1024, 2))
         self._parents = np.empty(1024, np.int64)
+        self._cell = max(gap / np.sqrt(2), _FINEST_CELL)
+        rows, cols = (int(side / self._cell) + 6 for side in shape)  # two empty cells on each side, and rounding
+        self._owner = np.full(rows * cols, -1, np.int32)
+        self._width = cols
+        self._around = (np.arange(-2, 3)[:, None] * cols + np.arange(-2, 3)).ravel()
 
     def __len__(self) -> int:
         return self._count
 
-    def append(self, position: np.ndarray, parent: int) -> None:
-        if self._count == len(self._parents):
-            self._positions = np.concatenate([self._positions, np.empty_like(self._positions)])
+    def append(self, positions: np.ndarray, parents: np.ndarray) -> None:
+        count = self._count + len(positions)
+        while count > len(self._parents):
+            self._positions = np.concatenate([self._positions, np.zeros_like(self._positions)])
             self._parents = np.concatenate([self._parents, np.empty_like(self._parents)])
-        self._positions[self._count] = position
-        self._parents[self._count] = parent
-        self._count += 1
+        self._positions[self._count : count] = positions
+        self._parents[self._count : count] = parents
+        self._owner[self._cell_of(positions)] = np.arange(self._count, count)
+        self._count = count
+
+    def has_room(self, points: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+        """Whether a node may stand at each point: allowed, and not beside another, which would be repeated for ever."""
+        free = _inside(points, allowed)
+        inside = points[free]
+        owner = self._owner[self._cell_of(inside)[:, None] + self._around]
+        near = (owner >= 0) & (_squared(self._positions[owner] - inside[:, None]) <= self.gap * self.gap)
+        free[free] = ~near.any(axis=1)
+        return free
+
+    def _cell_of(self, points: np.ndarray) -> np.ndarray:
+        cell = ((points + 0.5) / self._cell).astype(np.int64) + 2
+        return cell[:, 0] * self._width + cell[:, 1]
 
     @property
     def positions(self) -> np.ndarray:
@@ -146,121 +155,164 @@ class _Nodes:
         return self._parents[: self._count]
 
 
-class _NearestNode:
-    """For each cell of the frame, the nearest node within reach, kept up to date as nodes are added.
+class _Attractors:
+    """The attractors, sorted by the cells of a grid half as wide as they reach, each with its nearest node.
 
-    Cells are pixels, or two pixels wide where the reach is long. Which of two almost equally near nodes is found may
-    then differ; the distance is exact.
+    Attributes
+    ----------
+    positions : (A, 2) ndarray of float64
+    node : (A,) ndarray of int64
+        The nearest node within the attraction distance; -1 for none yet.
+    squared : (A,) ndarray of float64
+        Squared distance to it, or the squared attraction distance.
     """
 
-    def __init__(self, shape: tuple[int, int], reach: float, gap: float, nodes: _Nodes) -> None:
-        self._cell = 1 if reach <= _LONG_REACH else 2
-        reach = reach / self._cell + 0.71  # a point may lie half a diagonal from its cell's centre
-        self._half = int(np.ceil(reach))
-        cells = tuple(-(-side // self._cell) for side in shape)
-        self._squared = np.full(cells, reach * reach, np.float32)
-        self._node = np.full(cells, -1, np.int32)
-        self._nodes, self._gap = nodes, gap
+    def __init__(self, positions: np.ndarray, ranks: np.ndarray, shape: tuple[int, int], config: SCAConfig) -> None:
+        self._reach = config.attraction_distance
+        self._side = self._reach / 2
+        rows, cols = (int(side / self._side) + 6 for side in shape)  # two empty cells on each side, and rounding
+        self._width = cols
+        cell = self._cell_of(positions)
+        order = np.argsort(cell, kind="stable")
+        self._starts = np.searchsorted(cell[order], np.arange(rows * cols + 1))
+        self.positions, self._ranks = positions[order], ranks[order]
+        self.node = np.full(len(order), -1)
+        self.squared = np.full(len(order), np.nextafter(self._reach**2, np.inf))
+        self._open = np.ones(len(order), bool)  # neither reached nor given up
+        self._felt = np.empty(0, np.int64)  # those of them with a node
+        self._kill, self._follow = config.kill_distance**2, config.follow_distance**2
+        self._looks = 0
+        self._turn, self._last_turn = 0, int(ranks.max(initial=0))
+        coarse = _BRIDGES_APART * self._reach
+        self._coarse_shape = tuple(int(side / coarse) + 3 for side in shape)
+        row, col = ((self.positions + 0.5) / coarse).astype(np.int64).T + 1
+        self._coarse_cell = row * self._coarse_shape[1] + col
 
-    def add(self, position: np.ndarray, index: int) -> None:
-        row, col = (position + 0.5) / self._cell  # from the corner of the frame, which is half a pixel before 0
-        top, left = max(int(row) - self._half, 0), max(int(col) - self._half, 0)
-        window = np.s_[top : int(row) + self._half + 1, left : int(col) + self._half + 1]
-        squared, node = self._squared[window], self._node[window]
-        dr = np.arange(top, top + squared.shape[0], dtype=np.float32) + np.float32(0.5 - row)
-        dc = np.arange(left, left + squared.shape[1], dtype=np.float32) + np.float32(0.5 - col)
-        candidate = np.add.outer(dr * dr, dc * dc)
-        nearer = candidate < squared
-        np.copyto(squared, candidate, where=nearer)
-        np.copyto(node, index, where=nearer)
+    def meet(self, points: np.ndarray, first: int) -> None:
+        """Take note of new nodes at `points`, numbered from `first`; what they reach is done with (eqs. 5 and 6)."""
+        if not len(points):
+            return
+        middle = self._cell_of(points)[:, None] + self._width * np.arange(-2, 3)
+        begin = self._starts[middle - 2].ravel()
+        length = self._starts[middle + 3].ravel() - begin
+        ends = np.cumsum(length)
+        index = np.arange(ends[-1]) + np.repeat(begin - ends + length, length)
+        number = np.repeat(np.arange(len(points)), length.reshape(-1, 5).sum(axis=1))
+        squared = _squared(self.positions[index] - points[number])
+        nearer = ((squared < self.squared[index]) & self._open[index]).nonzero()[0]
+        if not len(nearer):
+            return
+        nearer = nearer[squared[nearer].argsort(kind="stable")[::-1]]  # the nearest is written last
+        index, number, squared = index[nearer], number[nearer], squared[nearer]
+        unfelt = index[self.node[index] < 0]
+        self.squared[index], self.node[index] = squared, first + number
+        self._open[index[squared <= self._kill]] = False
+        if len(unfelt):
+            self._felt = np.concatenate([self._felt, np.unique(unfelt)])
 
-    def is_free(self, points: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-        """Whether a node may stand at each point: allowed, and not beside another, which would be repeated for ever."""
-        free = _inside(points, allowed)
-        free[free] = self.nearest(points[free])[1] > self._gap
-        return free
+    def give_up(self, index: np.ndarray) -> None:
+        self._open[index] = False
 
-    def nearest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest node of each point, -1 for none within reach, and its distance in pixels."""
-        node = self.node_of(self.cell_of(points))
-        return node, self.distance_to(points, node)
+    def pulling(self) -> np.ndarray:
+        """The attractors that pull at this step.
 
-    def cell_of(self, points: np.ndarray) -> np.ndarray:
-        """Flat index of the cell that each point lies in."""
-        cell = ((points + 0.5) / self._cell).astype(np.int64)
-        return cell[:, 0] * self._node.shape[1] + cell[:, 1]
+        Ranks take turns. Those within the follow distance all pull; of those farther away, single ones, far from each
+        other and from all that grow.
+        """
+        self._felt = self._felt[self._open[self._felt]]
+        if not len(self._felt):
+            return self._felt
+        self._looks += 1
+        if self._looks % _CLEARED_EVERY == 0 and 5 * np.count_nonzero(self._open) < 4 * len(self._open):
+            self._clear()
+        felt = self._felt
+        if self._turn < self._last_turn:
+            rank = self._ranks[felt]
+            self._turn = max(self._turn, int(rank.min()))
+            felt = felt[rank <= self._turn]
+        is_near = self.squared[felt] <= self._follow
+        if is_near.all():
+            return felt
+        near, far = felt[is_near], felt[~is_near]
+        busy = np.zeros(self._coarse_shape, bool)
+        busy.ravel()[self._coarse_cell[near]] = True
+        around = busy.copy()
+        around[1:] |= busy[:-1]
+        around[:-1] |= busy[1:]
+        busy = around.copy()
+        busy[:, 1:] |= around[:, :-1]
+        busy[:, :-1] |= around[:, 1:]
+        far = far[~busy.ravel()[self._coarse_cell[far]]]
+        return np.concatenate([near, self._far_apart(far)])
 
-    def node_of(self, cell: np.ndarray) -> np.ndarray:
-        return self._node.ravel().take(cell)
+    def _clear(self) -> None:
+        """Forget the attractors that are done with."""
+        kept = self._open
+        before = np.concatenate([[0], np.cumsum(kept)])
+        self._felt = before[self._felt]
+        self._starts = before[self._starts]
+        self.positions, self._ranks, self._coarse_cell = (
+            self.positions[kept],
+            self._ranks[kept],
+            self._coarse_cell[kept],
+        )
+        self.node, self.squared, self._open = self.node[kept], self.squared[kept], self._open[kept]
 
-    def distance_to(self, points: np.ndarray, node: np.ndarray) -> np.ndarray:
-        if not len(self._nodes):
-            return np.full(len(points), np.inf)
-        gap = points - self._nodes.positions[node]
-        return np.where(node >= 0, np.hypot(gap[:, 0], gap[:, 1]), np.inf)
+    def _far_apart(self, index: np.ndarray) -> np.ndarray:
+        """Of some attractors, the nearest to their nodes that lie far apart."""
+        index = index[np.argsort(self.squared[index], kind="stable")]
+        index = index[np.sort(np.unique(self._coarse_cell[index], return_index=True)[1])]
+        return index[_apart(self.positions[index], _BRIDGES_APART * self._reach)]
 
-
-class _Attractors:
-    """The attractors that are left, each with the nearest node; distances are computed anew where that node changed."""
-
-    def __init__(self, positions: np.ndarray, rank: np.ndarray, field: _NearestNode, kill_distance: float) -> None:
-        self.positions, self.rank = positions, rank
-        self.reached = np.zeros(len(positions), bool)
-        self._kill_distance = kill_distance
-        self.node = np.full(len(positions), -1, np.int32)
-        self.distance = np.full(len(positions), np.inf)
-        self._cell, self._field = field.cell_of(positions), field
-
-    def look(self) -> None:
-        node = self._field.node_of(self._cell)
-        changed = np.flatnonzero(node != self.node)
-        self.distance[changed] = self._field.distance_to(self.positions[changed], node[changed])
-        self.node = node
-        self.reached |= self.distance <= self._kill_distance
-
-    def keep(self, kept: np.ndarray) -> None:
-        if not kept.all():
-            self.positions, self.rank, self.reached = self.positions[kept], self.rank[kept], self.reached[kept]
-            self.node, self.distance, self._cell = self.node[kept], self.distance[kept], self._cell[kept]
-
-
-def _far_apart(attractors: _Attractors, felt: np.ndarray, reach: float) -> np.ndarray:
-    """Of the attractors that are felt, the nearest ones that lie more than `reach` apart."""
-    index = np.flatnonzero(felt)
-    index = index[np.argsort(attractors.distance[index], kind="stable")]
-    cell = (attractors.positions[index] / reach).astype(np.int64)
-    index = index[np.sort(np.unique(cell[:, 0] << 32 | cell[:, 1], return_index=True)[1])]
-    chosen = np.zeros_like(felt)
-    chosen[index[_apart(attractors.positions[index], reach)]] = True
-    return chosen
+    def _cell_of(self, points: np.ndarray) -> np.ndarray:
+        cell = ((points + 0.5) / self._side).astype(np.int64) + 2
+        return cell[:, 0] * self._width + cell[:, 1]
 
 
 def _mean_directions(attractors: np.ndarray, node: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The nodes that feel an attractor and their unit average direction (eqs. 1-3)."""
-    growing, group = np.unique(node, return_inverse=True)
-    towards = attractors - positions[node]
-    towards /= np.maximum(np.linalg.norm(towards, axis=1, keepdims=True), 1e-9)
-    total = np.stack([np.bincount(group, weights=towards[:, axis]) for axis in range(2)], axis=1)
-    length = np.linalg.norm(total, axis=1, keepdims=True)
-    return growing, total / np.maximum(length, 1e-9)
+    order = node.argsort(kind="stable")
+    node = node[order]
+    first = np.concatenate([[0], (node[1:] != node[:-1]).nonzero()[0] + 1])
+    towards = _unit(attractors[order] - positions[node])
+    return node[first], _unit(np.add.reduceat(towards, first))
 
 
 def _towards_nearest(
-    attractors: np.ndarray, node: np.ndarray, distance: np.ndarray, wanted: np.ndarray, positions: np.ndarray
+    attractors: np.ndarray, node: np.ndarray, squared: np.ndarray, wanted: np.ndarray, positions: np.ndarray
 ) -> np.ndarray:
     """Unit vectors from the nodes `wanted` to the nearest attractor each of them feels."""
-    order = np.lexsort((distance, node))
+    order = np.lexsort((squared, node))
     first = order[np.searchsorted(node[order], wanted)]
     gap = attractors[first] - positions[wanted]
-    return gap / np.maximum(distance[first], 1e-9)[:, None]
+    return gap / np.maximum(np.sqrt(squared[first]), 1e-9)[:, None]
 
 
 def _apart(points: np.ndarray, gap: float) -> np.ndarray:
     """Which of `points` to keep so that none lies within `gap` of one before it."""
     keep = np.ones(len(points), bool)
-    for i, j in sorted(cKDTree(points).query_pairs(gap)) if len(points) > 1 else ():
+    for i, j in _close_pairs(points, gap) if len(points) > 1 else ():
         keep[j] &= not keep[i]
     return keep
+
+
+def _close_pairs(points: np.ndarray, gap: float) -> list[tuple[int, int]]:
+    """Pairs (i, j), i before j, at most `gap` apart, in order."""
+    if len(points) > _MANY:
+        return sorted(cKDTree(points).query_pairs(gap))
+    close = _squared(points[:, None] - points) <= gap * gap
+    if np.count_nonzero(close) == len(points):  # each with itself
+        return []
+    return [(i, j) for i, j in np.argwhere(close).tolist() if i < j]
+
+
+def _squared(vectors: np.ndarray) -> np.ndarray:
+    """Squared length along the last axis, of two; numpy's sums over so short an axis are slow."""
+    return vectors[..., 0] * vectors[..., 0] + vectors[..., 1] * vectors[..., 1]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.sqrt(_squared(vectors)), 1e-9)[:, None]
 
 
 def _on_grid(positions: np.ndarray) -> np.ndarray:
@@ -269,6 +321,10 @@ def _on_grid(positions: np.ndarray) -> np.ndarray:
 
 
 def _inside(points: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    inside = ((points >= 0) & (points <= np.asarray(allowed.shape) - 1)).all(axis=1)
+    row, col = points[:, 0], points[:, 1]
+    height, width = allowed.shape
+    inside = (row >= 0) & (row <= height - 1) & (col >= 0) & (col <= width - 1)
+    if inside.all():
+        return allowed[pixels_of(points)]
     inside[inside] = allowed[pixels_of(points[inside])]
     return inside

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,6 +63,7 @@ _FREE = {
     "follow_distance": float("inf"),
     "murray_exponent": 2.5,
     "direction_noise": 0.3,
+    "calibre_noise": 0.3,
     "kill_distance": 10.0,
     "prune_length": 14.0,
     "smoothing": 6,
@@ -136,6 +137,22 @@ def preset_named(name: str) -> Preset:
     if name not in PRESETS:
         raise InputError(f"Unknown tree preset {name!r}", fix=f"Use one of: {', '.join(PRESETS)}.")
     return PRESETS[name]
+
+
+def vary_config(config: SCAConfig, rng: np.random.Generator) -> SCAConfig:
+    """`config` with random density, calibre and tortuosity, for streams of trees that should not all look alike."""
+    density = float(np.exp(rng.uniform(-0.5, 0.5)))
+    return replace(
+        config,
+        grid_spacing=config.grid_spacing * density,
+        attraction_distance=config.attraction_distance * density,
+        kill_distance=config.kill_distance * density,
+        prune_length=config.prune_length * density,
+        direction_noise=rng.uniform(0.15, 0.6),
+        smoothing=int(rng.integers(2, 8)),
+        tip_radius=config.tip_radius * float(np.exp(rng.uniform(-0.4, 0.4))),
+        murray_exponent=rng.uniform(2.0, 3.2),
+    )
 
 
 def lay_out(preset: Preset, shape: tuple[int, int], rng: np.random.Generator) -> Layout:

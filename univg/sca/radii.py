@@ -38,18 +38,23 @@ def assign_radii(
         The same nodes with radii in pixels.
     """
     exponent = config.murray_exponent
-    low, high = _real_bounds(tree, config, line)
-    widening = (1 + config.taper * tree.step_lengths / 100) ** exponent
-    power = np.where(tree.child_counts == 0, config.tip_radius**exponent, 0.0)
-    widest = np.zeros(len(tree))  # of the nodes that grew from each
-    radii = np.zeros(len(tree))
+    # Lists, because single elements of arrays are slow to get at.
+    low, high = (bound.tolist() for bound in _real_bounds(tree, config, line))
+    widening = ((1 + config.taper * tree.step_lengths / 100) ** exponent).tolist()
+    power = np.where(tree.child_counts == 0, config.tip_radius**exponent, 0.0).tolist()
+    parents = tree.parents.tolist()
+    widest = [0.0] * len(tree)  # of the nodes that grew from each
+    radii = [0.0] * len(tree)
     for node in range(len(tree) - 1, -1, -1):
         radius = power[node] ** (1 / exponent)
-        radii[node] = max(min(max(radius, low[node]), high[node]), widest[node])
-        parent = tree.parents[node]
+        radius = max(min(max(radius, low[node]), high[node]), widest[node])
+        radii[node] = radius
+        parent = parents[node]
         if parent >= 0:
-            power[parent] += radii[node] ** exponent * widening[node]
-            widest[parent] = max(widest[parent], radii[node])
+            power[parent] += radius**exponent * widening[node]
+            if radius > widest[parent]:
+                widest[parent] = radius
+    radii = np.array(radii)
     if rng is not None and config.calibre_noise:
         radii = _varied(tree, radii, config.calibre_noise, rng)
     return replace(tree, radii=radii)
@@ -74,17 +79,19 @@ def _real_bounds(tree: VesselTree, config: SCAConfig, line: Centreline | None) -
 def _varied(tree: VesselTree, radii: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
     """`radii` times a random factor for each branch, still never growing towards tips."""
     starts = (tree.parents < 0) | (tree.child_counts[tree.parents] > 1)
-    branch = np.arange(len(tree))
-    for node in np.flatnonzero(~starts):
-        branch[node] = branch[tree.parents[node]]
+    parents = tree.parents.tolist()
+    branch = list(range(len(tree)))
+    for node in np.flatnonzero(~starts).tolist():
+        branch[node] = branch[parents[node]]
     factor = np.exp(noise * np.clip(rng.standard_normal(len(tree)), -1, 1))  # a trunk twice as wide would be a blob
-    wide = radii * factor[branch]
+    wide = (radii * factor[branch]).tolist()
     narrow = wide.copy()
     # Order is restored half by widening towards the root, half by narrowing towards the tips: no trend is left.
     for node in range(len(tree) - 1, -1, -1):
-        if tree.parents[node] >= 0:
-            wide[tree.parents[node]] = max(wide[tree.parents[node]], wide[node])
-    for node in range(len(tree)):
-        if tree.parents[node] >= 0:
-            narrow[node] = min(narrow[node], narrow[tree.parents[node]])
-    return np.sqrt(wide * narrow)
+        parent = parents[node]
+        if parent >= 0 and wide[node] > wide[parent]:
+            wide[parent] = wide[node]
+    for node, parent in enumerate(parents):
+        if parent >= 0 and narrow[parent] < narrow[node]:
+            narrow[node] = narrow[parent]
+    return np.sqrt(np.array(wide) * np.array(narrow))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 
 import cv2
 import numpy as np
 
 from univg.geometry import local_radius, nearest_centreline
-from univg.sca import generate_mask, preset_for
+from univg.sca import generate_mask, preset_for, vary_config
 from univg.segmentation.inputs import network_inputs
 from univg.types import Modality
 
@@ -47,19 +47,7 @@ def grow_shape(modality: Modality, *, size: int = 512, rng: np.random.Generator)
     VesselShape
         Of `size` x `size` pixels.
     """
-    preset = preset_for(modality).config
-    density = float(np.exp(rng.uniform(-0.5, 0.5)))
-    config = replace(
-        preset,
-        grid_spacing=preset.grid_spacing * density,
-        attraction_distance=preset.attraction_distance * density,
-        kill_distance=preset.kill_distance * density,
-        prune_length=preset.prune_length * density,
-        direction_noise=rng.uniform(0.15, 0.6),
-        smoothing=int(rng.integers(2, 8)),
-        tip_radius=preset.tip_radius * float(np.exp(rng.uniform(-0.4, 0.4))),
-        murray_exponent=rng.uniform(2.0, 3.2),
-    )
+    config = vary_config(preset_for(modality).config, rng)
     mask = generate_mask(modality, shape=(size, size), config=config, rng=rng)
     outside = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     distance = np.where(mask, local_radius(mask), np.maximum(0.5 - outside, -_FARTHEST))

@@ -13,9 +13,9 @@ from torch import nn
 from univg.errors import Cancelled
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progress, never_stop
 from univg.segmentation.config import SegmentationConfig
-from univg.segmentation.device import autocast
 from univg.segmentation.inputs import fit_to_working_size, network_inputs, to_grey
 from univg.segmentation.segmenter import Segmenter
+from univg.training.device import autocast
 
 TILE = 640
 SMALLEST_TILE = 160

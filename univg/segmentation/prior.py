@@ -24,12 +24,13 @@ from univg.errors import Cancelled, InputError
 from univg.io import read_json, sha256_file, write_bytes_atomic, write_json_atomic
 from univg.metrics import dice
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
-from univg.segmentation.checkpoint import TrainingState, load_state, optimizer_tensors, restore_optimizer, save_state
 from univg.segmentation.config import SegmentationConfig
-from univg.segmentation.device import autocast, resolve_device
 from univg.segmentation.networks import build_network
-from univg.segmentation.optimize import make_optimizer, optimize_step, update_average
+from univg.segmentation.optimize import make_optimizer, optimize_step
 from univg.segmentation.phantoms import grow_shapes, phantom_batch
+from univg.training.average import update_average
+from univg.training.checkpoint import TrainingState, load_state, optimizer_tensors, restore_optimizer, save_state
+from univg.training.device import autocast, resolve_device
 from univg.weights import shipped_folder
 
 _WEIGHTS, _RECIPE = "model.safetensors", "prior.json"
@@ -140,7 +141,7 @@ def pretrain_prior(
                 network, optimizer, inputs, torch.from_numpy(masks).to(target), recipe, step=state.step
             )
             state.step += 1
-            update_average(average, network, recipe.ema_decay, state.step)
+            update_average(average.state_dict(), network.state_dict(), recipe.ema_decay, state.step)
             figures = {"loss": loss}
             if state.step % config.validate_every == 0 or state.step == recipe.steps:
                 validation = range(_VALIDATION_SEED, _VALIDATION_SEED + _VALIDATION_BATCHES)

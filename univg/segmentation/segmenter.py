@@ -14,8 +14,8 @@ from torch import nn
 from univg.errors import InputError
 from univg.io import read_json, write_bytes_atomic, write_json_atomic
 from univg.segmentation.config import SegmentationConfig
-from univg.segmentation.device import resolve_device
 from univg.segmentation.networks import build_network
+from univg.training.device import resolve_device
 from univg.types import Modality
 
 _WEIGHTS, _CARD = "model.safetensors", "segmenter.json"

@@ -18,21 +18,22 @@ from univg.errors import Cancelled
 from univg.metrics import evaluate
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
 from univg.segmentation.augment import random_patch
-from univg.segmentation.checkpoint import (
+from univg.segmentation.config import SegmentationConfig
+from univg.segmentation.inputs import fit_to_working_size, network_inputs, to_grey
+from univg.segmentation.networks import build_network
+from univg.segmentation.optimize import make_optimizer, optimize_step
+from univg.segmentation.predict import predict_probability
+from univg.segmentation.prior import Prior, load_prior
+from univg.segmentation.segmenter import Segmenter
+from univg.training.average import update_average
+from univg.training.checkpoint import (
     TrainingState,
     load_state,
     optimizer_tensors,
     restore_optimizer,
     save_state,
 )
-from univg.segmentation.config import SegmentationConfig
-from univg.segmentation.device import resolve_device
-from univg.segmentation.inputs import fit_to_working_size, network_inputs, to_grey
-from univg.segmentation.networks import build_network
-from univg.segmentation.optimize import make_optimizer, optimize_step, update_average
-from univg.segmentation.predict import predict_probability
-from univg.segmentation.prior import Prior, load_prior
-from univg.segmentation.segmenter import Segmenter
+from univg.training.device import resolve_device
 from univg.types import ImageMaskPair, Modality
 
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
@@ -162,7 +163,7 @@ def train_segmenter(
             on_progress(ProgressEvent("segmenter", state.step, config.steps, message=SMALLER_BATCHES))
             continue
         state.step += 1
-        update_average(average, network, config.ema_decay, state.step)
+        update_average(average.state_dict(), network.state_dict(), config.ema_decay, state.step)
 
         figures, picture = {"loss": loss}, None
         due = state.step % evaluate_every == 0 or state.step == release_step

@@ -124,7 +124,7 @@ def _device_key(params: dict) -> str:
     device = str(params.get("device", "cpu"))
     if device == "cpu":
         return device
-    from univg.segmentation.device import resolve_device
+    from univg.training.device import resolve_device
 
     return resolve_device(device).type
 

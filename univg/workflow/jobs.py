@@ -56,6 +56,7 @@ __all__ = [
 # Job folders name only the kind, so that a folder from elsewhere cannot choose the code.
 JOB_KINDS = {
     "adapt": "univg.workflow.pipeline:run_adapt_job",
+    "mask-engine": "univg.workflow.engines:run_mask_engine_job",
     "selftest": "univg.workflow.selftest:run_selftest_job",
     "trees": "univg.workflow.bulk:run_trees_job",
 }

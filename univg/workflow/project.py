@@ -28,7 +28,7 @@ PROJECT_SCHEMA = 1
 SETTINGS_FILE = "project.json"
 WORKING_SIZES = (64, 2048)
 
-_FOLDERS = ("support/images", "support/masks", "trees", "pairs", "segmenters", "jobs", "results")
+_FOLDERS = ("support/images", "support/masks", "trees", "adapters", "pairs", "segmenters", "jobs", "results")
 _SETTING_KEYS = ("modality", "working_size", "pixel_spacing_mm")
 _VERSION = re.compile(r"v(\d{3,})")
 
@@ -158,6 +158,11 @@ class Project:
         return self.path / "segmenters"
 
     @property
+    def adapters_folder(self) -> Path:
+        """Of the mask engines: what they learnt, without the backbone."""
+        return self.path / "adapters"
+
+    @property
     def support_folder(self) -> Path:
         return self.path / "support"
 
@@ -224,17 +229,25 @@ class Project:
 
     def segmenter_versions(self) -> list[str]:
         """Names of the finished segmenters, oldest first: ``["v001", "v002"]``."""
-        if not self.segmenters_folder.is_dir():
-            return []
-        folders = (entry for entry in self.segmenters_folder.iterdir() if entry.is_dir())
-        found = (_VERSION.fullmatch(folder.name) for folder in folders)
-        return [match[0] for match in sorted(filter(None, found), key=lambda match: int(match[1]))]
+        return _versions_in(self.segmenters_folder)
 
     def latest_segmenter(self) -> Path | None:
         versions = self.segmenter_versions()
         return self.segmenters_folder / versions[-1] if versions else None
 
-    def new_segmenter_folder(self) -> NewSegmenterFolder:
+    def mask_engine_versions(self) -> list[str]:
+        """Names of the adapted mask engines, oldest first."""
+        return _versions_in(self.adapters_folder)
+
+    def latest_mask_engine(self) -> Path | None:
+        versions = self.mask_engine_versions()
+        return self.adapters_folder / versions[-1] if versions else None
+
+    def new_mask_engine_folder(self) -> NewVersionFolder:
+        """As `new_segmenter_folder`, for a mask engine."""
+        return NewVersionFolder(self, self.adapters_folder)
+
+    def new_segmenter_folder(self) -> NewVersionFolder:
         """A context manager for saving a segmenter under the next free number.
 
         Examples
@@ -245,7 +258,7 @@ class Project:
         >>> new.version                            # doctest: +SKIP
         'v003'
         """
-        return NewSegmenterFolder(self)
+        return NewVersionFolder(self, self.segmenters_folder)
 
     def _locked(self) -> AbstractContextManager[None]:
         return locked(self.path / ".lock")
@@ -261,7 +274,7 @@ class Project:
         }
 
 
-class NewSegmenterFolder:
+class NewVersionFolder:
     """Gives out a hidden folder and, when the block ends well, renames it to the next free ``v###``.
 
     Attributes
@@ -270,15 +283,15 @@ class NewSegmenterFolder:
         The name it got; None before the block has ended, and when it failed.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, parent: Path) -> None:
         self._project = project
+        self._parent = parent
         self._folder: Path | None = None
         self.version: str | None = None
 
     def __enter__(self) -> Path:
-        parent = self._project.segmenters_folder
-        folder = parent / f".{self._next_version()}.partial-{os.getpid()}-{os.urandom(2).hex()}"
-        with writing(parent):
+        folder = self._parent / f".{self._next_version()}.partial-{os.getpid()}-{os.urandom(2).hex()}"
+        with writing(self._parent):
             folder.mkdir(parents=True)
         self._folder = folder
         return folder
@@ -294,8 +307,15 @@ class NewSegmenterFolder:
             self.version = version
 
     def _next_version(self) -> str:
-        versions = self._project.segmenter_versions()
+        versions = _versions_in(self._parent)
         return f"v{int(versions[-1][1:]) + 1 if versions else 1:03d}"
+
+
+def _versions_in(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    found = (_VERSION.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_dir())
+    return [match[0] for match in sorted(filter(None, found), key=lambda match: int(match[1]))]
 
 
 def _absolute(path: str | Path) -> Path:

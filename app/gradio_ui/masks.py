@@ -1,0 +1,374 @@
+"""Tab 3, Masks: the mask engine adapted to the user's masks, and its strength under their finger."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html import escape
+
+import gradio as gr
+import numpy as np
+
+from app import texts
+from app.gradio_ui import markup, mask_studio, pictures, tree_plots, tree_studio, tree_view
+from app.gradio_ui.context import Ui
+from app.gradio_ui.devices import selectable
+from app.gradio_ui.errors import note
+from app.gradio_ui.job_watch import active_job, watch
+from app.gradio_ui.mask_studio import COMPARED, NOISE, STRIP, TREE, MaskSettings, MaskStudio
+from app.gradio_ui.state import Session
+from univg.errors import InputError
+from univg.overlay import overlay_mask
+from univg.workflow.jobs import Job, JobState, list_jobs, start_job
+
+_MAX_SEED = 2**31 - 1
+_NEAR_COPY = tree_studio.NEAR_COPY
+_ADAPTERS = ("loha", "lora", "lora+loha")
+_KIND = "mask-engine"
+
+
+def build(ui: Ui, tab: gr.Tab) -> None:
+    """Lay out the tab and wire it; the first mask is drawn when `tab` is opened."""
+    with gr.Row(elem_classes="tab-body"):
+        with gr.Column(elem_classes="controls", scale=0, min_width=300):
+            adapt = gr.Button(texts.MASKS_ADAPT, variant="primary", elem_id="mask-adapt")
+            status = gr.HTML(elem_id="mask-status")
+            scale = gr.Slider(
+                0, 1.5, 0.7, step=0.05, label=texts.MASKS_SCALE, info=texts.MASKS_SCALE_HELP, elem_id="mask-scale"
+            )
+            start = gr.Radio(
+                [(text, key) for key, text in texts.MASKS_STARTS.items()],
+                value=TREE,
+                label=texts.MASKS_START,
+                elem_id="mask-start",
+            )
+            strength = gr.Slider(
+                0,
+                1,
+                0.6,
+                step=0.05,
+                label=texts.MASKS_STRENGTH,
+                info=texts.MASKS_STRENGTH_HELP,
+                elem_id="mask-strength",
+            )
+            with gr.Row():
+                seed = gr.Number(
+                    0,
+                    label=texts.TREES_SEED,
+                    precision=0,
+                    minimum=0,
+                    maximum=_MAX_SEED,
+                    elem_id="mask-seed",
+                    min_width=80,
+                )
+                another = gr.Button(texts.TREES_REROLL, elem_id="mask-reroll", min_width=80)
+            with gr.Accordion(texts.ADVANCED, open=False, elem_id="mask-advanced"):
+                steps = gr.Slider(
+                    4, 30, 12, step=1, label=texts.MASKS_STEPS, info=texts.MASKS_STEPS_HELP, elem_id="mask-steps"
+                )
+                version = gr.Dropdown([], label=texts.MASKS_ENGINE, elem_id="mask-engine")
+                adapter = gr.Radio(
+                    [(texts.MASKS_ADAPTERS[kind], kind) for kind in _ADAPTERS],
+                    value="loha",
+                    label=texts.MASKS_ADAPTER,
+                    info=texts.MASKS_ADAPTER_HELP,
+                    elem_id="mask-adapter",
+                )
+                device = gr.Radio(selectable(), value="auto", label=texts.DEVICE, elem_id="mask-device")
+        with gr.Column(elem_classes="canvas", scale=1, min_width=400):
+            with gr.Row(elem_id="mask-pictures"):
+                with gr.Column(min_width=200, scale=1):
+                    gr.HTML(markup.line(texts.MASKS_TREE_CAPTION), elem_classes="picture-caption")
+                    tree = gr.Image(elem_id="mask-tree", alt_text=texts.MASKS_TREE_CAPTION, **_PICTURE)
+                with gr.Column(min_width=200, scale=1):
+                    caption = gr.HTML(elem_id="mask-caption", elem_classes="picture-caption")
+                    picture = gr.Image(elem_id="mask-picture", alt_text=texts.TAB_MASKS, **_PICTURE)
+            with gr.Row(elem_classes="strip-head"):
+                facts = gr.HTML(elem_id="mask-facts")
+                with gr.Row():
+                    sweep = gr.Button(texts.MASKS_SWEEP, size="sm", elem_id="mask-sweep", min_width=110)
+                    compare = gr.Button(texts.MASKS_COMPARE, size="sm", elem_id="mask-compare", min_width=130)
+            strip = gr.Gallery(columns=len(STRIP), elem_id="mask-strip", visible=False, **_STRIP)
+            gr.HTML(markup.line(texts.MASKS_REAL_CAPTION), elem_classes="picture-caption")
+            real = gr.Gallery(columns=6, elem_id="mask-real", **_STRIP)
+            plots = gr.HTML(elem_id="mask-plots")
+
+    controls = [scale, start, strength, seed, steps]
+    ui.part([*controls, version], _controls_signature, _controls)
+    ui.part([adapt, status], _status_signature, _status)
+    ui.part([real], _real_signature, lambda session: [_real(session)])
+    ui.part([picture, caption, tree, facts], _first_signature, _first)
+    ui.live([scale.input], scrub, [scale], [picture, caption])
+    shown = [picture, caption, tree, facts]
+    ui.on([scale.release, strength.release, steps.release, start.input], _settle, controls, shown)
+    ui.on([seed.submit, seed.blur], _settle, controls, shown)
+    ui.on(tab.select, _opened, [], shown)
+    ui.on(another.click, _another_seed, [], shown)
+    ui.on(version.input, _choose_version, [version], shown)
+    ui.on(sweep.click, _sweep, [], [strip, facts], show_progress="minimal")
+    ui.on_selected(strip, _choose_from_strip, shown)
+    ui.on(compare.click, _compare, [], [plots], show_progress="minimal")
+    ui.on(adapt.click, _adapt, [adapter, device])
+
+
+_PICTURE = {
+    "format": "png",
+    "interactive": False,
+    "show_label": False,
+    "container": False,
+    "buttons": ["download", "fullscreen"],
+    "elem_classes": "picture",
+}
+_STRIP = {
+    "format": "png",
+    "show_label": False,
+    "container": False,
+    "allow_preview": False,
+    "rows": 1,
+    "object_fit": "cover",
+    "buttons": [],
+    "interactive": False,
+    "elem_classes": "strip",
+}
+
+
+def studio_of(session: Session) -> MaskStudio:
+    project = session.required_project()
+    if session.masks is None:
+        session.masks = MaskStudio.of(project)
+    return session.masks
+
+
+def scrub(session: Session, scale: float) -> list:
+    """While α is moved: the mask at the nearest α that is there already, at once."""
+    studio = studio_of(session)
+    wanted = replace(studio.settings, scale=float(scale))
+    found = studio.nearest_found(wanted)
+    if found is None:
+        return [gr.skip(), _caption(wanted.scale, exact=False)]
+    return [_save(session, found[1], replace(wanted, scale=found[0])), _caption(found[0], exact=found[0] == scale)]
+
+
+def _settle(session: Session, scale: float, start: str, strength: float, seed: float | None, steps: float) -> list:
+    """When a control is let go: the mask for exactly these settings."""
+    if seed is None or not 0 <= seed <= _MAX_SEED:
+        raise InputError(f"The seed must lie between 0 and {_MAX_SEED}, got {seed}", fix="0 is fine.")
+    studio = studio_of(session)
+    settings = MaskSettings(float(scale), int(seed), start, float(strength), int(steps))
+    if settings == studio.settings and studio.found(settings) is not None:
+        return [gr.skip()] * 4
+    studio.settings = settings
+    return _shown(session)
+
+
+def _opened(session: Session) -> list:
+    if session.project is None or studio_of(session).found(studio_of(session).settings) is not None:
+        return [gr.skip()] * 4
+    return _shown(session)
+
+
+def _another_seed(session: Session) -> list:
+    studio = studio_of(session)
+    studio.settings = replace(studio.settings, seed=tree_view.new_seed())
+    studio.changed += 1
+    return _shown(session)
+
+
+def _choose_version(session: Session, chosen: str) -> list:
+    studio = studio_of(session)
+    studio.version = chosen if chosen in session.required_project().mask_engine_versions() else ""
+    return _shown(session)
+
+
+def _sweep(session: Session) -> list:
+    studio = studio_of(session)
+    wanted = [replace(studio.settings, scale=scale) for scale in STRIP]
+    masks = mask_studio.draw(session.required_project(), studio, wanted)
+    items = [
+        (_thumbnail(mask), texts.MASKS_ALPHA.format(scale=scale)) for mask, scale in zip(masks, STRIP, strict=True)
+    ]
+    return [gr.Gallery(items, visible=True), _facts(session, studio)]
+
+
+def _choose_from_strip(session: Session, caption: str) -> list:
+    studio = studio_of(session)
+    labels = {texts.MASKS_ALPHA.format(scale=scale): scale for scale in STRIP}
+    studio.settings = replace(studio.settings, scale=labels[caption])
+    studio.changed += 1
+    return _shown(session)
+
+
+def _compare(session: Session) -> str:
+    """Masks of as many seeds against the user's own, with the trees they started from between."""
+    project, studio = session.required_project(), studio_of(session)
+    names = project.support_names()
+    if not names:
+        raise InputError(texts.TREES_COMPARE_NEEDS, fix=texts.TREES_COMPARE_FIX)
+    wanted = [replace(studio.settings, seed=studio.settings.seed + number) for number in range(COMPARED)]
+    drawn = mask_studio.draw(project, studio, wanted)
+    trees = [mask_studio.start_tree(project, settings.seed) for settings in wanted]
+    real = [project.support_pair(name).mask for name in names]
+    groups = {
+        texts.MASKS_GROUPS["trees"]: mask_studio.measure(trees),
+        texts.MASKS_GROUPS["engine"]: mask_studio.measure(drawn),
+    }
+    histograms = tree_plots.comparison(groups, tree_studio.real_measurements(project))
+    points = mask_studio.feature_map([trees, drawn, real])
+    copies = [mask_studio.nearest_copy(project, mask) for mask in drawn]
+    sentence = texts.MASKS_COPIES.format(
+        median=float(np.median(copies)), near=sum(copy > _NEAR_COPY for copy in copies), count=len(copies)
+    )
+    labels = [*groups, texts.TREES_REAL]
+    return f"{histograms}{tree_plots.scatter(dict(zip(labels, points, strict=True)))}{markup.line(sentence)}"
+
+
+def _adapt(session: Session, adapter: str, device: str) -> None:
+    project = session.required_project()
+    if not project.support_names():
+        raise InputError(texts.MASKS_NEED_PAIRS, fix=texts.TREES_COMPARE_FIX)
+    start_job(project, _KIND, {"adapter": adapter, "device": device, "seed": 0})
+    note(texts.STARTED)
+
+
+# --- what is shown
+
+
+def _shown(session: Session) -> list:
+    project, studio = session.required_project(), studio_of(session)
+    (mask,) = mask_studio.draw(project, studio, [studio.settings])
+    return [
+        _save(session, mask, studio.settings),
+        _caption(studio.settings.scale, exact=True),
+        _tree_picture(session),
+        _facts(session, studio, mask),
+    ]
+
+
+def _save(session: Session, mask: np.ndarray, settings: MaskSettings) -> str:
+    parameters = {"synthetic": True, "mask_engine": studio_of(session).version or "pretrained", **vars(settings)}
+    return pictures.save_picture(_white(mask), session.folder / "pictures", parameters)
+
+
+def _tree_picture(session: Session) -> str | None:
+    studio = studio_of(session)
+    if studio.settings.start == NOISE:
+        return None
+    tree = mask_studio.start_tree(session.required_project(), studio.settings.seed)
+    canvas = overlay_mask(np.full(tree.shape, 11, np.uint8), tree, opacity=0.9)
+    return pictures.save_picture(pictures.reduce(canvas), session.folder / "pictures", {"seed": studio.settings.seed})
+
+
+def _caption(scale: float, *, exact: bool) -> str:
+    text = texts.MASKS_AT.format(scale=scale) if exact else texts.MASKS_NEAREST.format(scale=scale)
+    return markup.line(text)
+
+
+def _facts(session: Session, studio: MaskStudio, mask: np.ndarray | None = None) -> str:
+    parts = []
+    if mask is not None:
+        parts.append(texts.MASKS_FACTS.format(density=100 * mask.mean(), seconds=studio.milliseconds / 1000))
+    if not studio.version:
+        parts.append(texts.MASKS_NOT_ADAPTED)
+    elif mask is not None:
+        copy = mask_studio.nearest_copy(session.required_project(), mask)
+        if copy > _NEAR_COPY:
+            parts.append(texts.MASKS_COPY.format(dice=copy))
+    return markup.line(" ".join(parts))
+
+
+def _white(mask: np.ndarray) -> np.ndarray:
+    return np.repeat((mask * np.uint8(255))[..., None], 3, axis=2)
+
+
+def _thumbnail(mask: np.ndarray) -> np.ndarray:
+    return _white(pictures.reduce(mask, pictures.THUMBNAIL_SIDE))
+
+
+def _first_signature(session: Session) -> tuple:
+    """The first mask is drawn when the project is opened or a new engine is there; later ones by their handlers."""
+    project = session.project
+    if project is None or session.at_start:
+        return ()
+    return project.path, tuple(project.mask_engine_versions()), bool(project.support_names())
+
+
+def _first(session: Session) -> list:
+    if session.project is None:
+        return [None, "", None, ""]
+    studio = studio_of(session)
+    newest = next(reversed(session.project.mask_engine_versions()), "")
+    if newest != studio.version:
+        studio.version = newest
+        studio.changed += 1
+    return [None, markup.line(texts.MASKS_PRESS), _tree_picture(session), _facts(session, studio)]
+
+
+def _controls_signature(session: Session) -> tuple:
+    project = session.project
+    if project is None:
+        return ()
+    return project.path, tuple(project.mask_engine_versions()), studio_of(session).changed
+
+
+def _controls(session: Session) -> list:
+    if session.project is None:
+        return [gr.skip()] * 6
+    studio = studio_of(session)
+    settings = studio.settings
+    choices = [(texts.MASKS_PRETRAINED, "")] + [(v, v) for v in session.project.mask_engine_versions()]
+    return [
+        settings.scale,
+        settings.start,
+        settings.strength,
+        settings.seed,
+        settings.steps,
+        gr.Dropdown(choices=choices, value=studio.version),
+    ]
+
+
+def _latest(session: Session) -> Job | None:
+    return None if session.project is None else next((j for j in list_jobs(session.project) if j.kind == _KIND), None)
+
+
+def _status_signature(session: Session) -> tuple:
+    job, project = _latest(session), session.project
+    running = project and active_job(project)
+    pairs = project and len(project.support_names())
+    return pairs, running and running.id, job and (job.id, job.state, watch(job).count)
+
+
+def _status(session: Session) -> list:
+    project, job = session.project, _latest(session)
+    running = active_job(project) if project else None
+    ready = bool(project and project.support_names()) and running is None
+    if project is None or not project.support_names():
+        text, kind = texts.MASKS_NEED_PAIRS, ""
+    elif job is None:
+        text, kind = texts.MASKS_READY, ""
+    elif job.state is JobState.DONE:
+        result = job.result() or {}
+        text = texts.MASKS_DONE.format(
+            version=result.get("mask_engine", ""), copy=result.get("nearest_dice", float("nan"))
+        )
+        kind = "done"
+    elif job.state is JobState.FAILED:
+        text, kind = texts.JOB_FAILED.format(reason=(job.error or "").rstrip(".")), "failed"
+    elif job.state is JobState.CANCELLED:
+        text, kind = texts.MASKS_CANCELLED, ""
+    else:
+        event = watch(job).latest
+        text, kind = texts.JOB_STARTING, "running"
+        if event is not None and event.total:
+            left = "" if event.seconds_left is None else texts.CHIP_LEFT.format(time=texts.duration(event.seconds_left))
+            text = texts.MASKS_RUNNING.format(percent=int(100 * event.fraction), left=left or texts.TIME_UNKNOWN)
+    return [gr.Button(interactive=ready), f'<p class="status {kind}" role="status">{escape(text)}</p>']
+
+
+def _real_signature(session: Session) -> tuple:
+    project = session.project
+    return () if project is None else (project.path, tuple(project.support_names()))
+
+
+def _real(session: Session) -> gr.Gallery:
+    project = session.project
+    names = project.support_names() if project else []
+    return gr.Gallery([(_thumbnail(project.support_pair(name).mask), name) for name in names])

@@ -1,0 +1,49 @@
+"""The strength of the mask engine under a real finger, in a real browser."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from univg.io.write import PROVENANCE_KEY
+
+pytestmark = pytest.mark.browser
+
+
+def parameters_of(page):
+    source = page.get_attribute("#mask-picture img", "src")
+    return json.loads(Image.open(io.BytesIO(page.request.get(source).body())).info[PROVENANCE_KEY])
+
+
+def wait_for_mask(page, **wanted):
+    page.wait_for_selector("#mask-picture img")
+    for _ in range(60):
+        if all(parameters_of(page).get(name) == value for name, value in wanted.items()):
+            return
+        page.wait_for_timeout(500)
+    pytest.fail(f"no mask with {wanted}: {parameters_of(page)}")
+
+
+def test_alpha_seed_and_sweep(serve, page):
+    page.goto(serve("--sample"))
+    page.wait_for_selector("#page-state[data-view=work]", state="attached")
+    page.click("#tab-masks-button")
+    page.wait_for_selector("#mask-real img")
+    page.wait_for_selector("#mask-tree img")
+    page.click("#mask-advanced button")
+    page.fill("#mask-steps input[type=number]", "4")
+    page.keyboard.press("Tab")
+    page.fill("#mask-scale input[type=number]", "0.5")
+    page.keyboard.press("Tab")
+    page.click("#mask-reroll")
+    page.wait_for_selector("#mask-facts:has-text('of the frame')", timeout=60_000)
+    seed = int(page.input_value("#mask-seed input"))
+    wait_for_mask(page, seed=seed, synthetic=True)
+    page.click("#mask-sweep")
+    page.wait_for_selector("#mask-strip img >> nth=5", timeout=90_000)
+    page.click("#mask-strip button >> nth=4")
+    wait_for_mask(page, scale=1.0, seed=seed)
+    assert page.locator("#mask-facts").inner_text().count("Not adapted") == 1

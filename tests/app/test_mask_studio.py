@@ -1,0 +1,104 @@
+"""The Masks tab without a page: what α, seed and start do to the mask, and what is remembered."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from app.gradio_ui import mask_studio, tree_plots
+from app.gradio_ui.mask_studio import NOISE, STRIP, MaskSettings, MaskStudio
+from tests.conftest import make_pair
+from univg.types import Modality
+from univg.workflow.jobs import start_job, wait_for
+from univg.workflow.project import Project
+
+QUICK = MaskSettings(steps=2)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    project = Project.create(tmp_path_factory.mktemp("masks") / "p", modality=Modality.CORONARY_DSA, working_size=96)
+    for number in range(2):
+        project.add_support_pair(make_pair(f"pair {number}", seed=number))
+    return project
+
+
+def test_masks_are_drawn_once_and_found_again(project):
+    studio = MaskStudio.of(project)
+    (mask,) = mask_studio.draw(project, studio, [QUICK])
+    assert mask.dtype == np.bool_ and mask.shape == (128, 128)
+    assert studio.milliseconds > 0
+    (again,) = mask_studio.draw(project, studio, [QUICK])
+    assert again is mask
+
+
+def test_seed_start_and_strength_matter(project):
+    studio = MaskStudio.of(project)
+    variants = [
+        QUICK,
+        replace(QUICK, seed=1),
+        replace(QUICK, strength=1.0),
+        replace(QUICK, start=NOISE),
+    ]
+    masks = mask_studio.draw(project, studio, variants)
+    assert len({mask.tobytes() for mask in masks}) == 4
+
+
+def test_strength_does_not_matter_from_noise(project):
+    studio = MaskStudio.of(project)
+    mask_studio.draw(project, studio, [replace(QUICK, start=NOISE, strength=0.2)])
+    assert studio.found(replace(QUICK, start=NOISE, strength=0.9)) is not None
+
+
+def test_scrubbing_finds_the_nearest_alpha_of_the_same_picture(project):
+    studio = MaskStudio.of(project)
+    assert studio.nearest_found(QUICK) is None
+    mask_studio.draw(project, studio, [replace(QUICK, scale=scale) for scale in (0.0, 1.0)])
+    assert studio.nearest_found(replace(QUICK, scale=0.8))[0] == 1.0
+    assert studio.nearest_found(replace(QUICK, scale=0.3))[0] == 0.0
+    assert studio.nearest_found(replace(QUICK, seed=5)) is None
+
+
+def test_alpha_changes_nothing_before_the_adaptation(project):
+    masks = mask_studio.draw(project, MaskStudio.of(project), [replace(QUICK, scale=scale) for scale in STRIP])
+    assert len({mask.tobytes() for mask in masks}) == 1
+
+
+def test_memory_is_bounded(project, monkeypatch):
+    monkeypatch.setattr(mask_studio, "_KEPT", 3)
+    studio = MaskStudio.of(project)
+    mask_studio.draw(project, studio, [replace(QUICK, seed=seed) for seed in range(4)])
+    assert len(studio.drawn) == 3
+
+
+def test_map_puts_like_masks_near_each_other():
+    rng = np.random.default_rng(0)
+    left, right = np.zeros((2, 64, 64), bool)
+    left[:, :20], right[:, 44:] = True, True
+    groups = [[left ^ (rng.random(left.shape) < 0.02) for _ in range(4)], [right ^ (rng.random(right.shape) < 0.02)]]
+    first, second = mask_studio.feature_map(groups)
+    assert first.shape == (4, 2) and second.shape == (1, 2)
+    assert np.ptp(first[:, 0]) < 0.2 * abs(first[:, 0].mean() - second[0, 0])
+    svg = tree_plots.scatter({"engine": first, "yours": second})
+    assert svg.count("<svg") == 1 and "currentColor" in svg
+
+
+def test_project_without_masks_starts_from_a_preset(tmp_path):
+    empty = Project.create(tmp_path / "p", modality=Modality.OCTA, working_size=96)
+    assert mask_studio.start_tree(empty, 3).any()
+    assert mask_studio.nearest_copy(empty, np.ones((8, 8), bool)) == 0
+
+
+@pytest.mark.slow
+def test_job_adapts_the_engine_and_the_tab_takes_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIVG_STATE", str(tmp_path / "state"))
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=64)
+    for number in range(2):
+        project.add_support_pair(make_pair(f"pair {number}", seed=number))
+    job = wait_for(start_job(project, "mask-engine", {"steps": 8, "device": "cpu"}), timeout=200)
+    assert job.error is None
+    assert job.result()["mask_engine"] == "v001" and 0 <= job.result()["nearest_dice"] <= 1
+    studio = MaskStudio.of(project)
+    assert studio.version == "v001"
+    masks = mask_studio.draw(project, studio, [replace(QUICK, scale=scale) for scale in (0.0, 1.0)])
+    assert masks[0].shape == (64, 64)

@@ -1,0 +1,150 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from univg.engines.backbone import load_backbone
+from univg.engines.config import AdapterConfig, DiffusionTrainConfig, SamplingConfig
+from univg.engines.mask_engine import (
+    MaskEngine,
+    augment_mask,
+    finetune_mask_engine,
+    from_square,
+    nearest_dice,
+    sample_masks,
+    to_square,
+)
+from univg.errors import Cancelled, InputError
+from univg.types import Modality
+
+ADAPTER = AdapterConfig(rank=2, alpha=2, conv_rank=2, conv_alpha=2)
+TRAINING = DiffusionTrainConfig(steps=4, batch_size=2, learning_rate=1e-3, precision="float32")
+SAMPLING = SamplingConfig(size=64, steps=2)
+
+
+def adapt(masks, backbone, **options):
+    settings = {"modality": Modality.OCTA, "adapter": ADAPTER, "config": TRAINING, "size": 64}
+    return finetune_mask_engine(masks, backbone, **{**settings, **options})
+
+
+def factors(engine):
+    return [f.detach() for stage in range(len(engine.adapter.stages)) for f in engine.adapter.factors(stage).values()]
+
+
+@pytest.mark.parametrize("kind", ["lora", "loha", "lora+loha"])
+def test_resumed_adaptation_equals_an_uninterrupted_one(masks, compact_folder, tmp_path, kind):
+    adapter = replace(ADAPTER, kind=kind)
+    steps = []
+    with pytest.raises(Cancelled):
+        adapt(
+            masks,
+            load_backbone(compact_folder),
+            adapter=adapter,
+            checkpoint_folder=tmp_path,
+            on_progress=steps.append,
+            should_stop=lambda: len(steps) >= 3,
+        )
+    resumed = adapt(masks, load_backbone(compact_folder), adapter=adapter, checkpoint_folder=tmp_path)
+    whole = adapt(masks, load_backbone(compact_folder), adapter=adapter)
+    assert all(torch.equal(a, b) for a, b in zip(factors(resumed), factors(whole), strict=True))
+    assert any(f.abs().sum() > 0 for name, f in whole.adapter.factors().items() if "w2_a" in name or "up" in name)
+
+
+def test_adaptation_leaves_the_backbone_as_it_was(masks, backbone):
+    before = {name: weight.clone() for name, weight in backbone.unet.state_dict().items()}
+    adapt(masks, backbone)
+    assert all(torch.equal(before[name], weight) for name, weight in backbone.unet.state_dict().items())
+
+
+def test_engine_survives_the_disk(masks, compact_folder, backbone, tmp_path):
+    engine = adapt(masks, backbone)
+    engine.save(tmp_path)
+    again = MaskEngine.load(tmp_path, load_backbone(compact_folder))
+    assert (again.modality, again.frame) == (Modality.OCTA, (60, 81))
+    assert np.array_equal(sample_masks(again, 1, config=SAMPLING), sample_masks(engine, 1, config=SAMPLING))
+
+
+def test_masks_have_the_proportions_of_the_support(masks, backbone):
+    engine = adapt(masks, backbone)
+    drawn = sample_masks(engine, 3, config=SAMPLING)
+    assert drawn.shape == (3, 47, 64) and drawn.dtype == np.bool_
+
+
+def test_scale_zero_draws_what_the_pretrained_engine_draws(masks, backbone):
+    engine = adapt(masks, backbone)
+    config = replace(SAMPLING, scale=0.0)
+    bare = MaskEngine(backbone, Modality.OCTA, frame=engine.frame)
+    assert np.array_equal(sample_masks(engine, 1, config=config), sample_masks(bare, 1, config=config))
+
+
+def test_strength_zero_returns_the_tree_through_the_autoencoder(masks, backbone):
+    engine = MaskEngine(backbone, Modality.OCTA, frame=(64, 64))
+    trees = np.stack([to_square(masks[0], 64)])
+    first, second = (
+        sample_masks(engine, 1, config=replace(SAMPLING, strength=0.0, seed=seed), trees=trees) for seed in (0, 1)
+    )
+    assert np.array_equal(first, second)
+
+
+def test_sampling_reports_and_can_be_cancelled(backbone):
+    engine, events = MaskEngine(backbone, Modality.OCT), []
+    with pytest.raises(Cancelled):
+        sample_masks(engine, 5, config=SAMPLING, on_progress=events.append, should_stop=lambda: len(events) >= 2)
+    assert [(e.step, e.total) for e in events] == [(1, 5), (2, 5)]
+
+
+@pytest.mark.parametrize("shape", [(60, 81), (81, 60), (512, 512), (7, 300)])
+def test_square_and_back(shape):
+    rng = np.random.default_rng(0)
+    mask = np.kron(rng.random((4, 4)) > 0.5, np.ones((-(-shape[0] // 4), -(-shape[1] // 4)), bool))[
+        : shape[0], : shape[1]
+    ]
+    square = to_square(mask, 64)
+    assert square.shape == (64, 64)
+    part = from_square(square, shape)
+    assert part.sum() == square.sum() and max(part.shape) == 64
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_augmented_masks_differ_but_not_much_in_density(masks, modality):
+    mask = to_square(masks[0], 128)
+    rng = np.random.default_rng(0)
+    variants = [augment_mask(mask, modality, rng) for _ in range(6)]
+    assert all(0.6 < v.mean() / mask.mean() < 1.5 for v in variants)
+    assert len({v.tobytes() for v in variants}) == 6
+
+
+def test_a_copy_is_known(masks):
+    assert nearest_dice(masks[2], masks) == 1
+    assert nearest_dice(masks[2], [masks[0]]) < 0.9
+
+
+def test_empty_mask_is_refused(masks, backbone):
+    with pytest.raises(InputError, match="Mask 2 is empty"):
+        adapt([masks[0], np.zeros_like(masks[0])], backbone)
+
+
+def test_no_mask_or_a_wrong_one_is_refused(masks, backbone):
+    with pytest.raises(ValueError, match="at least one"):
+        adapt([], backbone)
+    with pytest.raises(ValueError, match="bool"):
+        adapt([masks[0].astype(np.uint8)], backbone)
+
+
+def test_missing_engine_is_refused(backbone, tmp_path):
+    with pytest.raises(InputError, match="No mask engine"):
+        MaskEngine.load(tmp_path, backbone)
+
+
+def test_checkpoint_of_other_masks_is_refused(masks, backbone, tmp_path):
+    adapt(masks, backbone, checkpoint_folder=tmp_path)
+    with pytest.raises(InputError, match="other images or settings"):
+        adapt(masks[:3], backbone, checkpoint_folder=tmp_path)
+
+
+def test_stable_diffusion_is_adapted_too(masks, sd_folder, tmp_path):
+    engine = adapt(masks, load_backbone(sd_folder))
+    engine.save(tmp_path)
+    drawn = sample_masks(MaskEngine.load(tmp_path, load_backbone(sd_folder)), 1, config=SAMPLING)
+    assert drawn.shape == (1, 47, 64)

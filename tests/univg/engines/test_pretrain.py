@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import torch
+
+from univg.cli import main
+from univg.engines.autoencoder import pretrain_autoencoder
+from univg.engines.backbone import load_autoencoder, load_backbone
+from univg.engines.config import AutoencoderConfig
+from univg.engines.pretrain import PretrainConfig, pretrain_masks
+from univg.engines.streams import draw_masks, in_order, random_crop, unlabelled_images
+from univg.errors import Cancelled, InputError
+from univg.io import write_image
+
+AUTOENCODER = AutoencoderConfig(
+    steps=4,
+    batch_size=4,
+    latent_channels=4,
+    channels=(8, 8, 16),
+    decoder_layers=1,
+    patch_size=32,
+    warmup_steps=1,
+    precision="float32",
+)
+MASKS = PretrainConfig(
+    steps=3, batch_size=2, channels=(16, 32), layers=1, token_width=8, size=64, warmup_steps=1, precision="float32"
+)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unlabelled")
+    rng = np.random.default_rng(0)
+    for modality, shape in (("fundus", (40, 50, 3)), ("octa", (30, 30))):
+        (folder / modality).mkdir()
+        for i in range(2):
+            write_image(folder / modality / f"{i}.png", rng.integers(0, 255, shape, dtype=np.uint8))
+    return folder
+
+
+def equal(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.slow
+def test_autoencoder_resumes_exactly(images, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    steps = []
+    with pytest.raises(Cancelled):
+        pretrain_autoencoder(
+            AUTOENCODER,
+            images,
+            tmp_path / "a",
+            workers=0,
+            device="cpu",
+            on_progress=steps.append,
+            should_stop=lambda: len(steps) >= 2,
+        )
+    resumed, figures = pretrain_autoencoder(AUTOENCODER, images, tmp_path / "a", workers=0, device="cpu")
+    whole, _ = pretrain_autoencoder(AUTOENCODER, images, tmp_path / "b", workers=1, device="cpu")
+    assert equal(resumed, whole)
+    assert 0 <= figures["mask_dice"] <= 1 and figures["psnr"] > 0
+    assert (tmp_path / "a" / "samples.png").is_file()
+
+
+def test_mask_engine_resumes_exactly(new_autoencoder_of_tests, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    steps = []
+    with pytest.raises(Cancelled):
+        pretrain_masks(
+            MASKS,
+            new_autoencoder_of_tests(),
+            tmp_path / "a",
+            workers=0,
+            device="cpu",
+            on_progress=steps.append,
+            should_stop=lambda: len(steps) >= 1,
+        )
+    resumed = pretrain_masks(MASKS, new_autoencoder_of_tests(), tmp_path / "a", workers=0, device="cpu")
+    whole = pretrain_masks(MASKS, new_autoencoder_of_tests(), tmp_path / "b", workers=0, device="cpu")
+    assert equal(resumed.unet, whole.unet) and equal(resumed.conditioner, whole.conditioner)
+    assert (tmp_path / "a" / "samples.png").is_file()
+
+
+def test_stream_repeats_itself_and_holds_all_modalities():
+    first, numbers = draw_masks(0, 3, count=5, size=64)
+    again, _ = draw_masks(0, 3, count=5, size=64)
+    other, _ = draw_masks(0, 4, count=5, size=64)
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert sorted(numbers) == list(range(5)) and first.any(axis=(1, 2)).all()
+
+
+def test_workers_keep_the_order():
+    items = ((i,) for i in range(7))
+    assert list(in_order(str, items, workers=2, ahead=3)) == [str(i) for i in range(7)]
+
+
+def test_small_pictures_are_mirrored_to_fit():
+    crop = random_crop(np.arange(12.0).reshape(3, 4), 8, np.random.default_rng(0))
+    assert crop.shape == (8, 8) and set(np.unique(crop)) <= set(range(12))
+
+
+def test_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(InputError, match="No images"):
+        unlabelled_images(tmp_path)
+
+
+@pytest.mark.slow
+def test_command_line_trains_both(images, tmp_path, capsys):
+    common = ["--device", "cpu", "--workers", "1", "--steps", "1", "--batch", "2"]
+    models = tmp_path / "models"
+    arguments = ["pretrain", "autoencoder", "-o", str(models / "autoencoder"), "--work", str(tmp_path / "a")]
+    assert main([*arguments, "--images", str(images), "--patch", "16", *common]) == 0
+    assert load_autoencoder(models / "autoencoder").config.latent_channels == 16
+    arguments = ["pretrain", "masks", "-o", str(models / "masks"), "--work", str(tmp_path / "m"), "--size", "64"]
+    assert main([*arguments, "--autoencoder", str(models / "autoencoder"), *common]) == 0
+    assert load_backbone(models / "masks").figures["steps"] == 1
+    assert "psnr" in capsys.readouterr().out
+
+
+def test_command_line_refuses_nonsense(tmp_path, capsys):
+    arguments = ["pretrain", "masks", "-o", str(tmp_path / "o"), "--work", str(tmp_path / "w")]
+    assert main([*arguments, "--steps", "0"]) == 2
+    assert "steps" in capsys.readouterr().err
+    assert main([*arguments, "--autoencoder", str(tmp_path / "none"), "--steps", "1"]) == 2

@@ -1,0 +1,133 @@
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from univg.errors import Cancelled, InputError
+from univg.training.average import update_average
+from univg.training.loop import Look, OptimizationConfig, optimize
+from univg.training.schedule import learning_rate_at
+
+CONFIG = OptimizationConfig(
+    steps=8, batch_size=4, learning_rate=0.05, ema_decay=0.9, precision="float32", warmup_steps=2
+)
+
+
+def new_layer():
+    torch.manual_seed(0)
+    return nn.Linear(3, 1)
+
+
+def batches_from(first):
+    for step in itertools.count(first):
+        inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+        yield inputs, inputs.sum(1, keepdim=True)
+
+
+def run(layer, **options):
+    def loss_of(inputs, wanted):
+        return (layer(inputs) - wanted).square().mean()
+
+    optimize(
+        dict(layer.named_parameters()),
+        loss_of,
+        options.pop("batches", batches_from),
+        config=CONFIG,
+        stage="x",
+        **options,
+    )
+    return layer
+
+
+def test_training_approaches_the_solution():
+    losses = []
+    trained = run(new_layer(), on_progress=lambda event: losses.append(event.metrics["loss"]))
+    assert len(losses) == 8
+    assert (trained.weight - 1).square().sum() < (new_layer().weight - 1).square().sum()
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 7])
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path, stop_after):
+    steps = []
+    with pytest.raises(Cancelled):
+        run(
+            new_layer(),
+            folder=tmp_path,
+            fingerprint="a",
+            on_progress=steps.append,
+            should_stop=lambda: len(steps) >= stop_after,
+        )
+    resumed = run(new_layer(), folder=tmp_path, fingerprint="a")
+    assert torch.equal(resumed.weight, run(new_layer()).weight)
+
+
+def test_finished_run_is_not_repeated(tmp_path):
+    done = run(new_layer(), folder=tmp_path, fingerprint="a")
+    events = []
+    again = run(new_layer(), folder=tmp_path, fingerprint="a", on_progress=events.append)
+    assert not events and torch.equal(done.weight, again.weight)
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path):
+    run(new_layer(), folder=tmp_path, fingerprint="a")
+    with pytest.raises(InputError, match="other images or settings"):
+        run(new_layer(), folder=tmp_path, fingerprint="b")
+
+
+def test_looking_at_the_average_changes_nothing():
+    seen = []
+
+    def look(step):
+        seen.append(step)
+        return Look({"score": 1.0})
+
+    looked = run(new_layer(), look=look, look_every=3)
+    assert seen == [3, 6, 8] and torch.equal(looked.weight, run(new_layer()).weight)
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts():
+    layer, sizes = new_layer(), []
+
+    def loss_of(inputs, wanted):
+        sizes.append(len(inputs))
+        if len(inputs) > 2:
+            raise torch.OutOfMemoryError
+        return (layer(inputs) - wanted).square().mean()
+
+    messages = []
+    optimize(
+        dict(layer.named_parameters()),
+        loss_of,
+        batches_from,
+        config=CONFIG,
+        stage="x",
+        on_progress=lambda event: messages.append(event.message),
+    )
+    assert sizes[0] == 4 and set(sizes[1:]) == {2} and any(messages)
+    assert torch.allclose(layer.weight, run(new_layer()).weight, atol=1e-6)
+
+
+def test_loss_that_is_no_number_stops_the_run():
+    def broken(first):
+        yield torch.full((4, 3), float("nan")), torch.zeros(4, 1)
+
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        run(new_layer(), batches=broken)
+
+
+def test_average_without_decay_is_the_last_value():
+    kept, new = {"a": torch.zeros(2), "count": torch.tensor(1)}, {"a": torch.ones(2), "count": torch.tensor(5)}
+    update_average(kept, new, 0.0, 3)
+    assert torch.equal(kept["a"], torch.ones(2)) and kept["count"] == 5
+
+
+def test_rate_rises_then_falls():
+    rates = [learning_rate_at(CONFIG, step) for step in range(8)]
+    assert rates[0] < rates[1] and rates[-1] < rates[1] and min(rates) > 0
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"learning_rate": 0.0}, {"ema_decay": 1.0}, {"schedule": "steep"}])
+def test_nonsense_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        OptimizationConfig(**{"steps": 1, **wrong})

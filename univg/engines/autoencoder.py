@@ -1,0 +1,141 @@
+"""Pretraining the compact autoencoder on vessel trees and unlabelled images."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderDC
+from PIL import Image
+
+from univg.engines.backbone import fingerprint, new_autoencoder, picture_to_mask
+from univg.engines.config import AutoencoderConfig
+from univg.engines.streams import draw_patches, in_order, unlabelled_images
+from univg.metrics import dice
+from univg.progress import OnProgress, ShouldStop, ignore_progress, never_stop
+from univg.training.device import resolve_device
+from univg.training.loop import Batch, Look, optimize
+
+_VALIDATION_STEP = 10**9  # no training is ever that long
+_LOOK_EVERY = 500
+
+
+def pretrain_autoencoder(
+    config: AutoencoderConfig,
+    images: str | Path,
+    folder: str | Path,
+    *,
+    workers: int = 1,
+    device: str = "auto",
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> tuple[AutoencoderDC, dict[str, float]]:
+    """Train an autoencoder to give back pictures of vessels.
+
+    Parameters
+    ----------
+    config : AutoencoderConfig
+    images : path-like
+        A folder of unlabelled images, see `univg.engines.streams.unlabelled_images`.
+    folder : path-like
+        An existing folder for the checkpoint and sample sheets; what is found there is resumed, exactly.
+    workers : int
+        Processes that draw pictures; the result does not depend on their number.
+    device : {'auto', 'cpu', 'cuda', 'mps'}
+    on_progress, should_stop : callable
+
+    Returns
+    -------
+    autoencoder : AutoencoderDC
+        The moving average of the weights, in evaluation mode.
+    figures : dict
+        ``{"mask_dice", "psnr"}`` on patches that never train.
+
+    Raises
+    ------
+    Cancelled
+        After saving a checkpoint, when `should_stop` says so.
+    """
+    folder, target = Path(folder), resolve_device(device)
+    files = list(unlabelled_images(images).values())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        autoencoder = new_autoencoder(config).to(target).train()
+    masks = round(config.batch_size * config.mask_share)
+    draw = partial(draw_patches, images=files, count=config.batch_size, masks=masks, size=config.patch_size)
+
+    def batches_from(first: int) -> Iterator[Batch]:
+        steps = ((config.seed, step) for step in itertools.count(first))
+        for step, pictures in enumerate(in_order(draw, steps, workers=workers, ahead=3 * workers), first):
+            rng = np.random.default_rng([config.seed, step, 1])
+            side, channels = config.patch_size // 8, config.latent_channels
+            noise = rng.standard_normal((len(pictures), channels, side, side), dtype=np.float32)
+            amount = config.latent_noise * rng.random((len(pictures), 1, 1, 1), dtype=np.float32)
+            amount *= rng.random(amount.shape) < 0.5  # the other half learns to be exact
+            yield (
+                torch.from_numpy(pictures).to(target, memory_format=torch.channels_last),
+                torch.from_numpy(noise * amount).to(target),
+            )
+
+    def loss_of(pictures: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        latents = autoencoder.encode(pictures).latent
+        decoded = autoencoder.decode(latents + noise * latents.detach().std()).sample
+        return reconstruction_loss(decoded.float(), pictures)
+
+    unseen = [torch.from_numpy(draw(config.seed, _VALIDATION_STEP + i)).to(target) for i in range(4)]
+    figures: dict[str, float] = {}
+
+    def look(step: int) -> Look:
+        figures.update(reconstruction_figures(autoencoder, unseen, masks))
+        picture = folder / "samples.png"
+        with torch.no_grad():
+            save_sheet([unseen[0], autoencoder(unseen[0]).sample], picture)
+        return Look(dict(figures), picture.name)
+
+    optimize(
+        dict(autoencoder.named_parameters()),
+        loss_of,
+        batches_from,
+        config=config,
+        stage="autoencoder",
+        folder=folder,
+        fingerprint=fingerprint(config.to_json(), [[f.name for f in group] for group in files]),
+        look=look,
+        look_every=_LOOK_EVERY,
+        seconds_between_checkpoints=60.0,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+    return autoencoder.eval(), figures
+
+
+def reconstruction_loss(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    """Absolute and squared error: the first keeps edges and fine vessels, the second the peak signal-to-noise ratio."""
+    difference = decoded - pictures
+    return difference.abs().mean() + 2 * difference.square().mean()
+
+
+@torch.no_grad()
+def reconstruction_figures(autoencoder: AutoencoderDC, batches: list[torch.Tensor], masks: int) -> dict[str, float]:
+    """Mean Dice of the first `masks` pictures of each batch, and peak signal-to-noise ratio (dB) of the others."""
+    scores, errors = [], []
+    for pictures in batches:
+        decoded = autoencoder(pictures).sample
+        found, wanted = picture_to_mask(decoded[:masks]), picture_to_mask(pictures[:masks])
+        scores += [dice(f, w) for f, w in zip(found, wanted, strict=True) if w.any()]
+        errors += ((decoded[masks:].clamp(-1, 1) - pictures[masks:]) / 2).square().mean(dim=(1, 2, 3)).tolist()
+    psnr = float(np.mean(-10 * np.log10(np.maximum(errors, 1e-10)))) if errors else float("nan")
+    return {"mask_dice": float(np.mean(scores)) if scores else float("nan"), "psnr": psnr}
+
+
+def save_sheet(rows: list[torch.Tensor], path: Path) -> None:
+    """Write pictures ``(batch, 3, H, W)`` in [-1, 1] as a PNG, one tensor a row."""
+    lines = [torch.cat(list(row.float().clamp(-1, 1).cpu()), dim=2) for row in rows]
+    sheet = ((torch.cat(lines, dim=1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    partial_file = path.with_suffix(".partial.png")
+    Image.fromarray(sheet).save(partial_file)
+    partial_file.replace(path)

@@ -1,0 +1,364 @@
+"""The mask engine: vessel masks by latent diffusion, adapted to a few real ones (sections 3.2.1, 3.3.1 and 3.4.1)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from univg.engines.adapters import (
+    Adapter,
+    adapted_prediction,
+    add_stage,
+    attach_adapter,
+    load_adapter,
+    save_adapter,
+    training_prediction,
+)
+from univg.engines.backbone import DiffusionBackbone, fingerprint, mask_to_picture, picture_to_mask
+from univg.engines.config import AdapterConfig, DiffusionTrainConfig, SamplingConfig
+from univg.engines.diffusion import noising_batch, noising_loss, sample_latents
+from univg.engines.streams import turned
+from univg.errors import InputError
+from univg.io import read_json, write_json_atomic
+from univg.metrics import dice
+from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
+from univg.training.loop import Batch, Look, optimize
+from univg.types import Modality
+
+_CARD = "engine.json"
+_FORMAT = "univg-mask-engine/1"
+_VARIANTS = 48  # augmented masks that an adaptation learns from
+_UPRIGHT = (Modality.CORONARY_DSA,)  # left and right differ
+NEAR_COPY = 0.85  # Dice with a support mask above which a mask adds nothing new
+
+# Gets a step and masks (n, H, W) that the engine draws by then; returns the path of a picture of them, or None.
+OnSamples = Callable[[int, np.ndarray], str | None]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskEngine:
+    """What draws masks of one modality.
+
+    Attributes
+    ----------
+    backbone : DiffusionBackbone
+    modality : Modality
+    adapter : Adapter or None
+        None is the pretrained engine, before it has seen any real mask.
+    frame : tuple of int
+        ``(height, width)`` of the masks it was adapted to; what it draws has these proportions.
+    card : mapping
+        What it was adapted to.
+    """
+
+    backbone: DiffusionBackbone
+    modality: Modality
+    adapter: Adapter | None = None
+    frame: tuple[int, int] = (512, 512)
+    card: Mapping = field(default_factory=dict)
+
+    def save(self, folder: str | Path) -> None:
+        """Write adapter and card to an existing folder, each atomically; the backbone stays where it is."""
+        if self.adapter is not None:
+            save_adapter(self.adapter, folder)
+        card = {
+            "format": _FORMAT,
+            "modality": str(self.modality),
+            "frame": list(self.frame),
+            "backbone": self.backbone.name,
+            "card": dict(self.card),
+        }
+        write_json_atomic(Path(folder) / _CARD, card)
+
+    @classmethod
+    def load(cls, folder: str | Path, backbone: DiffusionBackbone) -> MaskEngine:
+        """Read what `save` wrote; `InputError` when it is missing, damaged, or made for another backbone."""
+        folder = Path(folder)
+        if not (folder / _CARD).is_file():
+            raise InputError("No mask engine here", path=folder, fix="Adapt the mask engine first.")
+        try:
+            data = read_json(folder / _CARD)
+            if data["format"] != _FORMAT:
+                raise ValueError(f"its format is {data['format']!r}, expected {_FORMAT!r}")
+            modality, frame, card = Modality(data["modality"]), tuple(map(int, data["frame"])), data["card"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError("This mask engine cannot be read", path=folder, fix="Adapt it again.") from error
+        return cls(backbone, modality, load_adapter(folder, backbone), frame, card)
+
+
+def finetune_mask_engine(
+    masks: Sequence[np.ndarray],
+    backbone: DiffusionBackbone,
+    *,
+    modality: Modality,
+    adapter: AdapterConfig | None = None,
+    config: DiffusionTrainConfig | None = None,
+    size: int = 512,
+    checkpoint_folder: str | Path | None = None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+    on_samples: OnSamples | None = None,
+) -> MaskEngine:
+    """Adapt to a few real masks.
+
+    Parameters
+    ----------
+    masks : sequence of (H, W) ndarray of bool
+        Five in the paper.
+    backbone : DiffusionBackbone
+        On the device to train on. It stays as it is.
+    modality : Modality
+    adapter : AdapterConfig, optional
+    config : DiffusionTrainConfig, optional
+        'lora+loha' spends half of its steps on each.
+    size : int
+        Side in pixels of the square that masks are drawn in.
+    checkpoint_folder : path-like, optional
+        An existing folder; a checkpoint found there is resumed, exactly.
+    on_progress, should_stop, on_samples : callable
+
+    Returns
+    -------
+    MaskEngine
+
+    Raises
+    ------
+    InputError
+        If a mask is empty.
+    Cancelled
+        After saving a checkpoint, when `should_stop` says so.
+    """
+    if not masks:
+        raise ValueError("`masks` must hold at least one mask, got none")
+    for number, mask in enumerate(masks):
+        if mask.dtype != np.bool_ or mask.ndim != 2:
+            raise ValueError(f"`masks` must be bool (H, W) arrays, got {mask.dtype} {mask.shape}")
+        if not mask.any():
+            raise InputError(f"Mask {number + 1} is empty", fix="Paint its vessels, or leave it out.")
+    adapter, config = adapter or AdapterConfig(), config or DiffusionTrainConfig()
+    folder = None if checkpoint_folder is None else Path(checkpoint_folder)
+
+    # 1. Augmented masks as latents
+    rng = np.random.default_rng(config.seed)
+    squares = [to_square(mask, size) for mask in masks]
+    variants = np.stack([augment_mask(squares[i % len(squares)], modality, rng) for i in range(_VARIANTS)])
+    latents = torch.cat([backbone.encode(mask_to_picture(part)) for part in np.array_split(variants, _VARIANTS // 4)])
+    tokens = backbone.condition([modality])
+
+    def batches_from(first: int) -> Iterator[Batch]:
+        for step in itertools.count(first):
+            rng = np.random.default_rng([config.seed, step])
+            chosen = latents[torch.from_numpy(rng.integers(len(latents), size=config.batch_size)).to(latents.device)]
+            yield chosen, *noising_batch(chosen, backbone.scheduler, rng)
+
+    # 2. Factors, and the loop for each stage of them
+    kinds = adapter.kind.split("+")
+    engine = MaskEngine(backbone, modality, None, masks[0].shape)
+    for number, kind in enumerate(kinds):
+        generator = torch.Generator().manual_seed(config.seed + number)
+        engine = replace(
+            engine,
+            adapter=add_stage(engine.adapter, kind, generator=generator)
+            if engine.adapter
+            else attach_adapter(backbone, adapter, generator=generator),
+        )
+        _optimize_stage(
+            engine,
+            batches_from,
+            tokens,
+            replace(config, steps=max(config.steps // len(kinds), 1)),
+            stage="mask engine" if len(kinds) == 1 else f"mask engine, {kind}",
+            folder=folder if folder is None or len(kinds) == 1 else _subfolder(folder, kind),
+            data=variants,
+            on_progress=on_progress,
+            should_stop=should_stop,
+            on_samples=on_samples,
+        )
+    for stage in engine.adapter.stages:
+        stage.requires_grad_(False)
+    return replace(engine, card={"masks": len(masks), "training": config.to_json(), "adapter": adapter.to_json()})
+
+
+def _optimize_stage(
+    engine: MaskEngine, batches_from, tokens, config, *, stage, folder, data, on_progress, should_stop, on_samples
+) -> None:
+    predict, scheduler = training_prediction(engine.adapter), engine.backbone.scheduler
+
+    def loss_of(latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        known = tokens.expand(len(latents), -1, -1)
+        return noising_loss(
+            predict, latents, noise, timesteps, known, scheduler=scheduler, min_snr_gamma=config.min_snr_gamma
+        )
+
+    def look(step: int) -> Look:
+        size = data.shape[-1]
+        drawn = sample_masks(engine, 3, config=SamplingConfig(scale=1.0, size=size, steps=8, batch_size=3))
+        return Look({}, on_samples(step, drawn))
+
+    optimize(
+        engine.adapter.factors(),
+        loss_of,
+        batches_from,
+        config=config,
+        stage=stage,
+        folder=folder,
+        fingerprint=fingerprint(engine.backbone.sha256, engine.adapter.config.to_json(), config.to_json(), stage, data),
+        look=look if on_samples else None,
+        look_every=max(config.steps // 4, 1),
+        seconds_between_checkpoints=10.0,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+
+
+def sample_masks(
+    engine: MaskEngine,
+    count: int,
+    *,
+    config: SamplingConfig,
+    trees: np.ndarray | None = None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> np.ndarray:
+    """Draw masks from noise, or from trees.
+
+    Parameters
+    ----------
+    engine : MaskEngine
+    count : int
+    config : SamplingConfig
+        ``scale`` is α; 0 is the pretrained engine.
+    trees : (count, H, W) ndarray of bool, optional
+        Starts, for example from R-SCA; ``config.strength`` says how far noise covers them.
+    on_progress, should_stop : callable
+
+    Returns
+    -------
+    (count, H, W) ndarray of bool
+        Of ``config.size`` pixels along the longer side, in the proportions of ``engine.frame``.
+
+    Raises
+    ------
+    Cancelled
+        When `should_stop` says so.
+    """
+    if count < 1:
+        raise ValueError(f"`count` must be at least 1, got {count}")
+    if trees is not None and len(trees) != count:
+        raise ValueError(f"`trees` must hold one tree for each of the {count} masks, got {len(trees)}")
+    backbone = engine.backbone
+    predict = adapted_prediction(backbone, engine.adapter, config.scale)
+    clock, done = StageClock(warmup_steps=1), []
+    for first in range(0, count, config.batch_size):
+        seeds = [config.seed + i for i in range(first, min(first + config.batch_size, count))]
+        start = None
+        if trees is not None:
+            squares = np.stack([to_square(tree, config.size) for tree in trees[first : first + len(seeds)]])
+            start = backbone.encode(mask_to_picture(squares))
+        latents = sample_latents(
+            predict,
+            backbone,
+            backbone.condition([engine.modality] * len(seeds)).detach(),
+            seeds=seeds,
+            config=config,
+            start=start,
+            should_stop=should_stop,
+        )
+        done += list(picture_to_mask(backbone.decode(latents)))
+        on_progress(clock.timed(ProgressEvent("masks", len(done), count)))
+    return np.stack([from_square(mask, engine.frame) for mask in done])
+
+
+def nearest_dice(mask: np.ndarray, support: Sequence[np.ndarray]) -> float:
+    """Dice of a mask with the support mask most like it; above `NEAR_COPY` it counts as a copy.
+
+    Parameters
+    ----------
+    mask : (H, W) ndarray of bool
+    support : sequence of (H, W) ndarray of bool
+        Scaled to the size of `mask`.
+    """
+    scaled = [_resize(other, mask.shape) for other in support]
+    return max(dice(mask, other) for other in scaled)
+
+
+# --- frames
+
+
+def to_square(mask: np.ndarray, size: int) -> np.ndarray:
+    """`mask` scaled so that its longer side is `size`, in the middle of an empty square; bool."""
+    height, width = _fitted(mask.shape, size)
+    square = np.zeros((size, size), bool)
+    row, col = (size - height) // 2, (size - width) // 2
+    square[row : row + height, col : col + width] = _resize(mask, (height, width))
+    return square
+
+
+def from_square(square: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
+    """The part of `square` in which `to_square` puts a picture of the proportions of `frame`."""
+    size = square.shape[0]
+    height, width = _fitted(frame, size)
+    row, col = (size - height) // 2, (size - width) // 2
+    return square[row : row + height, col : col + width]
+
+
+def _fitted(shape: tuple[int, int], size: int) -> tuple[int, int]:
+    factor = size / max(shape)
+    return max(round(shape[0] * factor), 1), max(round(shape[1] * factor), 1)
+
+
+def _resize(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    if mask.shape == tuple(shape):
+        return mask
+    smaller = shape[0] < mask.shape[0]
+    grey = cv2.resize(
+        mask.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    )
+    return grey > 0.5
+
+
+def augment_mask(mask: np.ndarray, modality: Modality, rng: np.random.Generator) -> np.ndarray:
+    """A square mask mirrored, turned a little, scaled a little and bent, so that it stays plausible anatomy.
+
+    Parameters
+    ----------
+    mask : (S, S) ndarray of bool
+    modality : Modality
+        OCTA and OCT scans have no upright and are turned by quarters too; coronary trees are never mirrored.
+    rng : numpy.random.Generator
+    """
+    if modality not in _UPRIGHT:
+        mask = turned(mask, rng, quarter_turns=modality in (Modality.OCTA, Modality.OCT))
+    side = mask.shape[0]
+    angle, zoom = rng.uniform(-10, 10), float(np.exp(rng.uniform(-0.06, 0.06)))
+    matrix = cv2.getRotationMatrix2D((side / 2 - 0.5, side / 2 - 0.5), angle, zoom)
+    matrix[:, 2] += rng.uniform(-0.02, 0.02, 2) * side
+    linear = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
+    cols, rows = np.meshgrid(np.arange(side, dtype=np.float32), np.arange(side, dtype=np.float32))
+    from_cols = (linear[0, 0] * cols + linear[0, 1] * rows + linear[0, 2]).astype(np.float32)
+    from_rows = (linear[1, 0] * cols + linear[1, 1] * rows + linear[1, 2]).astype(np.float32)
+    sigma = 0.08 * side
+    for grid in (from_cols, from_rows):
+        grid += np.float32(0.012 * side) * _smooth_field(side, sigma, rng)
+    grey = cv2.remap(mask.astype(np.float32), from_cols, from_rows, cv2.INTER_LINEAR, None, cv2.BORDER_CONSTANT, 0)
+    return grey > 0.5
+
+
+def _smooth_field(side: int, scale: float, rng: np.random.Generator) -> np.ndarray:
+    cells = int(np.ceil(side / scale)) + 3
+    field = cv2.resize(
+        rng.standard_normal((cells, cells), dtype=np.float32), (side, side), interpolation=cv2.INTER_CUBIC
+    )
+    return field / max(float(field.std()), 1e-6)
+
+
+def _subfolder(folder: Path, name: str) -> Path:
+    inside = folder / name
+    inside.mkdir(exist_ok=True)
+    return inside

@@ -1,0 +1,162 @@
+"""Endless streams to pretrain from: R-SCA masks of all five modalities, and unlabelled images."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from univg.errors import InputError
+from univg.io import read_image
+from univg.sca import generate_mask, presets_of, vary_config
+from univg.types import Modality, as_float
+
+_MODALITIES = list(Modality)
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+
+
+def in_order(draw: Callable[..., Any], items: Iterator[tuple], *, workers: int, ahead: int) -> Iterator[Any]:
+    """The results of ``draw(*item)`` in the order of `items`, computed up to `ahead` items early by `workers`.
+
+    Workers are processes, so `draw` must be importable. With no worker it runs in this process.
+    """
+    if workers < 1:
+        yield from itertools.starmap(draw, items)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_single_thread) as pool:
+        waiting: deque[Future] = deque(pool.submit(draw, *item) for item in itertools.islice(items, ahead))
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(draw, *item) for item in itertools.islice(items, 1))
+                yield result
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _single_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+def grow_varied_mask(modality: Modality, *, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A whole tree of a random preset of `modality`, with random density, calibre and tortuosity; bool (H, W)."""
+    presets = presets_of(modality)
+    preset = presets[rng.integers(len(presets))]
+    mask = generate_mask(modality, shape=(size, size), preset=preset, config=vary_config(preset.config, rng), rng=rng)
+    return turned(mask, rng, quarter_turns=modality in (Modality.OCTA, Modality.OCT))
+
+
+def turned(array: np.ndarray, rng: np.random.Generator, *, quarter_turns: bool) -> np.ndarray:
+    """`array` mirrored left to right half of the time, and turned by quarters where there is no upright."""
+    if rng.random() < 0.5:
+        array = array[:, ::-1]
+    if quarter_turns:
+        array = np.rot90(array, rng.integers(4))
+    return np.ascontiguousarray(array)
+
+
+def draw_masks(seed: int, step: int, *, count: int, size: int) -> tuple[np.ndarray, list[int]]:
+    """The masks of a step, ``(count, size, size)`` bool, and the numbers of their modalities."""
+    rng = np.random.default_rng([seed, step])
+    numbers = [(step * count + i) % len(_MODALITIES) for i in range(count)]
+    return np.stack([grow_varied_mask(_MODALITIES[n], size=size, rng=rng) for n in numbers]), numbers
+
+
+def unlabelled_images(folder: str | Path) -> dict[Modality, list[Path]]:
+    """The images in a folder with one subfolder a modality, sorted by name.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    found = {}
+    for modality in Modality:
+        files = sorted(f for f in Path(folder).glob(f"{modality}/**/*") if f.suffix.lower() in _EXTENSIONS)
+        if files:
+            found[modality] = files
+    if not found:
+        names = ", ".join(Modality)
+        raise InputError("No images found", path=folder, fix=f"Give a folder with subfolders called {names}.")
+    return found
+
+
+def read_colour(path: Path) -> np.ndarray:
+    """A float32 image ``(H, W, 3)`` in [0, 1]; grey images get three equal channels."""
+    image = as_float(read_image(path))
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+
+
+def random_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A window of `size` pixels a side; smaller images are mirrored at their borders first."""
+    short = [max(size - n, 0) for n in image.shape[:2]]
+    if any(short):
+        image = np.pad(image, [(0, n) for n in short] + [(0, 0)] * (image.ndim - 2), mode="symmetric")
+    row, col = (int(rng.integers(n - size + 1)) for n in image.shape[:2])
+    return image[row : row + size, col : col + size]
+
+
+def draw_patches(
+    seed: int,
+    step: int,
+    *,
+    images: Sequence[Sequence[Path]],
+    count: int,
+    masks: int,
+    size: int,
+) -> np.ndarray:
+    """Pictures that an autoencoder learns from, ``(count, 3, size, size)`` float32 in [-1, 1].
+
+    The first `masks` are windows of vessel trees, some of them coarse, because annotations are stored at many sizes;
+    the others windows of images at random magnifications.
+    """
+    rng = np.random.default_rng([seed, step])
+    tree = grow_varied_mask(_MODALITIES[step % len(_MODALITIES)], size=512, rng=rng)
+    pictures = []
+    for _ in range(masks):
+        patch = _crop_with_vessels(turned(_rescaled(tree, rng), rng, quarter_turns=True), size, rng)
+        pictures.append(np.repeat(patch[None].astype(np.float32), 3, axis=0))
+    for _ in range(count - masks):
+        files = images[rng.integers(len(images))]
+        image = read_colour(files[rng.integers(len(files))])
+        zoom = float(np.exp(rng.uniform(-0.7, 0.3)))
+        image = cv2.resize(
+            image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+        )
+        patch = turned(random_crop(image, size, rng), rng, quarter_turns=True)
+        pictures.append(_recoloured(patch, rng).transpose(2, 0, 1))
+    return np.stack(pictures).astype(np.float32) * 2 - 1
+
+
+def _rescaled(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`mask` larger or smaller, with the edges that annotations get when they are brought to another size."""
+    zoom = float(np.exp(rng.uniform(-1.0, 0.6)))
+    if rng.random() < 0.3:
+        return cv2.resize(mask.astype(np.uint8), None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST) > 0
+    grey = cv2.resize(
+        mask.astype(np.float32), None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+    )
+    return grey > rng.uniform(0.25, 0.6)
+
+
+def _recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`image` with another cast, brightness and contrast: cameras differ more than a few sets of images show."""
+    image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
+    image = image * np.exp(rng.normal(0, 0.15, 3)).astype(np.float32) * np.float32(np.exp(rng.uniform(-0.3, 0.3)))
+    return np.clip(image, 0, 1)
+
+
+def _crop_with_vessels(mask: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A random window; one without a vessel is drawn again, a few times."""
+    for _ in range(4):
+        patch = random_crop(mask, size, rng)
+        if patch.any():
+            break
+    return patch

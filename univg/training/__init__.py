@@ -1,0 +1,1 @@
+"""What all trainings share: device, schedule, moving average, checkpoints and the loop."""

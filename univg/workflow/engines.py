@@ -1,0 +1,136 @@
+"""Adapting the mask engine to a project, and what its masks are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from univg.engines import (
+    AdapterConfig,
+    DiffusionTrainConfig,
+    MaskEngine,
+    SamplingConfig,
+    finetune_mask_engine,
+    load_backbone,
+    nearest_dice,
+    sample_masks,
+)
+from univg.engines.mask_engine import NEAR_COPY
+from univg.errors import InputError
+from univg.io import write_image
+from univg.progress import ProgressEvent
+from univg.sca import find_hub, generate_mask
+from univg.training.device import resolve_device
+from univg.types import SupportSet
+from univg.workflow.job_context import JobContext
+from univg.workflow.project import Project
+
+_CHECKED = 6  # masks drawn at the end of an adaptation
+
+# The paper's settings are for Stable Diffusion on a GPU; the compact engine has a fiftieth of its weights.
+ADAPTATIONS = {
+    "compact": (
+        AdapterConfig(rank=8, alpha=8, conv_rank=8, conv_alpha=8),
+        DiffusionTrainConfig(steps=240, batch_size=2, learning_rate=2e-3, warmup_steps=10, ema_decay=0.9),
+    ),
+    "sd15": (AdapterConfig(), DiffusionTrainConfig(steps=1500, batch_size=1, learning_rate=1e-4)),
+}
+
+
+def run_mask_engine_job(project: Project, params: dict, context: JobContext) -> dict:
+    """The work of a ``mask-engine`` job: `params` are ``adapter``, ``steps``, ``seed``, ``device`` and ``backbone``."""
+    support = project.load_support()
+    device = resolve_device(params.get("device", "auto"))
+    context.on_progress(ProgressEvent("mask engine", 0, 0, message="Loading the engine"))
+    backbone = load_backbone(params.get("backbone", "compact"), engine="masks", device=device)
+    adapter, training = ADAPTATIONS[backbone.name]
+    try:
+        adapter = replace(adapter, kind=params.get("adapter", adapter.kind))
+        training = replace(training, seed=int(params.get("seed", 0)), steps=int(params.get("steps", training.steps)))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+    # 1. Adapt
+    def save_samples(step: int, masks: np.ndarray) -> str:
+        folder = context.folder / "pictures"
+        folder.mkdir(exist_ok=True)
+        write_image(folder / f"masks-{step:05d}.png", np.hstack(list(masks)) * np.uint8(255))
+        return f"pictures/masks-{step:05d}.png"
+
+    engine = finetune_mask_engine(
+        support.masks,
+        backbone,
+        modality=project.modality,
+        adapter=adapter,
+        config=training,
+        size=engine_size(project.working_size),
+        checkpoint_folder=context.checkpoint_folder,
+        on_progress=context.on_progress,
+        should_stop=context.should_stop,
+        on_samples=save_samples,
+    )
+
+    # 2. Look for copies
+    sampling = SamplingConfig(size=engine_size(project.working_size), seed=10_000)
+    trees = grow_starts(support, _CHECKED, seed=sampling.seed)
+    masks = sample_masks(
+        engine, _CHECKED, config=sampling, trees=trees, on_progress=context.on_progress, should_stop=context.should_stop
+    )
+    copies = [nearest_dice(mask, support.masks) for mask in masks]
+    figures = {"nearest_dice": float(np.median(copies)), "near_copies": sum(c > NEAR_COPY for c in copies)}
+
+    # 3. Keep
+    card = {**engine.card, "seed": training.seed, "support_sha256": dict(support.sha256), "figures": figures}
+    new = project.new_mask_engine_folder()
+    with new as folder:
+        replace(engine, card=card).save(folder)
+    return {"mask_engine": new.version, **figures}
+
+
+def engine_size(working_size: int) -> int:
+    """The multiple of 64 nearest to a project's working size: what engines draw."""
+    return max(64 * round(working_size / 64), 64)
+
+
+def grow_starts(support: SupportSet, count: int, *, seed: int) -> np.ndarray:
+    """Trees to start masks from, ``(count, H, W)`` bool, each along one of the support masks in turn.
+
+    Tree i depends on `seed` + i alone. All have the size of the first mask.
+    """
+    pairs = list(support.pairs)
+    hubs = [find_hub(support.modality, pair.mask, pair.image) for pair in pairs]
+    frame = pairs[0].mask.shape
+    trees = []
+    for number in range(seed, seed + count):
+        source = number % len(pairs)
+        rng = np.random.default_rng(number)
+        tree = generate_mask(support.modality, mask=pairs[source].mask, hub=hubs[source], rng=rng)
+        trees.append(_fit(tree, frame))
+    return np.stack(trees)
+
+
+def load_mask_engine(project: Project, version: str | None = None, *, device: str = "auto") -> MaskEngine:
+    """The newest mask engine of a project, another version, or the pretrained one where there is none."""
+    backbone = load_backbone(engine="masks", device=resolve_device(device))
+    if version is not None:
+        return MaskEngine.load(project.adapters_folder / version, backbone)
+    folder = project.latest_mask_engine()
+    if folder is None:
+        names = project.support_names()
+        frame = project.support_pair(names[0]).mask.shape if names else (project.working_size,) * 2
+        return MaskEngine(backbone, project.modality, frame=frame)
+    return MaskEngine.load(folder, backbone)
+
+
+def _fit(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    if mask.shape == tuple(shape):
+        return mask
+    from univg.engines.mask_engine import from_square, to_square
+
+    side = max(shape)
+    fitted = np.zeros(shape, bool)
+    part = from_square(to_square(mask, side), shape)
+    fitted[: part.shape[0], : part.shape[1]] = part[: shape[0], : shape[1]]
+    return fitted

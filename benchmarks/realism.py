@@ -1,6 +1,7 @@
 """Measure how far generated vessel masks lie from real ones, by generator.
 
 usage: python benchmarks/realism.py [DATA] [--sets NAME ...] [--count N] [--own] [--json FILE] [--sheet FOLDER]
+       python benchmarks/realism.py --table FILE ...
 
 DATA is a folder with drive, octa500_3m, dias and dca1 (default: the folder benchmark in UNIVG_DATA). The five masks of
 split 0 condition the trees; all other masks of the set are the real ones they are compared with. With --own the five
@@ -23,7 +24,7 @@ from few_shot import SETS
 from fractal_masks import fractal_mask
 
 from univg.geometry import compare_morphometry, extract_tree, measure_tree, murray_compliance
-from univg.io import match_pair_files, write_image, write_json_atomic
+from univg.io import match_pair_files, read_json, write_image, write_json_atomic
 from univg.metrics import dice, frechet_distance
 from univg.sca import find_hub, generate_mask, recipes_for
 from univg.workflow.benchmark import choose_training_files, describe_environment, load_resized
@@ -127,6 +128,25 @@ def contact_sheet(generated: list[np.ndarray], real: list[np.ndarray], columns: 
     return np.concatenate([*rows(list(generated), 2), *rows(real, 1 if len(real) <= columns else 2)])
 
 
+def table(files: list[Path]) -> str:
+    """Markdown of what `--json` wrote; of a set that is in several files the last one counts."""
+    lines = [
+        "| set | generator | trees | density | diameter | angle | tortuosity | fractal dimension | mean | FD "
+        "| Murray | real Murray | copy |",
+        "|" + "---|" * 13,
+    ]
+    sets = {name: found for file in files for name, found in read_json(file)["sets"].items()}
+    for name, result in sets.items():
+        for generator, found in result["generators"].items():
+            each = " | ".join(f"{found['distances'][key]['distance']:.2f}" for key in MAIN)
+            copy = f"{found['copy_dice']['median']:.2f}" if "copy_dice" in found else ""
+            lines.append(
+                f"| `{name}` | {generator} | {found['count']} | {each} | {found['mean_distance']:.2f} "
+                f"| {found['fd_effnetlite0']:.0f} | {found['murray']:.1f} | {result['real_murray']:.1f} | {copy} |"
+            )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="?", type=Path)
@@ -135,7 +155,11 @@ def main() -> None:
     parser.add_argument("--own", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="print results, and measure nothing")
     args = parser.parse_args()
+    if args.table:
+        print(table(args.table))
+        return
     data = args.data or Path(os.environ["UNIVG_DATA"]) / "benchmark"
     results = {}
     with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:

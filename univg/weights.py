@@ -22,9 +22,17 @@ def shipped_folder(kind: str, name: str) -> Path:
     InputError
         If this installation lacks it.
     """
-    checkout = Path(__file__).resolve().parents[1] / kind / name
-    installed = Path(str(resources.files("univg"))) / kind / name
-    for folder in (checkout, installed):
+    for folder in _places(kind, name):
         if folder.is_dir():
             return folder
     raise InputError(f"The {kind} {name!r} are not installed", fix="Reinstall UniVG.")
+
+
+def is_shipped(kind: str, name: str) -> bool:
+    """Whether `shipped_folder` would find it."""
+    return any(folder.is_dir() for folder in _places(kind, name))
+
+
+def _places(kind: str, name: str) -> tuple[Path, Path]:
+    """In a checkout, and in an installed package."""
+    return Path(__file__).resolve().parents[1] / kind / name, Path(str(resources.files("univg"))) / kind / name

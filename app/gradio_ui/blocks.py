@@ -11,8 +11,8 @@ from app.gradio_ui.job_watch import active_job
 from app.gradio_ui.models import is_stale
 from app.gradio_ui.state import Session, Sessions
 from univg import __version__
+from univg.weights import is_shipped
 
-_TABS = ("data", "trees", "masks", "adapt", "segment")
 _TITLES = {
     "data": texts.TAB_DATA,
     "trees": texts.TAB_TREES,
@@ -20,6 +20,8 @@ _TITLES = {
     "adapt": texts.TAB_ADAPT,
     "segment": texts.TAB_SEGMENT,
 }
+# A tab exists only when it works: that of the mask engine needs its weights.
+_TABS = tuple(tab for tab in _TITLES if tab != "masks" or is_shipped("models", "masks"))
 _BUSY_SECONDS, _IDLE_SECONDS = 1.0, 2.0
 # Files of the page (drops, pictures) older than a day are removed every hour.
 _CACHE = (3600, 86400)
@@ -34,20 +36,23 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         switch, page_state = header.build(ui)
         workspace = start.build(ui, switch)
         with workspace, gr.Tabs(selected="data", elem_id="tabs") as tabs:
-            with gr.Tab(_label("data", "empty"), id="data", elem_id="tab-data") as data_tab:
+            with _tab("data") as data_tab:
                 to_adapt = data.build(ui)
-            with gr.Tab(_label("trees", "empty"), id="trees", elem_id="tab-trees") as trees_tab:
+            with _tab("trees") as trees_tab:
                 trees.build(ui)
-            with gr.Tab(_label("masks", "empty"), id="masks", elem_id="tab-masks") as masks_tab:
-                masks.build(ui, masks_tab)
-            with gr.Tab(_label("adapt", "empty"), id="adapt", elem_id="tab-adapt") as adapt_tab:
+            shown = [data_tab, trees_tab]
+            if "masks" in _TABS:
+                with _tab("masks") as masks_tab:
+                    masks.build(ui, masks_tab)
+                shown.append(masks_tab)
+            with _tab("adapt") as adapt_tab:
                 to_segment = adapt.build(ui)
-            with gr.Tab(_label("segment", "empty"), id="segment", elem_id="tab-segment") as segment_tab:
+            with _tab("segment") as segment_tab:
                 segment.build(ui, segment_tab)
         gr.HTML(f"{texts.FOOTER} {texts.APP} {__version__}", elem_id="page-footer")
 
         ui.part([page_state], _shown, lambda session: [_page_state(session)])
-        ui.part([data_tab, trees_tab, masks_tab, adapt_tab, segment_tab], _marks, lambda s: _labels(_marks(s)))
+        ui.part([*shown, adapt_tab, segment_tab], lambda s: tuple(_marks(s).items()), lambda s: _labels(_marks(s)))
         ui.part([timer], _is_busy, lambda s: [gr.Timer(_BUSY_SECONDS if _is_busy(s) else _IDLE_SECONDS)])
         to_adapt.click(lambda: gr.Tabs(selected="adapt"), None, [tabs], **QUIET)
         to_segment.click(lambda: gr.Tabs(selected="segment"), None, [tabs], **QUIET)
@@ -73,19 +78,23 @@ def _label(tab: str, mark: str) -> str:
     return f"{_TABS.index(tab) + 1} {_TITLES[tab]} {texts.TAB_MARKS[mark]}"
 
 
-def _labels(marks: tuple[str, ...]) -> list[gr.Tab]:
-    return [gr.Tab(_label(tab, mark)) for tab, mark in zip(_TABS, marks, strict=True)]
+def _tab(name: str) -> gr.Tab:
+    return gr.Tab(_label(name, "empty"), id=name, elem_id=f"tab-{name}")
+
+
+def _labels(marks: dict[str, str]) -> list[gr.Tab]:
+    return [gr.Tab(_label(tab, marks[tab])) for tab in _TABS]
 
 
 def _is_busy(session: Session) -> bool:
     return session.board.busy or (session.project is not None and active_job(session.project) is not None)
 
 
-def _marks(session: Session) -> tuple[str, ...]:
+def _marks(session: Session) -> dict[str, str]:
     """The state of each tab: empty, ready, running, stale or done."""
     project = session.project
     if project is None:
-        return ("empty",) * len(_TABS)
+        return dict.fromkeys(_TITLES, "empty")
     has_pairs, has_model = bool(project.support_names()), bool(project.segmenter_versions())
     running = active_job(project)
     if running is not None and running.kind == "trees":
@@ -108,4 +117,10 @@ def _marks(session: Session) -> tuple[str, ...]:
         segmented = "done"
     else:
         segmented = "ready" if has_model else "empty"
-    return "done" if has_pairs else "empty", grown, drawn, adapted, segmented
+    return {
+        "data": "done" if has_pairs else "empty",
+        "trees": grown,
+        "masks": drawn,
+        "adapt": adapted,
+        "segment": segmented,
+    }

@@ -9,8 +9,12 @@ import pytest
 from PIL import Image
 
 from univg.io.write import PROVENANCE_KEY
+from univg.weights import is_shipped
 
-pytestmark = pytest.mark.browser
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not is_shipped("models", "masks"), reason="the mask engine's weights are not here"),
+]
 
 
 def parameters_of(page):

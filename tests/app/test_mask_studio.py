@@ -9,9 +9,11 @@ from app.gradio_ui import mask_studio, tree_plots
 from app.gradio_ui.mask_studio import NOISE, STRIP, MaskSettings, MaskStudio
 from tests.conftest import make_pair
 from univg.types import Modality
+from univg.weights import is_shipped
 from univg.workflow.jobs import start_job, wait_for
 from univg.workflow.project import Project
 
+pytestmark = pytest.mark.skipif(not is_shipped("models", "masks"), reason="the mask engine's weights are not here")
 QUICK = MaskSettings(steps=2)
 
 

@@ -3,10 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from univg.errors import InputError
 from univg.geometry import VesselTree, rasterize_tree
 from univg.geometry.tree import pixels_of, select_nodes
+from univg.io import read_mask
 from univg.metrics import betti_numbers, dice
 from univg.sca import (
     PRESETS,
@@ -25,6 +27,7 @@ from univg.sca import (
     warp_centrelines,
 )
 from univg.types import Modality
+from univg.weights import shipped_folder
 
 EIGHT = np.ones((3, 3))
 CONFIG = SCAConfig()
@@ -487,3 +490,13 @@ def test_arteries_and_veins_of_a_conditioned_fundus_cross_and_each_is_a_tree():
     config = replace(CONFIG, arteries_and_veins=False)
     single = generate_tree(Modality.FUNDUS, mask=mask, hub=(128.0, 128.0), config=config, rng=np.random.default_rng(1))
     assert len(single.roots) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_vessel_of_a_fundus_mask_is_followed(seed):
+    """Dealing vessels out to arteries and veins must not leave a trunk without a root."""
+    mask = read_mask(shipped_folder("assets", "sample") / "masks" / "sample-1.png")
+    config = replace(SCAConfig(), warp_amplitude=0.0)
+    tree = generate_tree(Modality.FUNDUS, mask=mask, config=config, rng=np.random.default_rng(seed))
+    distance, _ = cKDTree(tree.positions).query(find_centreline(mask).points)
+    assert np.mean(distance < 8) > 0.98

@@ -8,7 +8,7 @@ from univg.geometry.morphometry import (
     measure_bifurcations,
     measure_tree,
 )
-from univg.geometry.murray import murray_compliance
+from univg.geometry.murray import mask_compliance, murray_compliance
 from univg.geometry.raster import rasterize_tree
 from univg.geometry.skeleton import extract_tree, local_radius, nearest_centreline, skeleton_points
 from univg.geometry.swc import read_swc, write_swc
@@ -23,6 +23,7 @@ __all__ = [
     "compare_morphometry",
     "extract_tree",
     "local_radius",
+    "mask_compliance",
     "measure_bifurcations",
     "measure_tree",
     "murray_compliance",

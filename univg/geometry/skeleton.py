@@ -10,6 +10,8 @@ from skimage.morphology import skeletonize
 
 from univg.geometry.tree import VesselTree
 
+EVEN_WIDTHS = 0.25  # pixels, see `centreline_radius`
+
 
 def local_radius(mask: np.ndarray) -> np.ndarray:
     """Distance of each vessel pixel's centre to the vessel wall, in pixels; 0 outside vessels.
@@ -40,7 +42,7 @@ def centreline_radius(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
     A vessel an even number of pixels wide has no pixel on its axis, so that its skeleton reads half a pixel too thin;
     one of odd width reads right. Both get a quarter.
     """
-    return local_radius(mask)[points[:, 0], points[:, 1]].astype(np.float64) + 0.25
+    return local_radius(mask)[points[:, 0], points[:, 1]].astype(np.float64) + EVEN_WIDTHS
 
 
 def skeleton_points(mask: np.ndarray) -> np.ndarray:

@@ -124,7 +124,17 @@ def split_arteries_and_veins(
     vessel_of = np.full(len(line), -1)
     vessel_of[leaving] = vessel
     forest[found] = turn[vessel_of[source[found]]]
-    return [_select(line, (forest == side) | ~outside) for side in range(2)]
+    halves = [_select(line, (forest == side) | ~outside) for side in range(2)]
+    return [replace(half, parts=_parts_of(half.points, line.shape)) for half in halves]
+
+
+def _parts_of(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Labels of the parts that (N, 2) skeleton pixels fall into, small gaps closed."""
+    pixels = tuple(points.astype(np.int64).T)
+    drawn = np.zeros(shape, np.uint8)
+    drawn[pixels] = 1
+    joined = cv2.dilate(drawn, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_GAP, _GAP)))
+    return cv2.connectedComponents(joined)[1][pixels].astype(np.int64)
 
 
 def warp_centrelines(lines: Sequence[Centreline], *, config: SCAConfig, rng: np.random.Generator) -> list[Centreline]:

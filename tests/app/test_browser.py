@@ -238,7 +238,7 @@ def test_nothing_is_cut_off_at_the_sides(serve, page, projects_folder):
 
 def wait_for_editor(page, *, shape, pixels):
     """Until the editor shows an image of `shape` and a layer with `pixels` marked ones."""
-    for _ in range(60):
+    for _ in range(240):
         alpha = editor_alpha(page)
         if alpha is not None and alpha.shape == shape and (alpha > 127).sum() == pixels:
             return

@@ -28,10 +28,9 @@ from few_shot import SETS
 from realism import MAIN, SIZE, contact_sheet, masks_of, measure
 
 from univg.engines import SamplingConfig, finetune_mask_engine, load_backbone, nearest_dice, sample_masks
-from univg.engines.mask_engine import NEAR_COPY
 from univg.geometry import compare_morphometry
 from univg.io import write_image, write_json_atomic
-from univg.metrics import frechet_distance
+from univg.metrics import NEAR_COPY, frechet_distance
 from univg.types import SupportSet
 from univg.workflow.benchmark import describe_environment
 from univg.workflow.engines import ADAPTATIONS, grow_starts

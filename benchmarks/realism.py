@@ -25,14 +25,13 @@ from fractal_masks import fractal_mask
 
 from univg.geometry import compare_morphometry, extract_tree, measure_tree, murray_compliance
 from univg.io import match_pair_files, read_json, write_image, write_json_atomic
-from univg.metrics import dice, frechet_distance
+from univg.metrics import NEAR_COPY, dice, frechet_distance
 from univg.sca import find_hub, generate_mask, recipes_for
 from univg.workflow.benchmark import choose_training_files, describe_environment, load_resized
 
 RESULTS = Path(__file__).parent / "results"
 SIZE = 512
 SHOTS = 5
-NEAR_COPY = 0.85  # Dice with the conditioning mask above which a tree adds nothing new
 GENERATORS = ("natural", "paper", "preset", "fractal")
 # Those that the comparison is summed up by; the others are reported too.
 MAIN = ("vessel_density", "segment_diameter", "branching_angle", "tortuosity", "fractal_dimension")

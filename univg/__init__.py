@@ -16,6 +16,17 @@ _EXPORTS = {
     "univg.overlay": ("overlay_mask",),
     "univg.geometry": ("VesselTree", "extract_tree", "rasterize_tree"),
     "univg.sca": ("SCAConfig", "assign_radii", "generate_tree", "grow_tree", "sample_attraction_points"),
+    "univg.engines": (
+        "AdapterConfig",
+        "DiffusionBackbone",
+        "DiffusionTrainConfig",
+        "MaskEngine",
+        "SamplingConfig",
+        "attach_adapter",
+        "finetune_mask_engine",
+        "load_backbone",
+        "sample_masks",
+    ),
     "univg.segmentation": ("SegmentationConfig", "Segmenter", "render_pairs", "segment", "train_segmenter"),
     "univg.workflow": ("Job", "Project", "run_pipeline"),
 }

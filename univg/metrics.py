@@ -26,6 +26,9 @@ _AUTHORS_SMOOTHING = 1e-5
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 
+NEAR_COPY = 0.85  # Dice with a real mask above which a made-up one adds nothing new
+
+
 @dataclass(frozen=True)
 class SegmentationMetrics:
     """Scores of one mask; NaN where a score is undefined.

@@ -63,11 +63,11 @@ def build(ui: Ui) -> gr.Button:
             with gr.Row(elem_id="adapt-live"):
                 with gr.Column(min_width=240, scale=3):
                     caption = gr.HTML(elem_classes="picture-caption")
-                    held_out = gr.Image(elem_id="held-out-picture", alt_text=texts.CURVE_DICE, **_PICTURE)
+                    held_out = gr.Image(elem_id="held-out-picture", alt_text=texts.CURVE_DICE, **pictures.PICTURE)
                 with gr.Column(min_width=240, scale=3):
                     curve = gr.HTML(elem_id="curve")
                     pair_caption = gr.HTML(elem_classes="picture-caption")
-                    pair = gr.Image(elem_id="pair-picture", alt_text=texts.PICTURE_PAIR, **_PICTURE)
+                    pair = gr.Image(elem_id="pair-picture", alt_text=texts.PICTURE_PAIR, **pictures.PICTURE)
             with gr.Row(elem_classes="strip-head"):
                 runs = gr.HTML(elem_id="runs")
                 following = gr.Button(
@@ -97,16 +97,6 @@ def build(ui: Ui) -> gr.Button:
     ui.on(cancel.click, cancel_running)
     ui.on(resume.click, resume_latest)
     return following
-
-
-_PICTURE = {
-    "format": "png",
-    "interactive": False,
-    "show_label": False,
-    "container": False,
-    "buttons": ["download", "fullscreen"],
-    "elem_classes": "picture",
-}
 
 
 def _preset(session: Session) -> list:

@@ -161,7 +161,7 @@ def _draw_one(project: Project, version: str, settings: MaskSettings) -> np.ndar
         seed=settings.seed,
         size=engine_size(project.working_size),
     )
-    trees = start_tree(project, settings.seed)[None] if settings.start == TREE else None
+    trees = [start_tree(project, settings.seed)] if settings.start == TREE else None
     return sample_masks(engine_of(project, version), 1, config=config, trees=trees)[0]
 
 

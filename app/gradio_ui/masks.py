@@ -17,11 +17,11 @@ from app.gradio_ui.job_watch import active_job, watch
 from app.gradio_ui.mask_studio import COMPARED, NOISE, STRIP, TREE, MaskSettings, MaskStudio
 from app.gradio_ui.state import Session
 from univg.errors import InputError
+from univg.metrics import NEAR_COPY
 from univg.overlay import overlay_mask
 from univg.workflow.jobs import Job, JobState, list_jobs, start_job
 
 _MAX_SEED = 2**31 - 1
-_NEAR_COPY = tree_studio.NEAR_COPY
 _ADAPTERS = ("loha", "lora", "lora+loha")
 _KIND = "mask-engine"
 
@@ -78,18 +78,18 @@ def build(ui: Ui, tab: gr.Tab) -> None:
             with gr.Row(elem_id="mask-pictures"):
                 with gr.Column(min_width=200, scale=1):
                     gr.HTML(markup.line(texts.MASKS_TREE_CAPTION), elem_classes="picture-caption")
-                    tree = gr.Image(elem_id="mask-tree", alt_text=texts.MASKS_TREE_CAPTION, **_PICTURE)
+                    tree = gr.Image(elem_id="mask-tree", alt_text=texts.MASKS_TREE_CAPTION, **pictures.PICTURE)
                 with gr.Column(min_width=200, scale=1):
                     caption = gr.HTML(elem_id="mask-caption", elem_classes="picture-caption")
-                    picture = gr.Image(elem_id="mask-picture", alt_text=texts.TAB_MASKS, **_PICTURE)
+                    picture = gr.Image(elem_id="mask-picture", alt_text=texts.TAB_MASKS, **pictures.PICTURE)
             with gr.Row(elem_classes="strip-head"):
                 facts = gr.HTML(elem_id="mask-facts")
                 with gr.Row():
                     sweep = gr.Button(texts.MASKS_SWEEP, size="sm", elem_id="mask-sweep", min_width=110)
                     compare = gr.Button(texts.MASKS_COMPARE, size="sm", elem_id="mask-compare", min_width=130)
-            strip = gr.Gallery(columns=len(STRIP), elem_id="mask-strip", visible=False, **_STRIP)
+            strip = gr.Gallery(columns=len(STRIP), elem_id="mask-strip", visible=False, **pictures.STRIP)
             gr.HTML(markup.line(texts.MASKS_REAL_CAPTION), elem_classes="picture-caption")
-            real = gr.Gallery(columns=6, elem_id="mask-real", **_STRIP)
+            real = gr.Gallery(columns=6, elem_id="mask-real", **pictures.STRIP)
             plots = gr.HTML(elem_id="mask-plots")
 
     controls = [scale, start, strength, seed, steps]
@@ -108,27 +108,6 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     ui.on_selected(strip, _choose_from_strip, shown)
     ui.on(compare.click, _compare, [], [plots], show_progress="minimal")
     ui.on(adapt.click, _adapt, [adapter, device])
-
-
-_PICTURE = {
-    "format": "png",
-    "interactive": False,
-    "show_label": False,
-    "container": False,
-    "buttons": ["download", "fullscreen"],
-    "elem_classes": "picture",
-}
-_STRIP = {
-    "format": "png",
-    "show_label": False,
-    "container": False,
-    "allow_preview": False,
-    "rows": 1,
-    "object_fit": "cover",
-    "buttons": [],
-    "interactive": False,
-    "elem_classes": "strip",
-}
 
 
 def studio_of(session: Session) -> MaskStudio:
@@ -215,7 +194,7 @@ def _compare(session: Session) -> str:
     points = mask_studio.feature_map([trees, drawn, real])
     copies = [mask_studio.nearest_copy(project, mask) for mask in drawn]
     sentence = texts.MASKS_COPIES.format(
-        median=float(np.median(copies)), near=sum(copy > _NEAR_COPY for copy in copies), count=len(copies)
+        median=float(np.median(copies)), near=sum(copy > NEAR_COPY for copy in copies), count=len(copies)
     )
     labels = [*groups, texts.TREES_REAL]
     return f"{histograms}{tree_plots.scatter(dict(zip(labels, points, strict=True)))}{markup.line(sentence)}"
@@ -270,7 +249,7 @@ def _facts(session: Session, studio: MaskStudio, mask: np.ndarray | None = None)
         parts.append(texts.MASKS_NOT_ADAPTED)
     elif mask is not None:
         copy = mask_studio.nearest_copy(session.required_project(), mask)
-        if copy > _NEAR_COPY:
+        if copy > NEAR_COPY:
             parts.append(texts.MASKS_COPY.format(dice=copy))
     return markup.line(" ".join(parts))
 

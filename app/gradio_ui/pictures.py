@@ -15,6 +15,27 @@ import numpy as np
 from univg.io.write import PROVENANCE_KEY
 from univg.types import as_float
 
+# How the page shows a picture, and a strip of small ones.
+PICTURE = {
+    "format": "png",
+    "interactive": False,
+    "show_label": False,
+    "container": False,
+    "buttons": ["download", "fullscreen"],
+    "elem_classes": "picture",
+}
+STRIP = {
+    "format": "png",
+    "show_label": False,
+    "container": False,
+    "allow_preview": False,
+    "rows": 1,
+    "object_fit": "cover",
+    "buttons": [],
+    "interactive": False,
+    "elem_classes": "strip",
+}
+
 SHOWN_SIDE = 2048
 THUMBNAIL_SIDE = 192
 KEPT = 200

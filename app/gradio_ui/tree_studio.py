@@ -23,7 +23,6 @@ from univg.workflow.project import Project
 
 BOUNDARY: Colour = (240, 228, 66)  # Okabe and Ito's yellow
 MASK, PRESET = "mask:", "preset:"
-NEAR_COPY = 0.85  # Dice with its own mask above which a tree adds nothing new
 _UNDO_STEPS = 100
 _FRAMES, _FRAME_MS = 36, 60
 

@@ -12,6 +12,7 @@ from app.gradio_ui import markup, pictures, tree_plots, tree_studio
 from app.gradio_ui.state import Session
 from app.gradio_ui.tree_studio import MASK, PRESET, Studio
 from univg.errors import InputError
+from univg.metrics import NEAR_COPY
 from univg.sca import SCAConfig, TreeScene, recipes_for
 from univg.workflow.tree_presets import tree_presets
 
@@ -59,7 +60,7 @@ def shown(session: Session, replace_scene: TreeScene | None = None) -> list:
         ms=grown.milliseconds,
     )
     line = markup.line(text)
-    if grown.copy_dice is not None and grown.copy_dice > tree_studio.NEAR_COPY:
+    if grown.copy_dice is not None and grown.copy_dice > NEAR_COPY:
         line += markup.line(texts.TREES_COPY.format(dice=grown.copy_dice), "notice")
     return [pictures.save_picture(canvas, session.folder / "pictures", scene.to_json()), line]
 

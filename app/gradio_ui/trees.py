@@ -69,16 +69,7 @@ def build(ui: Ui) -> None:
                     close = gr.Button(texts.TREES_CLOSE, size="sm", elem_id="tree-close", min_width=60)
                     undo = gr.Button(texts.TREES_UNDO, size="sm", elem_id="tree-undo", min_width=50)
                     clear = gr.Button(texts.TREES_CLEAR, size="sm", elem_id="tree-clear", min_width=60)
-            picture = gr.Image(
-                format="png",
-                interactive=False,
-                show_label=False,
-                container=False,
-                buttons=["download", "fullscreen"],
-                elem_id="tree-picture",
-                elem_classes="picture",
-                alt_text=texts.TAB_TREES,
-            )
+            picture = gr.Image(elem_id="tree-picture", alt_text=texts.TAB_TREES, **pictures.PICTURE)
             with gr.Row(elem_classes="strip-head"):
                 facts = gr.HTML(elem_id="tree-facts")
                 gr.HTML(_legend())
@@ -88,20 +79,7 @@ def build(ui: Ui) -> None:
                     animate = gr.Button(texts.TREES_ANIMATE, size="sm", elem_id="tree-animate", min_width=90)
                     vary = gr.Button(texts.TREES_VARIATIONS, size="sm", elem_id="tree-vary", min_width=90)
                     compare = gr.Button(texts.TREES_COMPARE, size="sm", elem_id="tree-compare", min_width=130)
-            strip = gr.Gallery(
-                format="png",
-                show_label=False,
-                container=False,
-                allow_preview=False,
-                columns=_VARIATIONS,
-                rows=1,
-                object_fit="cover",
-                buttons=[],
-                interactive=False,
-                visible=False,
-                elem_id="tree-strip",
-                elem_classes="strip",
-            )
+            strip = gr.Gallery(columns=_VARIATIONS, visible=False, elem_id="tree-strip", **pictures.STRIP)
             plots = gr.HTML(elem_id="tree-plots")
 
     settings = [*sliders.values()]

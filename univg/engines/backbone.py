@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,12 +107,10 @@ class DiffusionBackbone:
         return 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
 
     def to(self, device: torch.device) -> DiffusionBackbone:
-        """Move all parts, in place; returns itself."""
+        """The same on `device`; networks are moved, not copied."""
         for part in (self.autoencoder, self.unet, self.conditioner):
             part.to(device)
-        object.__setattr__(self, "latent_mean", self.latent_mean.to(device))
-        object.__setattr__(self, "latent_sd", self.latent_sd.to(device))
-        return self
+        return replace(self, latent_mean=self.latent_mean.to(device), latent_sd=self.latent_sd.to(device))
 
     def condition(self, modalities: Sequence[Modality]) -> torch.Tensor:
         """Tokens ``(batch, tokens, width)`` that tell the U-Net what to draw."""

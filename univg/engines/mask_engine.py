@@ -28,6 +28,7 @@ from univg.errors import InputError
 from univg.io import read_json, write_json_atomic
 from univg.metrics import dice
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
+from univg.sca.noise import smooth_noise
 from univg.training.loop import Batch, Look, optimize
 from univg.types import Modality
 
@@ -35,7 +36,6 @@ _CARD = "engine.json"
 _FORMAT = "univg-mask-engine/1"
 _VARIANTS = 48  # augmented masks that an adaptation learns from
 _UPRIGHT = (Modality.CORONARY_DSA,)  # left and right differ
-NEAR_COPY = 0.85  # Dice with a support mask above which a mask adds nothing new
 
 # Gets a step and masks (n, H, W) that the engine draws by then; returns the path of a picture of them, or None.
 OnSamples = Callable[[int, np.ndarray], str | None]
@@ -142,6 +142,11 @@ def finetune_mask_engine(
         if not mask.any():
             raise InputError(f"Mask {number + 1} is empty", fix="Paint its vessels, or leave it out.")
     adapter, config = adapter or AdapterConfig(), config or DiffusionTrainConfig()
+    if config.gradient_checkpointing:
+        raise ValueError(
+            "`gradient_checkpointing` cannot be used with adapters: layers computed again would lack them; "
+            "use a smaller `batch_size`"
+        )
     folder = None if checkpoint_folder is None else Path(checkpoint_folder)
 
     # 1. Augmented masks as latents
@@ -222,7 +227,7 @@ def sample_masks(
     count: int,
     *,
     config: SamplingConfig,
-    trees: np.ndarray | None = None,
+    trees: Sequence[np.ndarray] | None = None,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> np.ndarray:
@@ -234,8 +239,8 @@ def sample_masks(
     count : int
     config : SamplingConfig
         ``scale`` is α; 0 is the pretrained engine.
-    trees : (count, H, W) ndarray of bool, optional
-        Starts, for example from R-SCA; ``config.strength`` says how far noise covers them.
+    trees : sequence of (H, W) ndarray of bool, optional
+        `count` starts, for example from R-SCA; ``config.strength`` says how far noise covers them.
     on_progress, should_stop : callable
 
     Returns
@@ -276,7 +281,7 @@ def sample_masks(
 
 
 def nearest_dice(mask: np.ndarray, support: Sequence[np.ndarray]) -> float:
-    """Dice of a mask with the support mask most like it; above `NEAR_COPY` it counts as a copy.
+    """Dice of a mask with the support mask most like it; above `univg.metrics.NEAR_COPY` it counts as a copy.
 
     Parameters
     ----------
@@ -343,19 +348,10 @@ def augment_mask(mask: np.ndarray, modality: Modality, rng: np.random.Generator)
     cols, rows = np.meshgrid(np.arange(side, dtype=np.float32), np.arange(side, dtype=np.float32))
     from_cols = (linear[0, 0] * cols + linear[0, 1] * rows + linear[0, 2]).astype(np.float32)
     from_rows = (linear[1, 0] * cols + linear[1, 1] * rows + linear[1, 2]).astype(np.float32)
-    sigma = 0.08 * side
     for grid in (from_cols, from_rows):
-        grid += np.float32(0.012 * side) * _smooth_field(side, sigma, rng)
+        grid += np.float32(0.012 * side) * smooth_noise(mask.shape, 0.08 * side, rng)
     grey = cv2.remap(mask.astype(np.float32), from_cols, from_rows, cv2.INTER_LINEAR, None, cv2.BORDER_CONSTANT, 0)
     return grey > 0.5
-
-
-def _smooth_field(side: int, scale: float, rng: np.random.Generator) -> np.ndarray:
-    cells = int(np.ceil(side / scale)) + 3
-    field = cv2.resize(
-        rng.standard_normal((cells, cells), dtype=np.float32), (side, side), interpolation=cv2.INTER_CUBIC
-    )
-    return field / max(float(field.std()), 1e-6)
 
 
 def _subfolder(folder: Path, name: str) -> Path:

@@ -64,6 +64,17 @@ class PretrainConfig(DiffusionTrainConfig):
     size: int = 512
     look_every: int = 1000
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        multiple = 8 * 2 ** (len(self.channels) - 1)
+        if self.size < 64 or self.size % multiple:
+            raise ValueError(f"`size` must be a multiple of {multiple} and at least 64, got {self.size}")
+        for name in ("layers", "token_width", "look_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        if not self.channels or any(width < 1 or width % 16 for width in self.channels):
+            raise ValueError(f"`channels` must be multiples of 16, got {self.channels}")
+
 
 def pretrain_masks(
     config: PretrainConfig,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from univg.errors import InputError
 from univg.io import read_image
 from univg.sca import generate_mask, presets_of, vary_config
+from univg.training.ahead import results_in_order
 from univg.types import Modality, as_float
 
 _MODALITIES = list(Modality)
@@ -31,12 +31,8 @@ def in_order(draw: Callable[..., Any], items: Iterator[tuple], *, workers: int, 
         yield from itertools.starmap(draw, items)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_single_thread) as pool:
-        waiting: deque[Future] = deque(pool.submit(draw, *item) for item in itertools.islice(items, ahead))
         try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(draw, *item) for item in itertools.islice(items, 1))
-                yield result
+            yield from results_in_order(pool, draw, items, ahead=ahead)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

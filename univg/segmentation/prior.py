@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import itertools
 import json
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,6 +26,7 @@ from univg.segmentation.config import SegmentationConfig
 from univg.segmentation.networks import build_network
 from univg.segmentation.optimize import make_optimizer, optimize_step
 from univg.segmentation.phantoms import grow_shapes, phantom_batch
+from univg.training.ahead import results_in_order
 from univg.training.average import update_average
 from univg.training.checkpoint import TrainingState, load_state, optimizer_tensors, restore_optimizer, save_state
 from univg.training.device import autocast, resolve_device
@@ -188,15 +187,8 @@ def _batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The batches of `steps` in order, drawn a few steps ahead."""
     recipe = config.segmentation
-    drawn: deque[Future] = deque()
-    coming = iter(steps)
-    while True:
-        for step in itertools.islice(coming, ahead - len(drawn)):
-            seed = (recipe.seed, step)
-            drawn.append(pool.submit(_draw_batch, config.batch_size, recipe.patch_size, recipe.inputs, seed))
-        if not drawn:
-            return
-        yield drawn.popleft().result()
+    items = ((config.batch_size, recipe.patch_size, recipe.inputs, (recipe.seed, step)) for step in steps)
+    return results_in_order(pool, _draw_batch, items, ahead=ahead)
 
 
 @torch.inference_mode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +16,9 @@ from univg.engines import (
     nearest_dice,
     sample_masks,
 )
-from univg.engines.mask_engine import NEAR_COPY
 from univg.errors import InputError
 from univg.io import write_image
+from univg.metrics import NEAR_COPY
 from univg.progress import ProgressEvent
 from univg.sca import find_hub, generate_mask
 from univg.training.device import resolve_device
@@ -94,21 +93,19 @@ def engine_size(working_size: int) -> int:
     return max(64 * round(working_size / 64), 64)
 
 
-def grow_starts(support: SupportSet, count: int, *, seed: int) -> np.ndarray:
-    """Trees to start masks from, ``(count, H, W)`` bool, each along one of the support masks in turn.
+def grow_starts(support: SupportSet, count: int, *, seed: int) -> list[np.ndarray]:
+    """Trees to start masks from, each a bool (H, W) along one of the support masks in turn.
 
-    Tree i depends on `seed` + i alone. All have the size of the first mask.
+    Tree i depends on `seed` + i alone.
     """
     pairs = list(support.pairs)
     hubs = [find_hub(support.modality, pair.mask, pair.image) for pair in pairs]
-    frame = pairs[0].mask.shape
     trees = []
     for number in range(seed, seed + count):
         source = number % len(pairs)
         rng = np.random.default_rng(number)
-        tree = generate_mask(support.modality, mask=pairs[source].mask, hub=hubs[source], rng=rng)
-        trees.append(_fit(tree, frame))
-    return np.stack(trees)
+        trees.append(generate_mask(support.modality, mask=pairs[source].mask, hub=hubs[source], rng=rng))
+    return trees
 
 
 def load_mask_engine(project: Project, version: str | None = None, *, device: str = "auto") -> MaskEngine:
@@ -122,15 +119,3 @@ def load_mask_engine(project: Project, version: str | None = None, *, device: st
         frame = project.support_pair(names[0]).mask.shape if names else (project.working_size,) * 2
         return MaskEngine(backbone, project.modality, frame=frame)
     return MaskEngine.load(folder, backbone)
-
-
-def _fit(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    if mask.shape == tuple(shape):
-        return mask
-    from univg.engines.mask_engine import from_square, to_square
-
-    side = max(shape)
-    fitted = np.zeros(shape, bool)
-    part = from_square(to_square(mask, side), shape)
-    fitted[: part.shape[0], : part.shape[1]] = part[: shape[0], : shape[1]]
-    return fitted

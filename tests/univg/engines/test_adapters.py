@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -174,9 +176,7 @@ def test_loha_of_another_tool_is_imported(backbone, tmp_path):
 
 
 def test_adapter_of_another_base_is_refused(backbone, tmp_path):
-    adapter = new_adapter(backbone)
-    object.__setattr__(adapter, "base_sha256", "0" * 64)
-    save_adapter(adapter, tmp_path)
+    save_adapter(replace(new_adapter(backbone), base_sha256="0" * 64), tmp_path)
     with pytest.raises(InputError, match="another base model"):
         load_adapter(tmp_path, backbone)
 

@@ -80,7 +80,7 @@ def test_scale_zero_draws_what_the_pretrained_engine_draws(masks, backbone):
 
 def test_strength_zero_returns_the_tree_through_the_autoencoder(masks, backbone):
     engine = MaskEngine(backbone, Modality.OCTA, frame=(64, 64))
-    trees = np.stack([to_square(masks[0], 64)])
+    trees = [to_square(masks[0], 64)]
     first, second = (
         sample_masks(engine, 1, config=replace(SAMPLING, strength=0.0, seed=seed), trees=trees) for seed in (0, 1)
     )
@@ -148,3 +148,8 @@ def test_stable_diffusion_is_adapted_too(masks, sd_folder, tmp_path):
     engine.save(tmp_path)
     drawn = sample_masks(MaskEngine.load(tmp_path, load_backbone(sd_folder)), 1, config=SAMPLING)
     assert drawn.shape == (1, 47, 64)
+
+
+def test_gradient_checkpointing_is_refused_rather_than_ignored(masks, backbone):
+    with pytest.raises(ValueError, match="gradient_checkpointing"):
+        adapt(masks, backbone, config=replace(TRAINING, gradient_checkpointing=True))

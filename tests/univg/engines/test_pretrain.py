@@ -119,6 +119,12 @@ def test_command_line_trains_both(images, tmp_path, capsys):
     assert "psnr" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"size": 100}, {"channels": (20, 40)}, {"layers": 0}])
+def test_sizes_that_do_not_fit_the_network_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        PretrainConfig(**wrong)
+
+
 def test_command_line_refuses_nonsense(tmp_path, capsys):
     arguments = ["pretrain", "masks", "-o", str(tmp_path / "o"), "--work", str(tmp_path / "w")]
     assert main([*arguments, "--steps", "0"]) == 2

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from univg.geometry import estimate_fov
 from univg.sca import generate_mask
-from univg.segmentation.render import estimate_fov, measure_appearance, render_pairs, render_vessels
+from univg.segmentation.render import measure_appearance, render_pairs, render_vessels
 from univg.types import ImageMaskPair, Modality
 
 

@@ -38,6 +38,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     masks = _add(kinds, "masks", _masks, "the compact mask engine, on an endless stream of grown trees")
     masks.add_argument("--autoencoder", metavar="DIR", help="its folder (default: the shipped one)")
     masks.add_argument("--size", type=int, metavar="N", help="side of a mask, in pixels")
+
+    images = _add(kinds, "images", _images, "the compact image engine: a U-Net and its ControlNet")
+    images.add_argument("--images", required=True, metavar="DIR", help="unlabelled images, a subfolder a modality")
+    images.add_argument("--autoencoder", metavar="DIR", help="its folder (default: the shipped one)")
+    images.add_argument("--size", type=int, metavar="N", help="side of an image, in pixels")
+    images.add_argument("--control-steps", type=int, metavar="N", help="steps of both after those of the U-Net alone")
     return parser
 
 
@@ -104,6 +110,28 @@ def _masks(args: argparse.Namespace) -> int:
     output, work, common = _prepare(args)
     backbone = pretrain_masks(config, load_autoencoder(args.autoencoder), work, **common)
     save_compact(backbone, output, figures=backbone.figures)
+    return 0
+
+
+def _images(args: argparse.Namespace) -> int:
+    from univg.engines.backbone import load_autoencoder, save_compact, save_controlnet  # loads torch
+    from univg.engines.pretrain import ImagePretrainConfig, pretrain_images
+    from univg.segmentation.prior import find_vessels
+
+    config = _chosen(
+        ImagePretrainConfig(),
+        seed=args.seed,
+        steps=args.steps,
+        control_steps=args.control_steps,
+        batch_size=args.batch,
+        size=args.size,
+        precision=args.precision,
+    )
+    output, work, common = _prepare(args)
+    autoencoder = load_autoencoder(args.autoencoder)
+    backbone, controlnet = pretrain_images(config, autoencoder, args.images, find_vessels, work, **common)
+    save_compact(backbone, output, figures=backbone.figures)
+    save_controlnet(controlnet, output / "controlnet")
     return 0
 
 

@@ -4,8 +4,16 @@ import importlib
 
 _EXPORTS = {
     "univg.engines.adapters": ("Adapter", "attach_adapter", "import_loha", "load_adapter", "save_adapter"),
-    "univg.engines.backbone": ("DiffusionBackbone", "load_autoencoder", "load_backbone"),
-    "univg.engines.config": ("AdapterConfig", "AutoencoderConfig", "DiffusionTrainConfig", "SamplingConfig"),
+    "univg.engines.backbone": ("DiffusionBackbone", "load_autoencoder", "load_backbone", "load_controlnet"),
+    "univg.engines.conditions": ("CONDITIONS", "condition_picture", "vessel_condition"),
+    "univg.engines.config": (
+        "AdapterConfig",
+        "AutoencoderConfig",
+        "DiffusionTrainConfig",
+        "ImageTrainConfig",
+        "SamplingConfig",
+    ),
+    "univg.engines.image_engine": ("ImageEngine", "synthesize_images", "train_image_engine"),
     "univg.engines.mask_engine": ("MaskEngine", "finetune_mask_engine", "nearest_dice", "sample_masks"),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DConditionModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import logging as diffusers_logging
@@ -150,6 +150,12 @@ def image_to_picture(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)) * 2 - 1
 
 
+def condition_to_picture(conditions: np.ndarray) -> torch.Tensor:
+    """Pictures ``(batch, 3, H, W)`` in [0, 1], as ControlNets take them, of uint8 or float ``(batch, H, W, 3)``."""
+    picture = torch.from_numpy(np.ascontiguousarray(conditions.transpose(0, 3, 1, 2))).float()
+    return picture / 255 if conditions.dtype == np.uint8 else picture
+
+
 def picture_to_image(pictures: torch.Tensor) -> np.ndarray:
     """Float32 images ``(batch, H, W, 3)`` in [0, 1] of pictures ``(batch, 3, H, W)`` in [-1, 1]."""
     return ((pictures + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy().astype(np.float32)
@@ -195,6 +201,14 @@ def new_unet(
         attention_head_dim=4,
         norm_num_groups=16,
     ).to(memory_format=torch.channels_last)
+
+
+def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
+    """A ControlNet that begins as the encoder of `unet`; its last layers are zero. Seed torch first."""
+    widths = (16, 32, 96, 256) if unet.config.block_out_channels[0] >= 320 else (8, 16, 32, 64)
+    with _quietly():
+        controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=widths)
+    return controlnet.to(unet.device, memory_format=torch.channels_last)
 
 
 def new_scheduler() -> DDPMScheduler:
@@ -267,6 +281,45 @@ def load_backbone(
     if (folder / _CARD).is_file():
         return _load_compact(folder, folder.parent / "autoencoder").to(torch.device(device))
     return _load_sd(folder).to(torch.device(device))
+
+
+def save_unet(unet: UNet2DConditionModel, folder: str | Path) -> None:
+    """Write a U-Net in float16, diffusers layout."""
+    _save_half(unet, Path(folder))
+
+
+def load_unet(folder: str | Path, *, like: UNet2DConditionModel) -> UNet2DConditionModel:
+    """The U-Net in a folder, in evaluation mode, on the device of `like`, whose shapes it must have."""
+    unet = _load_part(UNet2DConditionModel, Path(folder)).to(like.device, memory_format=torch.channels_last)
+    shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in (unet, like)]
+    if shapes[0] != shapes[1]:
+        raise InputError("This U-Net has other shapes than its base model", path=folder, fix="Adapt the engine again.")
+    return unet
+
+
+def save_controlnet(controlnet: ControlNetModel, folder: str | Path) -> None:
+    """Write a ControlNet in float16, diffusers layout."""
+    _save_half(controlnet, Path(folder))
+
+
+def load_controlnet(folder: str | Path, backbone: DiffusionBackbone) -> ControlNetModel:
+    """The ControlNet in a folder, in evaluation mode, on the device of `backbone`.
+
+    Raises
+    ------
+    InputError
+        If it is missing or damaged, or belongs to another U-Net.
+    """
+    controlnet = _load_part(ControlNetModel, Path(folder)).to(backbone.device, memory_format=torch.channels_last)
+    for name in ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim"):
+        got, expected = controlnet.config[name], backbone.unet.config[name]
+        if got != expected and list(np.ravel(got)) != list(np.ravel(expected)):
+            raise InputError(
+                f"ControlNet and U-Net do not belong together: {name} {got} and {expected}",
+                path=folder,
+                fix="Use the ControlNet that was made for this base model.",
+            )
+    return controlnet
 
 
 def load_autoencoder(folder: str | Path | None = None) -> AutoencoderDC:
@@ -429,19 +482,27 @@ def _load_scheduler(folder: Path) -> DDPMScheduler:
 
 
 @contextmanager
-def _reading(path: Path):
-    """Turn what diffusers and transformers raise on missing or damaged files into one kind of error, quietly."""
+def _quietly():
+    """No warnings of diffusers."""
     level = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()
     try:
         yield
+    finally:
+        diffusers_logging.set_verbosity(level)
+
+
+@contextmanager
+def _reading(path: Path):
+    """Turn what diffusers and transformers raise on missing or damaged files into one kind of error, quietly."""
+    try:
+        with _quietly():
+            yield
     except (SafetensorError, RuntimeError, OSError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"These weights cannot be read: {reason}", path=path, fix="Check that the files are complete."
         ) from error
-    finally:
-        diffusers_logging.set_verbosity(level)
 
 
 def fingerprint(*parts: object) -> str:

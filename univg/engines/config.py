@@ -92,6 +92,29 @@ class DiffusionTrainConfig(OptimizationConfig):
 
 
 @dataclass(frozen=True)
+class ImageTrainConfig(DiffusionTrainConfig):
+    """Recipe by which an image engine is adapted to a few pairs.
+
+    Attributes
+    ----------
+    steps, batch_size, …
+        See `DiffusionTrainConfig`.
+    train_unet : bool
+        Whether the U-Net learns along with its ControlNet; with Stable Diffusion it stays locked, as in the paper.
+    vessel_weight : float
+        By how much more than elsewhere errors on vessels count.
+    """
+
+    train_unet: bool = True
+    vessel_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.vessel_weight < math.inf:
+            raise ValueError(f"`vessel_weight` must be 0 or more, got {self.vessel_weight}")
+
+
+@dataclass(frozen=True)
 class AdapterConfig:
     """A low-rank change of the weights (section 3.3.1, eqs. 8 and 15).
 
@@ -138,7 +161,8 @@ class SamplingConfig:
     steps : int
         Denoising steps from pure noise; a start from a tree takes its share of them.
     scale : float
-        α of eq. 15: 0 is the base model, 1 the adapted one, more than 1 exaggerates.
+        Of a mask engine α of eq. 15: 0 is the base model, 1 the adapted one, more than 1 exaggerates. Of an image
+        engine how strongly the mask conditions the image: 0 ignores it, 1 is as in training.
     strength : float
         How far a start from a tree is covered with noise: 0 returns the tree, 1 forgets it.
     solver : {'dpm++', 'unipc'}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import ControlNetModel, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from diffusers.training_utils import compute_snr
 
 from univg.engines.backbone import DiffusionBackbone
@@ -49,17 +49,19 @@ def noising_loss(
     *,
     scheduler: DDPMScheduler,
     min_snr_gamma: float,
+    emphasis: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The mean squared error of the prediction (eqs. 13 and 14), weighted by the signal-to-noise ratio.
 
     Weights are those of Hang et al. (2023). With a schedule that ends in pure noise they would vanish where sampling
-    starts, so they never fall below a fifth there.
+    starts, so they never fall below a fifth there. `emphasis` ``(batch, 1, h, w)`` weighs places within a picture.
     """
     noisy = scheduler.add_noise(latents, noise, timesteps)
     predicted = predict(noisy, timesteps, tokens).float()
     is_velocity = scheduler.config.prediction_type == "v_prediction"
     target = scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
-    error = (predicted - target).square().mean(dim=(1, 2, 3))
+    error = (predicted - target).square()
+    error = (error if emphasis is None else error * emphasis).mean(dim=(1, 2, 3))
     if min_snr_gamma == float("inf"):
         return error.mean()
     snr = compute_snr(scheduler, timesteps)
@@ -74,6 +76,37 @@ def unet_prediction(backbone: DiffusionBackbone) -> Predict:
 
     def predict(latents: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         return backbone.unet(latents, timesteps, encoder_hidden_states=tokens).sample
+
+    return predict
+
+
+def controlled_prediction(backbone: DiffusionBackbone, controlnet: ControlNetModel) -> Callable[..., torch.Tensor]:
+    """The U-Net helped by a ControlNet (eqs. 10 to 12): a `Predict` once `condition` and `scale` are bound.
+
+    ``condition`` are pictures ``(batch, 3, H, W)`` in [0, 1]. ``scale`` multiplies what the ControlNet adds: a number,
+    or one for each picture ``(batch, 1, 1, 1)``. A scale of 0 is the U-Net alone, to the bit.
+    """
+
+    def predict(
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        tokens: torch.Tensor,
+        *,
+        condition: torch.Tensor,
+        scale: float | torch.Tensor,
+    ) -> torch.Tensor:
+        if isinstance(scale, float | int) and scale == 0:
+            return backbone.unet(latents, timesteps, encoder_hidden_states=tokens).sample
+        down, middle = controlnet(
+            latents, timesteps, encoder_hidden_states=tokens, controlnet_cond=condition, return_dict=False
+        )
+        return backbone.unet(
+            latents,
+            timesteps,
+            encoder_hidden_states=tokens,
+            down_block_additional_residuals=[residual * scale for residual in down],
+            mid_block_additional_residual=middle * scale,
+        ).sample
 
     return predict
 

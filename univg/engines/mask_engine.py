@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -23,19 +22,17 @@ from univg.engines.adapters import (
 from univg.engines.backbone import DiffusionBackbone, fingerprint, mask_to_picture, picture_to_mask
 from univg.engines.config import AdapterConfig, DiffusionTrainConfig, SamplingConfig
 from univg.engines.diffusion import noising_batch, noising_loss, sample_latents
-from univg.engines.streams import turned
+from univg.engines.frames import from_square, random_warp, resize, to_square
 from univg.errors import InputError
 from univg.io import read_json, write_json_atomic
 from univg.metrics import dice
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
-from univg.sca.noise import smooth_noise
 from univg.training.loop import Batch, Look, optimize
 from univg.types import Modality
 
 _CARD = "engine.json"
 _FORMAT = "univg-mask-engine/1"
 _VARIANTS = 48  # augmented masks that an adaptation learns from
-_UPRIGHT = (Modality.CORONARY_DSA,)  # left and right differ
 
 # Gets a step and masks (n, H, W) that the engine draws by then; returns the path of a picture of them, or None.
 OnSamples = Callable[[int, np.ndarray], str | None]
@@ -152,7 +149,7 @@ def finetune_mask_engine(
     # 1. Augmented masks as latents
     rng = np.random.default_rng(config.seed)
     squares = [to_square(mask, size) for mask in masks]
-    variants = np.stack([augment_mask(squares[i % len(squares)], modality, rng) for i in range(_VARIANTS)])
+    variants = np.stack([random_warp(size, modality, rng)(squares[i % len(squares)]) for i in range(_VARIANTS)])
     latents = torch.cat([backbone.encode(mask_to_picture(part)) for part in np.array_split(variants, _VARIANTS // 4)])
     tokens = backbone.condition([modality])
 
@@ -289,69 +286,8 @@ def nearest_dice(mask: np.ndarray, support: Sequence[np.ndarray]) -> float:
     support : sequence of (H, W) ndarray of bool
         Scaled to the size of `mask`.
     """
-    scaled = [_resize(other, mask.shape) for other in support]
+    scaled = [resize(other, mask.shape) for other in support]
     return max(dice(mask, other) for other in scaled)
-
-
-# --- frames
-
-
-def to_square(mask: np.ndarray, size: int) -> np.ndarray:
-    """`mask` scaled so that its longer side is `size`, in the middle of an empty square; bool."""
-    height, width = _fitted(mask.shape, size)
-    square = np.zeros((size, size), bool)
-    row, col = (size - height) // 2, (size - width) // 2
-    square[row : row + height, col : col + width] = _resize(mask, (height, width))
-    return square
-
-
-def from_square(square: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
-    """The part of `square` in which `to_square` puts a picture of the proportions of `frame`."""
-    size = square.shape[0]
-    height, width = _fitted(frame, size)
-    row, col = (size - height) // 2, (size - width) // 2
-    return square[row : row + height, col : col + width]
-
-
-def _fitted(shape: tuple[int, int], size: int) -> tuple[int, int]:
-    factor = size / max(shape)
-    return max(round(shape[0] * factor), 1), max(round(shape[1] * factor), 1)
-
-
-def _resize(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    if mask.shape == tuple(shape):
-        return mask
-    smaller = shape[0] < mask.shape[0]
-    grey = cv2.resize(
-        mask.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    )
-    return grey > 0.5
-
-
-def augment_mask(mask: np.ndarray, modality: Modality, rng: np.random.Generator) -> np.ndarray:
-    """A square mask mirrored, turned a little, scaled a little and bent, so that it stays plausible anatomy.
-
-    Parameters
-    ----------
-    mask : (S, S) ndarray of bool
-    modality : Modality
-        OCTA and OCT scans have no upright and are turned by quarters too; coronary trees are never mirrored.
-    rng : numpy.random.Generator
-    """
-    if modality not in _UPRIGHT:
-        mask = turned(mask, rng, quarter_turns=modality in (Modality.OCTA, Modality.OCT))
-    side = mask.shape[0]
-    angle, zoom = rng.uniform(-10, 10), float(np.exp(rng.uniform(-0.06, 0.06)))
-    matrix = cv2.getRotationMatrix2D((side / 2 - 0.5, side / 2 - 0.5), angle, zoom)
-    matrix[:, 2] += rng.uniform(-0.02, 0.02, 2) * side
-    linear = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
-    cols, rows = np.meshgrid(np.arange(side, dtype=np.float32), np.arange(side, dtype=np.float32))
-    from_cols = (linear[0, 0] * cols + linear[0, 1] * rows + linear[0, 2]).astype(np.float32)
-    from_rows = (linear[1, 0] * cols + linear[1, 1] * rows + linear[1, 2]).astype(np.float32)
-    for grid in (from_cols, from_rows):
-        grid += np.float32(0.012 * side) * smooth_noise(mask.shape, 0.08 * side, rng)
-    grey = cv2.remap(mask.astype(np.float32), from_cols, from_rows, cv2.INTER_LINEAR, None, cv2.BORDER_CONSTANT, 0)
-    return grey > 0.5
 
 
 def _subfolder(folder: Path, name: str) -> Path:

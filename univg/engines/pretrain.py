@@ -10,27 +10,38 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderDC
+from diffusers import AutoencoderDC, ControlNetModel
+from torch import nn
 
 from univg.engines.autoencoder import save_sheet
 from univg.engines.backbone import (
     COMPACT,
     DiffusionBackbone,
     ModalityEmbedding,
+    condition_to_picture,
     fingerprint,
+    image_to_picture,
     mask_to_picture,
+    new_controlnet,
     new_scheduler,
     new_unet,
 )
 from univg.engines.config import DiffusionTrainConfig, SamplingConfig
-from univg.engines.diffusion import noising_batch, noising_loss, sample_latents, unet_prediction
-from univg.engines.streams import draw_masks, in_order
+from univg.engines.diffusion import (
+    controlled_prediction,
+    noising_batch,
+    noising_loss,
+    sample_latents,
+    unet_prediction,
+)
+from univg.engines.streams import FindVessels, draw_images, draw_masks, in_order, unlabelled_images
 from univg.progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from univg.training.device import resolve_device
 from univg.training.loop import Batch, Look, optimize
 from univg.types import Modality
 
 _MODALITIES = list(Modality)
+_NEVER_TRAINED = 10**9  # no training is ever that long
 
 
 @dataclass(frozen=True)
@@ -49,19 +60,23 @@ class PretrainConfig(DiffusionTrainConfig):
         Length of the tokens that stand for a modality.
     size : int
         Side of the pictures in pixels.
+    repeats : int
+        Steps in a row that learn from the same pictures, with other noise: drawing and encoding pictures takes as long
+        as a step itself.
     look_every : int
         Steps between sample sheets.
     """
 
-    steps: int = 20_000
+    steps: int = 5000
     batch_size: int = 4
-    learning_rate: float = 3e-4
+    learning_rate: float = 4e-4
     warmup_steps: int = 200
     ema_decay: float = 0.999
     channels: tuple[int, ...] = (48, 96, 128)
     layers: int = 1
     token_width: int = 64
     size: int = 512
+    repeats: int = 3
     look_every: int = 1000
 
     def __post_init__(self) -> None:
@@ -69,11 +84,35 @@ class PretrainConfig(DiffusionTrainConfig):
         multiple = 8 * 2 ** (len(self.channels) - 1)
         if self.size < 64 or self.size % multiple:
             raise ValueError(f"`size` must be a multiple of {multiple} and at least 64, got {self.size}")
-        for name in ("layers", "token_width", "look_every"):
+        for name in ("layers", "token_width", "repeats", "look_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
         if not self.channels or any(width < 1 or width % 16 for width in self.channels):
             raise ValueError(f"`channels` must be multiples of 16, got {self.channels}")
+
+
+@dataclass(frozen=True)
+class ImagePretrainConfig(PretrainConfig):
+    """Recipe of a compact image engine.
+
+    Attributes
+    ----------
+    steps, batch_size, …
+        See `PretrainConfig`; ``steps`` are those of the U-Net alone.
+    control_steps : int
+        Steps of the U-Net and its ControlNet together.
+    untold : float
+        Share of the pictures for which the ControlNet is silent then, so that the U-Net still works alone.
+    """
+
+    steps: int = 1200
+    control_steps: int = 3600
+    untold: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.control_steps < 1 or not 0 <= self.untold <= 1:
+            raise ValueError("`control_steps` must be at least 1 and `untold` between 0 and 1")
 
 
 def pretrain_masks(
@@ -86,7 +125,7 @@ def pretrain_masks(
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> DiffusionBackbone:
-    """Train a mask engine's U-Net on vessel trees of all five modalities, each seen once (section 3.2.1).
+    """Train a mask engine's U-Net on an endless stream of vessel trees of all five modalities (section 3.2.1).
 
     Parameters
     ----------
@@ -122,6 +161,151 @@ def pretrain_masks(
     )
 
 
+def pretrain_images(
+    config: ImagePretrainConfig,
+    autoencoder: AutoencoderDC,
+    images: str | Path,
+    find_vessels: FindVessels,
+    folder: str | Path,
+    *,
+    workers: int = 1,
+    device: str = "auto",
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> tuple[DiffusionBackbone, ControlNetModel]:
+    """Train an image engine's U-Net on unlabelled images, then its ControlNet and itself on what is found in them.
+
+    Parameters
+    ----------
+    config : ImagePretrainConfig
+    autoencoder : AutoencoderDC
+        Trained; it stays as it is.
+    images : path-like
+        A folder of unlabelled images, see `univg.engines.streams.unlabelled_images`.
+    find_vessels : callable
+        See `univg.engines.streams.FindVessels`; with workers it must be importable.
+    folder : path-like
+        An existing folder for the checkpoints and sample sheets; what is found there is resumed, exactly.
+    workers : int
+        Processes that read images; the result does not depend on their number.
+    device : {'auto', 'cpu', 'cuda', 'mps'}
+    on_progress, should_stop : callable
+
+    Returns
+    -------
+    backbone : DiffusionBackbone
+    controlnet : ControlNetModel
+        With the moving average of the weights, in evaluation mode.
+
+    Raises
+    ------
+    Cancelled
+        After saving a checkpoint, when `should_stop` says so.
+    """
+    folder, target = Path(folder), resolve_device(device)
+    found = unlabelled_images(images)
+    draw = partial(draw_images, images=found, find_vessels=find_vessels, count=config.batch_size, size=config.size)
+
+    def blocks_from(first: int, stage: int) -> Iterator[tuple]:
+        items = ((config.seed + stage, step) for step in itertools.count(first))
+        for drawn, conditions, numbers in in_order(draw, items, workers=workers, ahead=2 * workers):
+            yield image_to_picture(drawn), numbers, conditions
+
+    # 1. The U-Net alone
+    inside = folder / "unet"
+    inside.mkdir(exist_ok=True)
+    backbone = _pretrain(
+        config,
+        autoencoder,
+        inside,
+        lambda first: (block[:2] for block in blocks_from(first, 0)),
+        "images",
+        target,
+        on_progress,
+        should_stop,
+    )
+
+    # 2. The ControlNet begins as its copy; both go on together
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        controlnet = new_controlnet(backbone.unet).to(target).train()
+    backbone.unet.requires_grad_(True).train()
+    backbone.conditioner.requires_grad_(True).train()
+    predict = controlled_prediction(backbone, controlnet)
+
+    def batches_from(first: int) -> Iterator[Batch]:
+        blocks = blocks_from(first // config.repeats, 1)
+        for latents, noise, timesteps, numbers, conditions, step in _steps(blocks, backbone, config, first):
+            told = np.random.default_rng([config.seed, step, 2]).random(len(latents)) >= config.untold
+            yield latents, noise, timesteps, numbers, conditions, torch.from_numpy(told).to(target)
+
+    def loss_of(latents, noise, timesteps, numbers, conditions, told) -> torch.Tensor:
+        return noising_loss(
+            partial(predict, condition=conditions, scale=told.float()[:, None, None, None]),
+            latents,
+            noise,
+            timesteps,
+            backbone.conditioner(numbers),
+            scheduler=backbone.scheduler,
+            min_snr_gamma=config.min_snr_gamma,
+        )
+
+    _, numbers, conditions = next(iter(blocks_from(_NEVER_TRAINED, 1)))
+    shown = condition_to_picture(conditions).to(target)
+
+    def look(step: int) -> Look:
+        backbone.unet.eval()
+        controlnet.eval()
+        with torch.inference_mode():
+            tokens = backbone.conditioner(torch.tensor(numbers, device=target))
+            told = partial(predict, condition=shown, scale=1.0)
+            seeds = range(len(numbers))
+            latents = sample_latents(told, backbone, tokens, seeds=seeds, config=SamplingConfig(size=config.size))
+            save_sheet([shown * 2 - 1, backbone.decode(latents)], folder / "samples.png")
+        backbone.unet.train()
+        controlnet.train()
+        return Look({}, "samples.png")
+
+    trained = _named(unet=backbone.unet, modality_embedding=backbone.conditioner, controlnet=controlnet)
+    inside = folder / "controlnet"
+    inside.mkdir(exist_ok=True)
+    optimize(
+        trained,
+        loss_of,
+        batches_from,
+        config=replace(config, steps=config.control_steps),
+        stage="controlnet",
+        folder=inside,
+        fingerprint=fingerprint("controlnet", config.to_json(), [[f.name for f in files] for files in found.values()]),
+        look=look,
+        look_every=config.look_every,
+        seconds_between_checkpoints=60.0,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+    for part in (backbone.unet, backbone.conditioner, controlnet):
+        part.eval().requires_grad_(False)
+    figures = {**backbone.figures, "control_steps": config.control_steps}
+    return replace(backbone, figures=figures), controlnet
+
+
+def _steps(blocks: Iterator[tuple], backbone: DiffusionBackbone, config: PretrainConfig, first: int) -> Iterator[tuple]:
+    """What each step learns from, from step `first` on: pictures as latents, each `config.repeats` times, and noise."""
+    step = first
+    for pictures, numbers, *conditions in blocks:
+        latents = backbone.encode(pictures.contiguous(memory_format=torch.channels_last))
+        numbers = torch.tensor(numbers, device=latents.device)
+        conditions = [condition_to_picture(c).to(latents.device) for c in conditions]
+        for _ in range(config.repeats - step % config.repeats):
+            rng = np.random.default_rng([config.seed, step, 1])
+            yield latents, *noising_batch(latents, backbone.scheduler, rng), numbers, *conditions, step
+            step += 1
+
+
+def _named(**parts: nn.Module) -> dict[str, nn.Parameter]:
+    return {f"{name}.{key}": p for name, part in parts.items() for key, p in part.named_parameters()}
+
+
 def _pretrain(config, autoencoder, folder, pictures_from, stage, target, on_progress, should_stop) -> DiffusionBackbone:
     # 1. Parts
     with torch.random.fork_rng(devices=[]):
@@ -139,11 +323,8 @@ def _pretrain(config, autoencoder, folder, pictures_from, stage, target, on_prog
 
     # 2. Batches: latents, noise, timesteps and modality
     def batches_from(first: int) -> Iterator[Batch]:
-        for step, (pictures, numbers) in enumerate(pictures_from(first), first):
-            latents = backbone.encode(pictures.contiguous(memory_format=torch.channels_last))
-            rng = np.random.default_rng([config.seed, step, 1])
-            noise, timesteps = noising_batch(latents, backbone.scheduler, rng)
-            yield latents, noise, timesteps, torch.tensor(numbers, device=target)
+        for *batch, _ in _steps(pictures_from(first // config.repeats), backbone, config, first):
+            yield tuple(batch)
 
     def loss_of(latents, noise, timesteps, numbers) -> torch.Tensor:
         return noising_loss(
@@ -168,8 +349,7 @@ def _pretrain(config, autoencoder, folder, pictures_from, stage, target, on_prog
         return Look({}, "samples.png")
 
     # 4. The loop
-    trained = {f"unet.{n}": p for n, p in unet.named_parameters()}
-    trained |= {f"modality_embedding.{n}": p for n, p in conditioner.named_parameters()}
+    trained = _named(unet=unet, modality_embedding=conditioner)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     optimize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from univg.engines.conditions import vessel_condition
 from univg.errors import InputError
+from univg.geometry import estimate_fov
 from univg.io import read_image
 from univg.sca import generate_mask, presets_of, vary_config
 from univg.training.ahead import results_in_order
@@ -39,6 +42,7 @@ def in_order(draw: Callable[..., Any], items: Iterator[tuple], *, workers: int, 
 
 def _single_thread() -> None:
     cv2.setNumThreads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for torch, which only some workers load
 
 
 def grow_varied_mask(modality: Modality, *, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -131,6 +135,62 @@ def draw_patches(
     return np.stack(pictures).astype(np.float32) * 2 - 1
 
 
+# Gets an image (H, W[, 3]) float32 and its modality; returns the probability of a vessel, (H, W) float32 in [0, 1].
+FindVessels = Callable[[np.ndarray, Modality], np.ndarray]
+
+
+def draw_images(
+    seed: int,
+    step: int,
+    *,
+    images: Mapping[Modality, Sequence[Path]],
+    find_vessels: FindVessels,
+    count: int,
+    size: int,
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Unlabelled images and what is found in them, for an image engine to learn from.
+
+    Images are mirrored, sometimes enlarged, and recoloured a little. What a ControlNet is told is computed on the image
+    itself: its vessels, mostly cut at a random probability, since annotators differ in what they draw, and its field.
+    Where there are no OCT projections, inverted OCT angiograms stand for them.
+
+    Returns
+    -------
+    images : (count, size, size, 3) ndarray of float32 in [0, 1]
+    conditions : (count, size, size, 3) ndarray of uint8
+        See `univg.engines.conditions.vessel_condition`.
+    numbers : list of int
+        Of the modalities.
+    """
+    rng = np.random.default_rng([seed, step])
+    shown = [m for m in _MODALITIES if m in images or (m is Modality.OCT and Modality.OCTA in images)]
+    drawn, conditions, numbers = [], [], []
+    for i in range(count):
+        modality = shown[(step * count + i) % len(shown)]
+        stand_in = modality not in images
+        source = Modality.OCTA if stand_in else modality
+        files = images[source]
+        image = _reframed(read_colour(files[rng.integers(len(files))]), size, rng)
+        image = turned(image, rng, quarter_turns=source in (Modality.OCTA, Modality.OCT))
+        fov = estimate_fov(image, source)
+        probability = find_vessels(image, source)
+        soft = rng.random() < 0.15
+        vessels = probability if soft else probability > rng.uniform(0.2, 0.85)
+        image = _recoloured(1 - image if stand_in else image, rng, 0.5, 0.15 if modality is Modality.FUNDUS else 0.0)
+        drawn.append(np.where(fov[..., None], image, np.minimum(image, 0.1)))
+        conditions.append(np.rint(vessel_condition(vessels, fov) * 255).astype(np.uint8))
+        numbers.append(_MODALITIES.index(modality))
+    return np.stack(drawn).astype(np.float32), np.stack(conditions), numbers
+
+
+def _reframed(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A whole image, or half of the time a window of it, as a square of `size` pixels; (size, size, 3) float32."""
+    short = min(image.shape[:2])
+    side = short if rng.random() < 0.5 else round(short * rng.uniform(0.6, 1.0))
+    window = random_crop(image, side, rng)
+    return cv2.resize(window, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+
+
 def _rescaled(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """`mask` larger or smaller, with the edges that annotations get when they are brought to another size."""
     zoom = float(np.exp(rng.uniform(-1.0, 0.6)))
@@ -142,10 +202,11 @@ def _rescaled(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return grey > rng.uniform(0.25, 0.6)
 
 
-def _recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _recoloured(image: np.ndarray, rng: np.random.Generator, amount: float = 1.0, cast: float = 0.15) -> np.ndarray:
     """`image` with another cast, brightness and contrast: cameras differ more than a few sets of images show."""
-    image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
-    image = image * np.exp(rng.normal(0, 0.15, 3)).astype(np.float32) * np.float32(np.exp(rng.uniform(-0.3, 0.3)))
+    image = np.clip(image, 0, 1) ** np.float32(np.exp(amount * rng.uniform(-0.4, 0.4)))
+    cast, light = amount * cast * rng.standard_normal(3), amount * rng.uniform(-0.3, 0.3)
+    image = image * np.exp(cast).astype(np.float32) * np.float32(np.exp(light))
     return np.clip(image, 0, 1)
 
 

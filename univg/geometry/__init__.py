@@ -1,6 +1,7 @@
 """Vessel trees and their relation to masks: extraction, skeletons, exact rasterising and measurement."""
 
 from univg.geometry.compare import DistributionDistance, compare_morphometry
+from univg.geometry.fov import estimate_fov
 from univg.geometry.morphometry import (
     Bifurcations,
     TreeMorphometry,
@@ -10,6 +11,7 @@ from univg.geometry.morphometry import (
 )
 from univg.geometry.murray import mask_compliance, murray_compliance
 from univg.geometry.raster import rasterize_tree
+from univg.geometry.ridges import ridge_strength
 from univg.geometry.skeleton import extract_tree, local_radius, nearest_centreline, skeleton_points
 from univg.geometry.swc import read_swc, write_swc
 from univg.geometry.tree import VesselTree
@@ -21,6 +23,7 @@ __all__ = [
     "VesselTree",
     "box_counting_dimension",
     "compare_morphometry",
+    "estimate_fov",
     "extract_tree",
     "local_radius",
     "mask_compliance",
@@ -30,6 +33,7 @@ __all__ = [
     "nearest_centreline",
     "rasterize_tree",
     "read_swc",
+    "ridge_strength",
     "skeleton_points",
     "write_swc",
 ]

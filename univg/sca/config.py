@@ -190,9 +190,10 @@ RECIPES = {
     ),
 }
 
-# Annotators of these draw the larger vessels alone, which have few and long branches.
+# Annotators of these draw the larger vessels alone, which have few and long branches; en face, of even calibre.
 _FEW_BRANCHES = {"prune_length": 16.0, "grid_fraction": 0.02}
-_NATURAL = {Modality.OCTA: _FEW_BRANCHES, Modality.OCT: _FEW_BRANCHES, Modality.CORONARY_DSA: _FEW_BRANCHES}
+_EN_FACE = {**_FEW_BRANCHES, "calibre_noise": 0.3}
+_NATURAL = {Modality.OCTA: _EN_FACE, Modality.OCT: _EN_FACE, Modality.CORONARY_DSA: _FEW_BRANCHES}
 
 
 def recipes_for(modality: Modality) -> dict[str, SCAConfig]:

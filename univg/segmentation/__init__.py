@@ -5,6 +5,7 @@ import importlib
 _EXPORTS = {
     "univg.segmentation.config": ("SegmentationConfig",),
     "univg.segmentation.predict": ("Segmentation", "segment"),
+    "univg.segmentation.prior": ("prior_segmenter",),
     "univg.segmentation.render": ("render_pairs",),
     "univg.segmentation.segmenter": ("Segmenter",),
     "univg.segmentation.train": ("train_segmenter",),

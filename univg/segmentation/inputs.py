@@ -8,6 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from univg.geometry import ridge_strength
 from univg.types import Modality, as_float
 
 RIDGE_SIGMAS = (1.0, 2.0, 4.0)  # pixels of the working size: thin, middling and thick vessels at 512
@@ -78,12 +79,3 @@ def _wide_blur(array: np.ndarray, sigma: float, shrink: int = 4) -> np.ndarray:
     small = cv2.resize(array, size, interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), sigma / shrink, borderType=cv2.BORDER_REFLECT_101)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def ridge_strength(grey: np.ndarray, sigma: float) -> np.ndarray:
-    """Curvature across bright ridges: the most negative Hessian eigenvalue, negated, times sigma^2 (Sato 1998)."""
-    smooth = cv2.GaussianBlur(grey, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
-    xx, yy, xy = (cv2.Sobel(smooth, cv2.CV_32F, dx, dy, ksize=3) for dx, dy in ((2, 0), (0, 2), (1, 1)))
-    # 3x3 Sobel kernels of second derivatives sum to 4 times the derivative.
-    eigenvalue = 0.5 * (xx + yy) - np.sqrt((0.5 * (xx - yy)) ** 2 + xy**2)
-    return np.maximum(-eigenvalue, 0) * (sigma**2 / 4)

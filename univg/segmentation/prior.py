@@ -8,7 +8,8 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -26,10 +27,13 @@ from univg.segmentation.config import SegmentationConfig
 from univg.segmentation.networks import build_network
 from univg.segmentation.optimize import make_optimizer, optimize_step
 from univg.segmentation.phantoms import grow_shapes, phantom_batch
+from univg.segmentation.predict import segment
+from univg.segmentation.segmenter import Segmenter
 from univg.training.ahead import results_in_order
 from univg.training.average import update_average
 from univg.training.checkpoint import TrainingState, load_state, optimizer_tensors, restore_optimizer, save_state
 from univg.training.device import autocast, resolve_device
+from univg.types import Modality
 from univg.weights import shipped_folder
 
 _WEIGHTS, _RECIPE = "model.safetensors", "prior.json"
@@ -256,3 +260,22 @@ def load_prior(config: SegmentationConfig, folder: str | Path | None = None) -> 
             )
     tensors = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     return Prior(tensors, sha256_file(folder / _WEIGHTS))
+
+
+def find_vessels(image: np.ndarray, modality: Modality) -> np.ndarray:
+    """What the prior alone takes for vessels: the probability, (H, W) float32, of an image as `segment` takes it."""
+    return segment(image, _cached_segmenter(modality)).probability
+
+
+@lru_cache(maxsize=2)
+def _cached_segmenter(modality: Modality) -> Segmenter:
+    return prior_segmenter(modality)
+
+
+def prior_segmenter(modality: Modality, *, device: str = "cpu", folder: str | Path | None = None) -> Segmenter:
+    """The prior as a segmenter, before it has seen any real image."""
+    config = replace(PriorConfig().segmentation, start="prior")
+    prior = load_prior(config, folder)
+    network = build_network(config)
+    network.load_state_dict(prior.tensors)
+    return Segmenter(network.to(resolve_device(device)).eval(), config, modality, card={"prior_sha256": prior.sha256})

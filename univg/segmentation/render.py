@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from univg.geometry import local_radius, nearest_centreline
+from univg.geometry import estimate_fov, local_radius, nearest_centreline
 from univg.types import ImageMaskPair, Modality, as_float
 
 _DEPTH_BINS = 5  # from the wall (0) to the centreline (1)
@@ -134,18 +134,6 @@ def render_vessels(appearance: Appearance, mask: np.ndarray, *, rng: np.random.G
     texture = (appearance.background - smooth) * (1 - inside * (1 - appearance.texture_share))
     image = smooth + texture + delta * np.exp(variation).astype(np.float32)[..., None]
     return np.clip(np.where(appearance.fov[..., None], image, appearance.background), 0, 1)
-
-
-def estimate_fov(image: np.ndarray, modality: Modality) -> np.ndarray:
-    """The round field of a fundus image, from its black surround; the whole frame for other modalities."""
-    if modality is not Modality.FUNDUS:
-        return np.ones(image.shape[:2], bool)
-    bright = cv2.GaussianBlur(image.max(axis=2), (0, 0), 3) > 0.1
-    count, label, stats, _ = cv2.connectedComponentsWithStats(bright.astype(np.uint8))
-    if count < 2:
-        return np.ones(image.shape[:2], bool)
-    field = (label == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])).astype(np.uint8)
-    return cv2.erode(field, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))) > 0
 
 
 def _mean_of_valid(image: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -6,14 +6,12 @@ import torch
 
 from univg.engines.backbone import load_backbone
 from univg.engines.config import AdapterConfig, DiffusionTrainConfig, SamplingConfig
+from univg.engines.frames import from_square, random_warp, to_square
 from univg.engines.mask_engine import (
     MaskEngine,
-    augment_mask,
     finetune_mask_engine,
-    from_square,
     nearest_dice,
     sample_masks,
-    to_square,
 )
 from univg.errors import Cancelled, InputError
 from univg.types import Modality
@@ -110,7 +108,7 @@ def test_square_and_back(shape):
 def test_augmented_masks_differ_but_not_much_in_density(masks, modality):
     mask = to_square(masks[0], 128)
     rng = np.random.default_rng(0)
-    variants = [augment_mask(mask, modality, rng) for _ in range(6)]
+    variants = [random_warp(128, modality, rng)(mask) for _ in range(6)]
     assert all(0.6 < v.mean() / mask.mean() < 1.5 for v in variants)
     assert len({v.tobytes() for v in variants}) == 6
 

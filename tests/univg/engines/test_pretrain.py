@@ -4,13 +4,24 @@ import torch
 
 from univg.cli import main
 from univg.engines.autoencoder import pretrain_autoencoder
-from univg.engines.backbone import load_autoencoder, load_backbone
+from univg.engines.backbone import load_autoencoder, load_backbone, load_controlnet
 from univg.engines.config import AutoencoderConfig
-from univg.engines.pretrain import PretrainConfig, pretrain_masks
-from univg.engines.streams import draw_masks, in_order, random_crop, unlabelled_images
+from univg.engines.pretrain import ImagePretrainConfig, PretrainConfig, pretrain_images, pretrain_masks
+from univg.engines.streams import draw_images, draw_masks, in_order, random_crop, unlabelled_images
 from univg.errors import Cancelled, InputError
 from univg.io import write_image
 
+IMAGES = ImagePretrainConfig(
+    steps=3,
+    control_steps=4,
+    batch_size=2,
+    channels=(16, 32),
+    layers=1,
+    token_width=8,
+    size=64,
+    warmup_steps=1,
+    precision="float32",
+)
 AUTOENCODER = AutoencoderConfig(
     steps=4,
     batch_size=4,
@@ -83,6 +94,42 @@ def test_mask_engine_resumes_exactly(new_autoencoder_of_tests, tmp_path):
     assert (tmp_path / "a" / "samples.png").is_file()
 
 
+def bright_is_vessel(image, modality):
+    return image.mean(axis=2)
+
+
+def test_image_engine_resumes_exactly_in_either_stage(images, new_autoencoder_of_tests, tmp_path):
+    def run(name, stop=None):
+        (tmp_path / name).mkdir(exist_ok=True)
+        steps = []
+        common = (IMAGES, new_autoencoder_of_tests(), images, bright_is_vessel, tmp_path / name)
+        return pretrain_images(
+            *common, workers=0, device="cpu", on_progress=steps.append, should_stop=lambda: len(steps) == stop
+        )
+
+    for stop in (2, 3):  # in the first stage, then in the second
+        with pytest.raises(Cancelled):
+            run("a", stop)
+    results = run("a"), run("b")
+    (resumed, resumed_net), (whole, whole_net) = results
+    assert equal(resumed.unet, whole.unet) and equal(resumed_net, whole_net)
+    assert (tmp_path / "a" / "samples.png").is_file()
+    assert any(block.weight.abs().sum() > 0 for block in whole_net.controlnet_down_blocks)
+
+
+def test_images_and_what_is_found_in_them_belong_together(images):
+    found = unlabelled_images(images)
+    arguments = {"images": found, "find_vessels": bright_is_vessel, "count": 3, "size": 64}
+    drawn, conditions, numbers = draw_images(0, 1, **arguments)
+    again, *_ = draw_images(0, 1, **arguments)
+    assert np.array_equal(drawn, again) and drawn.shape == conditions.shape == (3, 64, 64, 3)
+    assert numbers == [0, 1, 2]  # OCT, of which there are none, is made of OCTA
+    octa = drawn[1]
+    assert np.allclose(octa[..., 0], octa[..., 2]), "grey images get no cast"
+    soft = conditions[1][..., 0] / 255
+    assert np.corrcoef(soft.ravel(), octa.mean(axis=2).ravel())[0, 1] > 0.3
+
+
 def test_stream_repeats_itself_and_holds_all_modalities():
     first, numbers = draw_masks(0, 3, count=5, size=64)
     again, _ = draw_masks(0, 3, count=5, size=64)
@@ -107,7 +154,7 @@ def test_folder_without_images_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_command_line_trains_both(images, tmp_path, capsys):
+def test_command_line_trains_all(images, tmp_path, capsys):
     common = ["--device", "cpu", "--workers", "1", "--steps", "1", "--batch", "2"]
     models = tmp_path / "models"
     arguments = ["pretrain", "autoencoder", "-o", str(models / "autoencoder"), "--work", str(tmp_path / "a")]
@@ -116,6 +163,11 @@ def test_command_line_trains_both(images, tmp_path, capsys):
     arguments = ["pretrain", "masks", "-o", str(models / "masks"), "--work", str(tmp_path / "m"), "--size", "64"]
     assert main([*arguments, "--autoencoder", str(models / "autoencoder"), *common]) == 0
     assert load_backbone(models / "masks").figures["steps"] == 1
+    arguments = ["pretrain", "images", "-o", str(models / "images"), "--work", str(tmp_path / "i"), "--size", "64"]
+    arguments += ["--autoencoder", str(models / "autoencoder"), "--images", str(images), "--control-steps", "1"]
+    assert main([*arguments, *common]) == 0
+    backbone = load_backbone(models / "images")
+    assert load_controlnet(models / "images" / "controlnet", backbone).config.conditioning_channels == 3
     assert "psnr" in capsys.readouterr().out
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from univg.commands.jobs import watch
 from univg.commands.options import add_device, add_grey_threshold, add_modality
 from univg.errors import InputError
 from univg.io import check_pairs, load_support_set, match_pair_files
 from univg.types import Modality
+from univg.weights import is_shipped
 from univg.workflow.jobs import start_job
 from univg.workflow.presets import PRESETS, preset_named
 from univg.workflow.project import Project
@@ -29,6 +31,17 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset", default="standard", metavar="P", help=f"one of {', '.join(PRESETS)} (default: standard)"
     )
+    parser.add_argument(
+        "--engine",
+        choices=("masks", "images"),
+        help="adapt the mask engine or the image engine, for `univg generate`, instead of training a segmenter",
+    )
+    parser.add_argument(
+        "--backbone",
+        default="compact",
+        metavar="B",
+        help="of an engine: compact, or the folder or .safetensors file of Stable Diffusion 1.5 (default: compact)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--detach", action="store_true", help="start the job and return at once")
     add_device(parser)
@@ -44,14 +57,39 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             "--images and --masks belong together", fix="Give both, or neither for a project that has them."
         )
-    if args.device not in ("auto", "cpu", "cuda", "mps"):
-        raise InputError(f"Unknown device {args.device!r}", fix="Use auto, cpu, cuda or mps.")
+    device = checked_device(args.device)
     project = _with_images(args) if args.images else Project.open(args.project)
     if not project.support_names():
         raise InputError("The project has no annotated image", path=project.path, fix="Give --images and --masks.")
-    job = start_job(project, "adapt", {"preset": preset.name, "seed": args.seed, "device": args.device})
+    if args.engine:
+        params = {"seed": args.seed, "device": device, "backbone": _checked_backbone(args)}
+        job = start_job(project, f"{args.engine[:-1]}-engine", params)
+        print(f"Job {job.id}: adapting the {args.engine[:-1]} engine.", flush=True)
+        return 0 if args.detach else watch(job)
+    job = start_job(project, "adapt", {"preset": preset.name, "seed": args.seed, "device": device})
     print(f"Job {job.id}: {preset.name}, about {preset.expected_minutes:g} min on two CPU cores.", flush=True)
     return 0 if args.detach else watch(job)
+
+
+def checked_device(name: str) -> str:
+    """`name`, unless it is no device's."""
+    if name not in ("auto", "cpu", "cuda", "mps"):
+        raise InputError(f"Unknown device {name!r}", fix="Use auto, cpu, cuda or mps.")
+    return name
+
+
+def _checked_backbone(args: argparse.Namespace) -> str:
+    if args.backbone != "compact":
+        path = Path(args.backbone).expanduser().resolve()
+        if not path.exists():
+            raise InputError("No such backbone", path=path, fix="Name a folder with a checkpoint, or use compact.")
+        return str(path)
+    if not is_shipped("models", args.engine):
+        raise InputError(
+            f"The weights of the compact {args.engine[:-1]} engine are not installed",
+            fix="Reinstall UniVG, or name another --backbone.",
+        )
+    return args.backbone
 
 
 def _with_images(args: argparse.Namespace) -> Project:

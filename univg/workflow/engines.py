@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from univg.engines import (
     sample_masks,
 )
 from univg.errors import InputError
-from univg.io import write_image
+from univg.io import read_json, write_image
 from univg.metrics import NEAR_COPY
 from univg.progress import ProgressEvent
 from univg.sca import find_hub, generate_mask
@@ -81,7 +82,13 @@ def run_mask_engine_job(project: Project, params: dict, context: JobContext) -> 
     figures = {"nearest_dice": float(np.median(copies)), "near_copies": sum(c > NEAR_COPY for c in copies)}
 
     # 3. Keep
-    card = {**engine.card, "seed": training.seed, "support_sha256": dict(support.sha256), "figures": figures}
+    card = {
+        **engine.card,
+        "base": params.get("backbone", "compact"),
+        "seed": training.seed,
+        "support_sha256": dict(support.sha256),
+        "figures": figures,
+    }
     new = project.new_mask_engine_folder()
     with new as folder:
         replace(engine, card=card).save(folder)
@@ -110,12 +117,19 @@ def grow_starts(support: SupportSet, count: int, *, seed: int) -> list[np.ndarra
 
 def load_mask_engine(project: Project, version: str | None = None, *, device: str = "auto") -> MaskEngine:
     """The newest mask engine of a project, another version, or the pretrained one where there is none."""
-    backbone = load_backbone(engine="masks", device=resolve_device(device))
-    if version is not None:
-        return MaskEngine.load(project.adapters_folder / version, backbone)
-    folder = project.latest_mask_engine()
+    folder = project.latest_mask_engine() if version is None else project.adapters_folder / version
+    base = "compact" if folder is None else base_of(folder)
+    backbone = load_backbone(base, engine="masks", device=resolve_device(device))
     if folder is None:
         names = project.support_names()
         frame = project.support_pair(names[0]).mask.shape if names else (project.working_size,) * 2
         return MaskEngine(backbone, project.modality, frame=frame)
     return MaskEngine.load(folder, backbone)
+
+
+def base_of(folder: Path) -> str:
+    """What an engine in a folder was adapted from: 'compact', or where a checkpoint of the user's lies."""
+    try:
+        return str(read_json(folder / "engine.json")["card"].get("base", "compact"))
+    except (InputError, KeyError, TypeError, AttributeError):
+        return "compact"  # reading the engine itself will say what is wrong

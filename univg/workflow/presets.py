@@ -92,6 +92,10 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+# Judges synthetic pairs: the shortest training, on the real images alone.
+CRITIC = replace(PRESETS["preview"], name="critic", description="", pairs=0)
+
+
 def preset_named(name: str) -> Preset:
     """The preset called `name`; `InputError` with the choices otherwise."""
     if name not in PRESETS:

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 
@@ -163,6 +163,10 @@ class Project:
         return self.path / "adapters"
 
     @property
+    def image_engines_folder(self) -> Path:
+        return self.path / "image_engines"
+
+    @property
     def support_folder(self) -> Path:
         return self.path / "support"
 
@@ -259,6 +263,34 @@ class Project:
         'v003'
         """
         return NewVersionFolder(self, self.segmenters_folder)
+
+    def pair_names(self) -> list[str]:
+        """Names of the synthetic pairs, sorted."""
+        return support_store.pair_names(self.pairs_folder)
+
+    def synthetic_pair(self, name: str) -> ImageMaskPair:
+        return replace(support_store.read_pair(self.pairs_folder, name), synthetic=True)
+
+    def pair_record(self, name: str) -> dict:
+        """What the synthetic pair `name` was made from, and what its checks found."""
+        return support_store.read_sidecar(self.pairs_folder, name)
+
+    def add_synthetic_pair(self, pair: ImageMaskPair, record: Mapping) -> bool:
+        """Write a synthetic pair with its record; False when the project already held exactly this pair."""
+        with self._locked():
+            return support_store.write_pair(self.pairs_folder, pair, record={"synthetic": True, **record})
+
+    def image_engine_versions(self) -> list[str]:
+        """Names of the adapted image engines, oldest first."""
+        return _versions_in(self.image_engines_folder)
+
+    def latest_image_engine(self) -> Path | None:
+        versions = self.image_engine_versions()
+        return self.image_engines_folder / versions[-1] if versions else None
+
+    def new_image_engine_folder(self) -> NewVersionFolder:
+        """As `new_segmenter_folder`, for an image engine."""
+        return NewVersionFolder(self, self.image_engines_folder)
 
     def _locked(self) -> AbstractContextManager[None]:
         return locked(self.path / ".lock")

@@ -66,8 +66,17 @@ def read_sidecar(folder: Path, name: str) -> dict:
     return read_json(path) if path.is_file() else {}
 
 
-def write_pair(folder: Path, pair: ImageMaskPair, *, source: Mapping[str, str | Path] | None) -> bool:
-    """Store `pair`; False when the same content is there already, `InputError` when other content is."""
+def write_pair(
+    folder: Path,
+    pair: ImageMaskPair,
+    *,
+    source: Mapping[str, str | Path] | None = None,
+    record: Mapping | None = None,
+) -> bool:
+    """Store `pair`; False when the same content is there already, `InputError` when other content is.
+
+    `record` is what a synthetic pair was made from: it goes to the sidecar and into the pictures.
+    """
     pair = replace(pair, name=check_stem(pair.name))
     for name in pair_names(folder):
         if _folded(name) != _folded(pair.name):
@@ -78,14 +87,14 @@ def write_pair(folder: Path, pair: ImageMaskPair, *, source: Mapping[str, str | 
             f"The project already holds another pair called {name!r}",
             fix="Rename the new files, or remove the pair from the project first.",
         )
-    sidecar = {"name": pair.name, "added": utc_now(), "sources": _describe(source or {})}
+    sidecar = {"name": pair.name, "added": utc_now(), "sources": _describe(source or {}), **(record or {})}
     for part in ("images", "masks", *(["fov"] if pair.fov is not None else [])):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    _write_image(folder / "images", pair.name, pair.image)
+    _write_image(folder / "images", pair.name, pair.image, record)
     write_json_atomic(folder / _SIDECAR.format(name=pair.name), sidecar)
     if pair.fov is not None:
         write_mask(folder / _FOV.format(name=pair.name), pair.fov)
-    write_mask(folder / _MASK.format(name=pair.name), pair.mask)
+    write_mask(folder / _MASK.format(name=pair.name), pair.mask, provenance=record)
     return True
 
 
@@ -161,11 +170,13 @@ def _move(source: Path, target: Path) -> None:
     source.rename(target)
 
 
-def _write_image(folder: Path, name: str, image: np.ndarray) -> None:
+def _write_image(folder: Path, name: str, image: np.ndarray, provenance: Mapping | None = None) -> None:
     """PNG for 8-bit and for grey images; 16-bit TIFF for finer colour, which Pillow cannot write as PNG."""
     stored = _as_stored(image)
     if stored.ndim == 2 or stored.dtype == np.uint8:
-        write_image(folder / f"{name}.png", image if image.ndim == stored.ndim else image[..., 0])
+        write_image(
+            folder / f"{name}.png", image if image.ndim == stored.ndim else image[..., 0], provenance=provenance
+        )
         return
     import tifffile
 

@@ -8,17 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from univg.engines.backbone import (
-    DiffusionBackbone,
-    ModalityEmbedding,
-    load_backbone,
-    new_autoencoder,
-    new_scheduler,
-    new_unet,
-    save_autoencoder,
-    save_compact,
-)
-from univg.engines.config import AutoencoderConfig
+from univg.engines.backbone import load_backbone
 from univg.sca import generate_mask
 from univg.types import Modality
 
@@ -31,37 +21,15 @@ def _one_torch_thread():
 
 
 @pytest.fixture
-def new_autoencoder_of_tests():
+def new_autoencoder_of_tests(tiny_autoencoder):
     """Makes the same tiny autoencoder each time."""
     return tiny_autoencoder
 
 
-def tiny_autoencoder():
-    torch.manual_seed(0)
-    config = AutoencoderConfig(latent_channels=4, channels=(8, 8, 16), encoder_layers=1, decoder_layers=1)
-    return new_autoencoder(config).eval().requires_grad_(False)
-
-
 @pytest.fixture(scope="session")
-def compact_folder(tmp_path_factory):
+def compact_folder(tiny_compact, tmp_path_factory):
     """A compact engine as it is shipped, with its autoencoder beside it."""
-    root = tmp_path_factory.mktemp("models")
-    autoencoder = tiny_autoencoder()
-    unet = new_unet(4, channels=(16, 32), layers=1, token_width=8)
-    with torch.no_grad():  # an untrained U-Net ends in values too small to tell two adapters apart
-        unet.conv_out.weight.mul_(5)
-    backbone = DiffusionBackbone(
-        "compact",
-        autoencoder,
-        unet,
-        ModalityEmbedding(tokens=2, width=8),
-        new_scheduler(),
-        torch.zeros(4, 1, 1),
-        torch.ones(4, 1, 1),
-    )
-    save_compact(backbone, root / "masks", figures={"steps": 0})
-    save_autoencoder(autoencoder, root / "autoencoder")
-    return root / "masks"
+    return tiny_compact(tmp_path_factory.mktemp("models"), "masks")
 
 
 @pytest.fixture

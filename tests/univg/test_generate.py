@@ -1,0 +1,152 @@
+"""Pairs of tiny engines: from adaptation to checked pairs in a project."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from univg.cli import main
+from univg.engines import MaskEngine, SamplingConfig, load_backbone
+from univg.engines.backbone import new_controlnet, save_controlnet
+from univg.errors import Cancelled, InputError
+from univg.io import read_provenance
+from univg.sca import generate_mask
+from univg.segmentation import prior_segmenter
+from univg.types import ImageMaskPair, Modality
+from univg.workflow.generate import GenerateConfig, generate_pairs
+from univg.workflow.jobs import JobState, cancel_job, resume_job, start_job, wait_for
+from univg.workflow.pair_checks import centreline_contrast, check_synthetic_pair, image_similarity
+from univg.workflow.project import Project
+
+
+def made_up_pair(seed, shape=(64, 64)):
+    rng = np.random.default_rng(seed)
+    mask = generate_mask(Modality.CORONARY_DSA, shape=shape, rng=rng)
+    grey = np.clip(0.7 - 0.35 * mask + 0.04 * rng.standard_normal(shape), 0, 1)
+    return ImageMaskPair(np.rint(grey * 255).astype(np.uint8), mask, f"pair-{seed}")
+
+
+@pytest.fixture(scope="module")
+def engines(tiny_compact, tmp_path_factory):
+    """A tiny image engine in the layout of the shipped one, with its ControlNet."""
+    torch.manual_seed(3)
+    folder = tiny_compact(tmp_path_factory.mktemp("models"), "images")
+    save_controlnet(new_controlnet(load_backbone(folder).unet), folder / "controlnet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapted(engines, tmp_path_factory):
+    """A project whose image engine was adapted by a job, with the least of steps."""
+    root = tmp_path_factory.mktemp("project")
+    project = Project.create(root / "p", modality=Modality.CORONARY_DSA, working_size=64)
+    for seed in range(3):
+        project.add_support_pair(made_up_pair(seed))
+    job = start_job(project, "image-engine", {"steps": 2, "device": "cpu", "backbone": str(engines)})
+    job = wait_for(job, timeout=300)
+    assert job.state is JobState.DONE, job.error
+    assert job.result()["image_engine"] == "v001" and 0 <= job.result()["agreement"] <= 1
+    return project
+
+
+@pytest.fixture
+def project(adapted, tmp_path):
+    """A copy of its own for each test."""
+    from shutil import copytree
+
+    copytree(adapted.path, tmp_path / "p")
+    return Project.open(tmp_path / "p")
+
+
+@pytest.mark.slow
+def test_pairs_are_written_with_their_record_and_do_not_depend_on_interruptions(project, adapted):
+    config, events = GenerateConfig(count=3, seed=5, steps=2), []
+    with pytest.raises(Cancelled):
+        generate_pairs(project, config, on_progress=events.append, should_stop=lambda: len(events) > 1)
+    assert len(project.pair_names()) == 1
+    summary = generate_pairs(project, config)
+    assert summary["pairs"] == 3 and summary["made"] == 2
+    names = project.pair_names()
+    assert names[0].endswith("000005") and len(names) == 3
+    pair, record = project.synthetic_pair(names[0]), project.pair_record(names[0])
+    assert pair.synthetic and pair.shape == (64, 64) and pair.image.ndim == 2
+    assert record["synthetic"] and record["image_engine"] == "v001" and record["checks"]["agreement"] >= 0
+    provenance = read_provenance(project.pairs_folder / "images" / f"{names[0]}.png")
+    assert provenance["synthetic"] is True and provenance["settings"]["seed"] == 5
+    # The same pair alone, in another copy of the project
+    generate_pairs(adapted, replace(config, count=1))
+    assert np.array_equal(adapted.synthetic_pair(names[0]).image, pair.image)
+
+
+@pytest.mark.slow
+def test_job_can_be_cancelled_and_resumed(project):
+    job = start_job(project, "generate", {"count": 40, "steps": 2, "device": "cpu"})
+    while not project.pair_names():
+        assert not job.refreshed().state.finished, job.refreshed().error
+    cancel_job(job)
+    job = wait_for(job, timeout=100)
+    assert job.state is JobState.CANCELLED and 0 < len(project.pair_names()) < 40
+    job = wait_for(resume_job(job), timeout=300)
+    assert job.state is JobState.DONE and len(project.pair_names()) == 40
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_draw_the_same(project, adapted):
+    from distributed import LocalCluster
+
+    config = GenerateConfig(count=2, seed=50, steps=2)
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        assert generate_pairs(project, config, scheduler=cluster.scheduler_address)["made"] == 2
+    generate_pairs(adapted, config)
+    names = project.pair_names()
+    assert all(np.array_equal(project.synthetic_pair(n).image, adapted.synthetic_pair(n).image) for n in names)
+
+
+def test_what_is_missing_is_said(tmp_path, capsys):
+    project = Project.create(tmp_path / "p", modality=Modality.OCTA, working_size=64)
+    with pytest.raises(InputError, match="no annotated image"):
+        generate_pairs(project, GenerateConfig(count=1))
+    project.add_support_pair(made_up_pair(0))
+    with pytest.raises(InputError, match="not adapted"):
+        generate_pairs(project, GenerateConfig(count=1))
+    command = ["generate", "--project", str(project.path), "-n"]
+    assert main([*command, "1"]) == 2 and "adapt --engine images" in capsys.readouterr().err
+    for wrong in (["0"], ["1", "--alpha", "-1"], ["1", "--steps", "0"], ["1", "--seed", "-3"]):
+        assert main([*command, *wrong]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    arguments = ["adapt", "--project", str(project.path), "--engine", "images", "--backbone", str(tmp_path / "none")]
+    assert main(arguments) == 2 and "No such backbone" in capsys.readouterr().err
+
+
+def test_contrast_tells_polarity():
+    pair = made_up_pair(0, (128, 128))
+    right = centreline_contrast(pair.image, pair.mask, Modality.CORONARY_DSA)
+    assert right > 3 and centreline_contrast(pair.image, pair.mask, Modality.OCTA) < -3
+    assert np.isnan(centreline_contrast(pair.image, np.zeros_like(pair.mask), Modality.OCTA))
+
+
+def test_similarity_finds_a_mirrored_copy_only():
+    first, other = made_up_pair(0, (128, 128)), made_up_pair(1, (128, 128))
+    modality = Modality.CORONARY_DSA
+    assert image_similarity(first.image, first.image[:, ::-1], modality) > 0.99
+    assert image_similarity(first.image, other.image, modality) < 0.6
+
+
+def test_flags_name_what_is_wrong():
+    real, other = made_up_pair(0, (128, 128)), made_up_pair(1, (128, 128))
+    critic = prior_segmenter(Modality.CORONARY_DSA)
+    copied = check_synthetic_pair(real, [real, other], critic)
+    assert {"copied mask", "copied image"} <= set(copied.flags)
+    empty = ImageMaskPair(np.full((128, 128), 128, np.uint8), other.mask, "empty", synthetic=True)
+    found = check_synthetic_pair(empty, [real], critic, expected_agreement=0.9)
+    assert {"disagrees", "faint"} <= set(found.flags) and found.agreement < 0.5
+
+
+def test_mask_engine_remembers_its_base(engines, tmp_path):
+    from univg.workflow.engines import base_of
+
+    engine = MaskEngine(load_backbone(engines), Modality.OCTA, card={"base": str(engines)})
+    engine.save(tmp_path)
+    assert base_of(tmp_path) == str(engines) and base_of(tmp_path / "none") == "compact"
+    assert SamplingConfig().scale == 0.7

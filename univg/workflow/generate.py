@@ -1,0 +1,274 @@
+"""Synthetic pairs for a project: a tree, a mask of it, an image of the mask, and checks of both (eqs. 16 and 17).
+
+Pair i depends on the seed, on i and on what it is made with alone, so neither an interruption nor the number of
+machines changes a pixel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from univg.engines import MaskEngine, SamplingConfig, sample_masks, synthesize_images
+from univg.errors import Cancelled, InputError
+from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
+from univg.types import SupportSet
+from univg.workflow.engines import engine_size, grow_starts, load_mask_engine
+from univg.workflow.image_engines import as_pair, load_image_engine
+from univg.workflow.job_context import JobContext
+from univg.workflow.pair_checks import check_synthetic_pair
+from univg.workflow.project import Project
+
+MAX_COUNT = 100_000
+STAGE = "pairs"
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """How pairs are made.
+
+    Attributes
+    ----------
+    count : int
+    seed : int
+        Pair i is made with ``seed`` + i.
+    alpha : float
+        α of the mask engine.
+    strength : float
+        How far noise covers the tree that a mask starts from.
+    conditioning : float
+        How strongly a mask conditions its image.
+    steps : int
+        Denoising steps.
+    mask_engine, image_engine : str
+        Versions; the newest by default. Without any adapted mask engine, trees themselves are the masks.
+    """
+
+    count: int
+    seed: int = 0
+    alpha: float = 0.7
+    strength: float = 0.6
+    conditioning: float = 1.0
+    steps: int = 12
+    mask_engine: str = ""
+    image_engine: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= MAX_COUNT:
+            raise ValueError(f"`count` must be a whole number from 1 to {MAX_COUNT}, got {self.count!r}")
+        self.mask_sampling(64)  # they check the rest
+        self.image_sampling(64)
+
+    def mask_sampling(self, size: int, index: int = 0) -> SamplingConfig:
+        seed = self.seed + index
+        return SamplingConfig(steps=self.steps, scale=self.alpha, strength=self.strength, size=size, seed=seed)
+
+    def image_sampling(self, size: int, index: int = 0) -> SamplingConfig:
+        return SamplingConfig(steps=self.steps, scale=self.conditioning, size=size, seed=self.seed + index)
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict) -> GenerateConfig:
+        unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown setting {unknown[0]!r}")
+        return cls(**data)
+
+
+def generate_pairs(
+    project: Project,
+    config: GenerateConfig,
+    *,
+    device: str = "auto",
+    scheduler: str | None = None,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> dict:
+    """Write synthetic pairs to a project, or those of them that are missing there.
+
+    Parameters
+    ----------
+    project : Project
+        With an adapted image engine.
+    config : GenerateConfig
+    device : {'auto', 'cpu', 'cuda', 'mps'}
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers reach the project folder under the same name; this process does the
+        work by default.
+    on_progress, should_stop : callable
+
+    Returns
+    -------
+    dict
+        ``{"pairs", "made", "flagged", "agreement"}``: how many there are, were made now and carry a flag, and the mean
+        agreement of all.
+
+    Raises
+    ------
+    InputError
+        If there is no annotated image or no adapted image engine, or the cluster cannot be reached.
+    Cancelled
+        When `should_stop` says so; finished pairs stay.
+    """
+    plan = _Plan.of(project, config)
+    there = set(project.pair_names())
+    missing = [index for index in range(config.count) if plan.name(index) not in there]
+    done, clock = config.count - len(missing), StageClock(first_step=config.count - len(missing), warmup_steps=1)
+    on_progress(ProgressEvent(STAGE, done, config.count))
+    with closing(_made(plan, missing, device, scheduler, should_stop)) as made:
+        for agreement in made:
+            done += 1
+            event = ProgressEvent(STAGE, done, config.count, metrics={"agreement": agreement})
+            on_progress(clock.timed(event))
+    records = [project.pair_record(plan.name(index))["checks"] for index in range(config.count)]
+    return {
+        "pairs": config.count,
+        "made": len(missing),
+        "flagged": sum(bool(record["flags"]) for record in records),
+        "agreement": float(np.mean([record["agreement"] for record in records])),
+    }
+
+
+def run_generate_job(project: Project, params: dict, context: JobContext) -> dict:
+    """The work of a ``generate`` job: `params` are those of `GenerateConfig`, ``device`` and ``scheduler``."""
+    settings = {key: value for key, value in params.items() if key not in ("device", "scheduler")}
+    try:
+        config = GenerateConfig.from_json(settings)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
+    return generate_pairs(
+        project,
+        config,
+        device=params.get("device", "auto"),
+        scheduler=params.get("scheduler"),
+        on_progress=context.on_progress,
+        should_stop=context.should_stop,
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What decides every pair of a run; it travels to workers."""
+
+    path: Path
+    config: GenerateConfig
+    mask_engine: str
+    image_engine: str
+    key: str
+
+    @classmethod
+    def of(cls, project: Project, config: GenerateConfig) -> _Plan:
+        if not project.support_names():
+            raise InputError("The project has no annotated image", path=project.path, fix="Add some: Data tab.")
+        masks, images = project.mask_engine_versions(), project.image_engine_versions()
+        chosen = []
+        for name, wanted, known in (
+            ("mask_engine", config.mask_engine, masks),
+            ("image_engine", config.image_engine, images),
+        ):
+            if wanted and wanted not in known:
+                raise InputError(f"There is no {name.replace('_', ' ')} {wanted!r}", path=project.path)
+            chosen.append(wanted or (known[-1] if known else ""))
+        if not chosen[1]:
+            raise InputError(
+                "The image engine is not adapted yet", path=project.path, fix="Adapt it first, in the Images tab."
+            )
+        settings = {key: value for key, value in config.to_json().items() if key not in ("count", "seed")}
+        made_of = [settings, chosen, project.load_support().sha256]
+        key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:8]
+        return cls(project.path, config, *chosen, key)
+
+    def name(self, index: int) -> str:
+        return f"synthetic-{self.key}-{self.config.seed + index:06d}"
+
+
+def _made(
+    plan: _Plan, missing: list[int], device: str, scheduler: str | None, should_stop: ShouldStop
+) -> Iterator[float]:
+    """Make the `missing` pairs, here or on workers, and yield the agreement of each."""
+    if scheduler is not None and missing:
+        yield from _made_by_workers(plan, missing, device, scheduler, should_stop)
+        return
+    for index in missing:
+        if should_stop():
+            raise Cancelled
+        yield _make_pair(plan, index, device)
+
+
+def _made_by_workers(
+    plan: _Plan, missing: list[int], device: str, scheduler: str, should_stop: ShouldStop
+) -> Iterator[float]:
+    from distributed import as_completed
+
+    from univg.workflow.bulk.dask_workers import cluster
+
+    with cluster(scheduler, None, len(missing)) as client:
+        futures = [client.submit(_make_pair_or_refuse, plan, index, device, pure=False) for index in missing]
+        ready = as_completed(futures, loop=client.loop, with_results=True)
+        try:
+            for _ in missing:
+                while not ready.has_ready():
+                    if should_stop():
+                        raise Cancelled
+                    time.sleep(_POLL_SECONDS)
+                _, found = next(ready)
+                if isinstance(found, tuple):
+                    raise InputError(found[0], path=plan.path, fix=found[1])
+                yield found
+        finally:
+            client.cancel(futures)
+
+
+def _make_pair_or_refuse(plan: _Plan, index: int, device: str) -> float | tuple[str, str]:
+    """One task of a worker; an `InputError` travels as text, since a raised one is logged with names of files."""
+    try:
+        return _make_pair(plan, index, device)
+    except InputError as error:
+        return error.problem, error.fix
+
+
+def _make_pair(plan: _Plan, index: int, device: str) -> float:
+    """Make one pair, check it and write it; returns the agreement."""
+    project, config = Project.open(plan.path), plan.config
+    support, mask_engine, image_engine, critic = _parts(plan, device)
+    size = engine_size(project.working_size)
+
+    # 1. A tree, and a mask of it
+    (mask,) = grow_starts(support, 1, seed=config.seed + index)
+    if mask_engine is not None:
+        mask = sample_masks(mask_engine, 1, config=config.mask_sampling(size, index), trees=[mask])[0]
+
+    # 2. An image of the mask
+    image = synthesize_images(image_engine, [mask], config=config.image_sampling(size, index))[0]
+
+    # 3. Checks, and the record of all of it
+    pair = as_pair(image, mask, plan.name(index))
+    checks = check_synthetic_pair(pair, support.pairs, critic.segmenter, expected_agreement=critic.expected_agreement)
+    record = {
+        "settings": {**config.to_json(), "count": None, "seed": config.seed + index},
+        "mask_engine": plan.mask_engine,
+        "image_engine": plan.image_engine,
+        "support_sha256": dict(support.sha256),
+        "checks": checks.to_json(),
+    }
+    project.add_synthetic_pair(pair, record)
+    return checks.agreement
+
+
+@lru_cache(maxsize=1)
+def _parts(plan: _Plan, device: str) -> tuple[SupportSet, MaskEngine | None, object, object]:
+    """What a run needs, loaded once in a process."""
+    project = Project.open(plan.path)
+    masks = load_mask_engine(project, plan.mask_engine, device=device) if plan.mask_engine else None
+    return project.load_support(), masks, *load_image_engine(project, plan.image_engine, device=device)

@@ -1,0 +1,183 @@
+"""Adapting the image engine to a project, and the segmenter that judges what it draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel
+
+from univg.engines import (
+    DiffusionBackbone,
+    ImageEngine,
+    ImageTrainConfig,
+    SamplingConfig,
+    load_backbone,
+    load_controlnet,
+    synthesize_images,
+    train_image_engine,
+)
+from univg.engines.backbone import new_controlnet
+from univg.engines.frames import resize
+from univg.errors import InputError
+from univg.io import write_image
+from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progress, never_stop
+from univg.segmentation import Segmenter
+from univg.training.device import resolve_device
+from univg.types import ImageMaskPair, SupportSet
+from univg.weights import shipped_folder
+from univg.workflow.engines import base_of, engine_size
+from univg.workflow.job_context import JobContext
+from univg.workflow.pair_checks import check_synthetic_pair
+from univg.workflow.pipeline import run_pipeline
+from univg.workflow.presets import CRITIC
+from univg.workflow.project import Project
+
+CRITIC_FOLDER = "critic"
+_CHECKED = 4  # images drawn at the end of an adaptation
+
+# The paper locks Stable Diffusion and trains the ControlNet alone; the compact engine is small enough to move whole.
+ADAPTATIONS = {
+    "compact": ImageTrainConfig(steps=400, batch_size=2, learning_rate=2e-4, warmup_steps=20, ema_decay=0.98),
+    "sd15": ImageTrainConfig(steps=1500, batch_size=2, learning_rate=1e-5, train_unet=False, vessel_weight=0.0),
+}
+
+
+def load_base(where: str = "compact", *, device: str = "auto") -> tuple[DiffusionBackbone, ControlNetModel]:
+    """The backbone of image engines with the ControlNet that comes with it, or a fresh one where none does."""
+    backbone = load_backbone(where, engine="images", device=resolve_device(device))
+    folder = shipped_folder("models", "images") if where == "compact" else Path(where)
+    if (folder / "controlnet").is_dir():
+        return backbone, load_controlnet(folder / "controlnet", backbone)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return backbone, new_controlnet(backbone.unet)
+
+
+@dataclass(frozen=True, eq=False)
+class Critic:
+    """A segmenter trained on the real images alone, and its Dice on one that it had not seen."""
+
+    segmenter: Segmenter
+    expected_agreement: float
+
+    @classmethod
+    def load(cls, folder: Path) -> Critic:
+        segmenter = Segmenter.load(folder)
+        return cls(segmenter, float(segmenter.card["held_out_figures"].get("dice", 0.0)))
+
+
+def train_critic(
+    support: SupportSet,
+    *,
+    checkpoint_folder: Path | None = None,
+    device: str = "auto",
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> Critic:
+    """Train the judge of synthetic pairs, without any synthetic pair."""
+    size = max(engine_size(max(pair.shape)) for pair in support.pairs)
+    segmenter = run_pipeline(
+        support,
+        preset=CRITIC.scaled_to(min(size, 512)),
+        checkpoint_folder=checkpoint_folder,
+        device=device,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+    return Critic(segmenter, float(segmenter.card["held_out_figures"].get("dice", 0.0)))
+
+
+def run_image_engine_job(project: Project, params: dict, context: JobContext) -> dict:
+    """The work of an ``image-engine`` job: `params` are ``steps``, ``seed``, ``device`` and ``backbone``."""
+    support = project.load_support()
+    device = params.get("device", "auto")
+    context.on_progress(ProgressEvent("image engine", 0, 0, message="Loading the engine"))
+    backbone, controlnet = load_base(params.get("backbone", "compact"), device=device)
+    training = ADAPTATIONS[backbone.name]
+    try:
+        training = replace(training, seed=int(params.get("seed", 0)), steps=int(params.get("steps", training.steps)))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    size = engine_size(project.working_size)
+    common = {"on_progress": context.on_progress, "should_stop": context.should_stop}
+
+    # 1. The judge, from the real images alone
+    critic = train_critic(
+        support, checkpoint_folder=_made(context.checkpoint_folder / "critic"), device=device, **common
+    )
+
+    # 2. Adapt
+    def save_samples(step: int, masks: np.ndarray, images: np.ndarray) -> str:
+        folder = _made(context.folder / "pictures")
+        write_image(folder / f"images-{step:05d}.png", _contact_sheet(masks, images))
+        return f"pictures/images-{step:05d}.png"
+
+    engine = train_image_engine(
+        support.pairs,
+        backbone,
+        controlnet,
+        modality=project.modality,
+        config=training,
+        size=size,
+        checkpoint_folder=_made(context.checkpoint_folder / "engine"),
+        on_samples=save_samples,
+        **common,
+    )
+
+    # 3. Does it draw what the masks say? Mirrored ones are new to it
+    masks = [np.ascontiguousarray(pair.mask[:, ::-1]) for pair in support.pairs[:_CHECKED]]
+    figures = {}
+    if len({mask.shape for mask in masks}) == 1:
+        sampling = SamplingConfig(scale=1.0, size=size, seed=10_000)
+        images = synthesize_images(engine, masks, config=sampling, **common)
+        pairs = [as_pair(image, mask, f"check-{i}") for i, (image, mask) in enumerate(zip(images, masks, strict=True))]
+        checks = [check_synthetic_pair(pair, support.pairs, critic.segmenter) for pair in pairs]
+        figures = {
+            "agreement": float(np.mean([check.agreement for check in checks])),
+            "nearest_image": float(np.max([check.nearest_image for check in checks])),
+        }
+
+    # 4. Keep
+    figures["expected_agreement"] = critic.expected_agreement
+    card = {
+        **engine.card,
+        "base": params.get("backbone", "compact"),
+        "seed": training.seed,
+        "support_sha256": dict(support.sha256),
+        "figures": figures,
+    }
+    new = project.new_image_engine_folder()
+    with new as folder:
+        critic.segmenter.save(_made(folder / CRITIC_FOLDER))
+        replace(engine, card=card).save(folder)
+    return {"image_engine": new.version, **figures}
+
+
+def load_image_engine(
+    project: Project, version: str | None = None, *, device: str = "auto"
+) -> tuple[ImageEngine, Critic]:
+    """The newest image engine of a project, or another version, with the segmenter that judges its images."""
+    folder = project.latest_image_engine() if version is None else project.image_engines_folder / version
+    if folder is None:
+        raise InputError("The image engine is not adapted yet", path=project.path, fix="Adapt it first: Images tab.")
+    backbone = load_backbone(base_of(folder), engine="images", device=resolve_device(device))
+    return ImageEngine.load(folder, backbone), Critic.load(folder / CRITIC_FOLDER)
+
+
+def as_pair(image: np.ndarray, mask: np.ndarray, name: str) -> ImageMaskPair:
+    """A synthetic pair of an image as it was drawn and the mask that it was drawn of."""
+    return ImageMaskPair(image, resize(mask, image.shape[:2]), name, synthetic=True)
+
+
+def _contact_sheet(masks: np.ndarray, images: np.ndarray) -> np.ndarray:
+    colour = images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=3)
+    white = np.repeat((masks * np.uint8(255))[..., None], 3, axis=3)
+    return np.vstack([np.hstack(list(white)), np.hstack(list(colour))])
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -29,6 +29,8 @@ JOB_CHIP = "{what} {percent} %"
 CHIP_LEFT = "{time} left"
 JOB_KINDS = {
     "adapt": "Adapting",
+    "generate": "Drawing pairs",
+    "image-engine": "Adapting the image engine",
     "mask-engine": "Adapting the mask engine",
     "trees": "Growing trees",
     "selftest": "Checking",
@@ -63,6 +65,7 @@ SAMPLE_NAME = "Sample"
 TAB_DATA = "Data"
 TAB_TREES = "Trees"
 TAB_MASKS = "Masks"
+TAB_IMAGES = "Images"
 TAB_ADAPT = "Adapt"
 TAB_SEGMENT = "Segment"
 TAB_MARKS = {"empty": "○", "ready": "●", "running": "◌", "stale": "◐", "done": "✓"}
@@ -282,11 +285,78 @@ MASKS_COPY = "Nearly a copy of one of your masks: Dice {dice:.2f}. Lower α or r
 MASKS_COPIES = "Most similar mask of yours: median Dice {median:.2f}; {near} of {count} are nearly copies."
 MASKS_GROUPS = {"trees": "trees", "engine": "engine"}
 MASKS_MAP = "Where vessels lie, in two principal components"
-MASKS_NEED_PAIRS = "Add annotated images under Data first; the engine learns from their masks."
 MASKS_READY = "Teaches the engine the look of your masks, in a job of its own."
-MASKS_DONE = "Engine {version} is ready. Most similar mask of yours: median Dice {copy:.2f}."
-MASKS_CANCELLED = "Cancelled. Press the button to start again."
-MASKS_RUNNING = "Learning: {percent} %, {left}."
+MASKS_DONE = "Engine {mask_engine} is ready. Most similar mask of yours: median Dice {nearest_dice:.2f}."
+
+# Engines
+ENGINES_NEED_PAIRS = "Add annotated images under Data first; the engine learns from them."
+ENGINES_GO_ON = "Go on adapting"
+ENGINES_CANCELLED = "Cancelled. The button goes on where it stopped."
+ENGINES_RUNNING = "{stage}: {percent} %, {left}."
+ENGINE_STAGES = {
+    "mask engine": "Learning your masks",
+    "image engine": "Learning your images",
+    "segmenter": "Training the judge of images",
+    "masks": "Drawing masks",
+    "images": "Drawing images",
+    "check": "Checking",
+}
+
+# Images
+IMAGES_ADAPT = "Adapt to my images"
+IMAGES_READY = "Teaches the engine the look of your images, in a job of its own."
+IMAGES_DONE = (
+    "Engine {image_engine} is ready. A segmenter trained on your images alone finds the masks again in drawn images "
+    "with Dice {agreement:.2f}, in a real image that it had not seen with {expected_agreement:.2f}."
+)
+IMAGES_SOURCE = "Mask"
+IMAGES_SOURCE_HELP = "What the image is drawn of"
+IMAGES_SOURCE_NEW = "A new one, by seed"
+IMAGES_SOURCE_DRAWN = "The one drawn or dropped"
+IMAGES_SOURCE_OWN = "Yours: {name}"
+IMAGES_CONDITIONING = "Conditioning"
+IMAGES_CONDITIONING_HELP = "How strongly the mask decides the image: 0 not at all, 1 as learnt"
+IMAGES_OVERLAY = "Show the mask on the image"
+IMAGES_OVERLAY_HELP = "Its outline, to check that vessels lie where the mask says"
+IMAGES_MASK_CAPTION = "The mask"
+IMAGES_REAL_CAPTION = "Your images"
+IMAGES_LATEST = "The newest pairs of the project"
+IMAGES_CAPTION = "Synthetic image, seed {seed}, conditioning {conditioning:.2f}"
+IMAGES_PRESS = "An image is drawn when this tab is opened or a control is let go; the first takes a few seconds."
+IMAGES_SECONDS = "Drawn in {seconds:.1f} s."
+IMAGES_PRETRAINED_FACTS = "Not adapted to your images yet: the look is that of the pretrained engine."
+IMAGES_FACTS = "Found again with Dice {agreement:.2f}; centrelines stand out by {contrast:.1f} SD."
+IMAGES_FLAGS = {
+    "disagrees": "Image and mask disagree.",
+    "faint": "Vessels are faint or have the wrong polarity.",
+    "copied mask": "The mask is nearly a copy of one of yours.",
+    "copied image": "The image is nearly a copy of one of yours.",
+}
+IMAGES_LOOKS = "Four looks"
+IMAGES_SEED = "seed {seed}"
+IMAGES_CONDITIONS = "Show conditions"
+IMAGES_CONDITION_NAMES = {
+    "mask": "vessel mask (used)",
+    "vesselness": "vesselness",
+    "canny": "Canny",
+    "lineart": "line art",
+    "shuffle": "shuffle",
+}
+IMAGES_MANY_TITLE = "Many pairs"
+IMAGES_COUNT = "How many pairs"
+IMAGES_GENERATE = "Draw pairs into the project"
+IMAGES_PAIRS_FIRST = "Adapt the engine first."
+IMAGES_NO_PAIRS = "No pairs yet. Each is a new mask and an image of it, checked against one another."
+IMAGES_PAIRS = "{count} pairs in the project, {flagged} of them flagged by the checks."
+IMAGES_NOT_ADAPTED = "The image engine is not adapted to your images yet"
+IMAGES_NOT_ADAPTED_FIX = "Press “Adapt to my images” first."
+IMAGES_DRAW_TITLE = "Draw a mask, or drop one"
+IMAGES_DRAW_HELP = "White is vessel. Begin with the mask above, or with an empty canvas."
+IMAGES_DRAW_BEGIN = "Begin with the mask above"
+IMAGES_DRAW_USE = "Use this mask"
+IMAGES_DROP = "Drop a mask file"
+IMAGES_DROP_EMPTY = "This mask is empty"
+IMAGES_DROP_EMPTY_FIX = "Choose one with vessels."
 
 # Adapt
 PRESET = "Effort"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from app import texts
-from app.gradio_ui import adapt, data, header, masks, segment, start, trees
+from app.gradio_ui import adapt, data, header, images, masks, segment, start, trees
 from app.gradio_ui.context import QUIET, Ui
 from app.gradio_ui.job_watch import active_job
 from app.gradio_ui.models import is_stale
@@ -17,11 +17,12 @@ _TITLES = {
     "data": texts.TAB_DATA,
     "trees": texts.TAB_TREES,
     "masks": texts.TAB_MASKS,
+    "images": texts.TAB_IMAGES,
     "adapt": texts.TAB_ADAPT,
     "segment": texts.TAB_SEGMENT,
 }
-# A tab exists only when it works: that of the mask engine needs its weights.
-_TABS = tuple(tab for tab in _TITLES if tab != "masks" or is_shipped("models", "masks"))
+# A tab exists only when it works: those of the engines need their weights.
+_TABS = tuple(tab for tab in _TITLES if tab not in ("masks", "images") or is_shipped("models", tab))
 _BUSY_SECONDS, _IDLE_SECONDS = 1.0, 2.0
 # Files of the page (drops, pictures) older than a day are removed every hour.
 _CACHE = (3600, 86400)
@@ -45,6 +46,10 @@ def build_page(sessions: Sessions) -> gr.Blocks:
                 with _tab("masks") as masks_tab:
                     masks.build(ui, masks_tab)
                 shown.append(masks_tab)
+            if "images" in _TABS:
+                with _tab("images") as images_tab:
+                    images.build(ui, images_tab)
+                shown.append(images_tab)
             with _tab("adapt") as adapt_tab:
                 to_segment = adapt.build(ui)
             with _tab("segment") as segment_tab:
@@ -105,6 +110,10 @@ def _marks(session: Session) -> dict[str, str]:
         drawn = "running"
     else:
         drawn = "done" if project.mask_engine_versions() else "ready"
+    if running is not None and running.kind in ("image-engine", "generate"):
+        imaged = "running"
+    else:
+        imaged = "done" if project.image_engine_versions() else "ready"
     if running is not None and running.kind == "adapt":
         adapted = "running"
     elif has_model:
@@ -121,6 +130,7 @@ def _marks(session: Session) -> dict[str, str]:
         "data": "done" if has_pairs else "empty",
         "trees": grown,
         "masks": drawn,
+        "images": imaged,
         "adapt": adapted,
         "segment": segmented,
     }

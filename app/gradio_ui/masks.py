@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from html import escape
 
 import gradio as gr
 import numpy as np
@@ -12,26 +11,23 @@ from app import texts
 from app.gradio_ui import markup, mask_studio, pictures, tree_plots, tree_studio, tree_view
 from app.gradio_ui.context import Ui
 from app.gradio_ui.devices import selectable
-from app.gradio_ui.errors import note
-from app.gradio_ui.job_watch import active_job, watch
+from app.gradio_ui.engine_jobs import EngineJobs
 from app.gradio_ui.mask_studio import COMPARED, NOISE, STRIP, TREE, MaskSettings, MaskStudio
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.metrics import NEAR_COPY
 from univg.overlay import overlay_mask
-from univg.workflow.jobs import Job, JobState, list_jobs, start_job
 
 _MAX_SEED = 2**31 - 1
 _ADAPTERS = ("loha", "lora", "lora+loha")
-_KIND = "mask-engine"
+JOBS = EngineJobs("mask-engine", texts.MASKS_ADAPT, texts.MASKS_READY, texts.MASKS_DONE, "mask")
 
 
 def build(ui: Ui, tab: gr.Tab) -> None:
     """Lay out the tab and wire it; the first mask is drawn when `tab` is opened."""
     with gr.Row(elem_classes="tab-body"):
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
-            adapt = gr.Button(texts.MASKS_ADAPT, variant="primary", elem_id="mask-adapt")
-            status = gr.HTML(elem_id="mask-status")
+            adapt, status = JOBS.build()
             scale = gr.Slider(
                 0, 1.5, 0.7, step=0.05, label=texts.MASKS_SCALE, info=texts.MASKS_SCALE_HELP, elem_id="mask-scale"
             )
@@ -94,7 +90,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
 
     controls = [scale, start, strength, seed, steps]
     ui.part([*controls, version], _controls_signature, _controls)
-    ui.part([adapt, status], _status_signature, _status)
+    JOBS.wire(ui, adapt, status, {"adapter": adapter, "device": device})
     ui.part([real], _real_signature, lambda session: [_real(session)])
     ui.part([picture, caption, tree, facts], _first_signature, _first)
     ui.live([scale.input], scrub, [scale], [picture, caption])
@@ -107,7 +103,6 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     ui.on(sweep.click, _sweep, [], [strip, facts], show_progress="minimal")
     ui.on_selected(strip, _choose_from_strip, shown)
     ui.on(compare.click, _compare, [], [plots], show_progress="minimal")
-    ui.on(adapt.click, _adapt, [adapter, device])
 
 
 def studio_of(session: Session) -> MaskStudio:
@@ -198,14 +193,6 @@ def _compare(session: Session) -> str:
     )
     labels = [*groups, texts.TREES_REAL]
     return f"{histograms}{tree_plots.scatter(dict(zip(labels, points, strict=True)))}{markup.line(sentence)}"
-
-
-def _adapt(session: Session, adapter: str, device: str) -> None:
-    project = session.required_project()
-    if not project.support_names():
-        raise InputError(texts.MASKS_NEED_PAIRS, fix=texts.TREES_COMPARE_FIX)
-    start_job(project, _KIND, {"adapter": adapter, "device": device, "seed": 0})
-    note(texts.STARTED)
 
 
 # --- what is shown
@@ -302,44 +289,6 @@ def _controls(session: Session) -> list:
         settings.steps,
         gr.Dropdown(choices=choices, value=studio.version),
     ]
-
-
-def _latest(session: Session) -> Job | None:
-    return None if session.project is None else next((j for j in list_jobs(session.project) if j.kind == _KIND), None)
-
-
-def _status_signature(session: Session) -> tuple:
-    job, project = _latest(session), session.project
-    running = project and active_job(project)
-    pairs = project and len(project.support_names())
-    return pairs, running and running.id, job and (job.id, job.state, watch(job).count)
-
-
-def _status(session: Session) -> list:
-    project, job = session.project, _latest(session)
-    running = active_job(project) if project else None
-    ready = bool(project and project.support_names()) and running is None
-    if project is None or not project.support_names():
-        text, kind = texts.MASKS_NEED_PAIRS, ""
-    elif job is None:
-        text, kind = texts.MASKS_READY, ""
-    elif job.state is JobState.DONE:
-        result = job.result() or {}
-        text = texts.MASKS_DONE.format(
-            version=result.get("mask_engine", ""), copy=result.get("nearest_dice", float("nan"))
-        )
-        kind = "done"
-    elif job.state is JobState.FAILED:
-        text, kind = texts.JOB_FAILED.format(reason=(job.error or "").rstrip(".")), "failed"
-    elif job.state is JobState.CANCELLED:
-        text, kind = texts.MASKS_CANCELLED, ""
-    else:
-        event = watch(job).latest
-        text, kind = texts.JOB_STARTING, "running"
-        if event is not None and event.total:
-            left = "" if event.seconds_left is None else texts.CHIP_LEFT.format(time=texts.duration(event.seconds_left))
-            text = texts.MASKS_RUNNING.format(percent=int(100 * event.fraction), left=left or texts.TIME_UNKNOWN)
-    return [gr.Button(interactive=ready), f'<p class="status {kind}" role="status">{escape(text)}</p>']
 
 
 def _real_signature(session: Session) -> tuple:

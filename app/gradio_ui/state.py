@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from app.gradio_ui.files import Upload
+from app.gradio_ui.image_studio import ImageStudio
 from app.gradio_ui.mask_studio import MaskStudio
 from app.gradio_ui.segment_board import Board
 from app.gradio_ui.tree_studio import Studio
@@ -68,6 +69,7 @@ class Session:
     closed_at: float | None = None
     trees: Studio | None = None
     masks: MaskStudio | None = None
+    images: ImageStudio | None = None
     board: Board = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +81,7 @@ class Session:
         self.board.clear()
         self.project, self.choosing_project = project, False
         self.view, self.unmasked, self.painting, self.drafts, self.removed = PairView(), {}, None, {}, ""
-        self.trees, self.masks = None, None
+        self.trees, self.masks, self.images = None, None, None
 
     @property
     def at_start(self) -> bool:

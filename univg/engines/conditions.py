@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import cv2
 import numpy as np
 
@@ -96,7 +98,9 @@ def condition_picture(
 
 def _detector(kind: str):
     try:
-        import controlnet_aux  # loads every detector it has, for seconds
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of models that it registers twice
+            import controlnet_aux  # loads every detector it has, for seconds
     except ImportError as error:
         raise InputError(
             f"The condition {kind!r} needs the package controlnet-aux",

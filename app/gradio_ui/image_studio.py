@@ -1,0 +1,201 @@
+"""What the Images tab does, without the page: an image of a mask, what can be said of it, and conditions.
+
+torch is loaded with the first image, not with this module.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from univg.errors import InputError
+from univg.types import ImageMaskPair, as_float
+from univg.workflow.project import Project
+
+if TYPE_CHECKING:
+    from univg.engines import ImageEngine
+    from univg.workflow.image_engines import Critic
+    from univg.workflow.pair_checks import PairChecks
+
+NEW, DRAWN, OWN = "new", "drawn", "own:"
+LOOKS = 4  # images of one mask side by side
+_KEPT = 120
+
+# One picture at a time for all pages: two at once would be slower on the same cores.
+_drawing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """What decides an image, apart from the engine and a mask drawn by hand.
+
+    Attributes
+    ----------
+    source : str
+        `NEW` for a mask of the mask engine, or of a tree before that is adapted; `DRAWN`, or `OWN` and a name.
+    seed : int
+        Of the image, and of a new mask.
+    conditioning : float
+    steps : int
+    """
+
+    source: str = NEW
+    seed: int = 0
+    conditioning: float = 1.0
+    steps: int = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """An image of a mask."""
+
+    pair: ImageMaskPair
+    checks: PairChecks | None
+    seconds: float
+
+
+@dataclass
+class ImageStudio:
+    """The image on the page.
+
+    Attributes
+    ----------
+    settings : ImageSettings
+    version : str
+        Of the image engine; empty for the pretrained one.
+    mask : (H, W) ndarray of bool, or None
+        What was drawn by hand or dropped.
+    overlay : bool
+        Whether the mask is shown on the image.
+    drawn : mapping
+        Images by version, mask and settings.
+    changed : int
+        Counts changes that the controls on the page must follow.
+    """
+
+    settings: ImageSettings = field(default_factory=ImageSettings)
+    version: str = ""
+    mask: np.ndarray | None = None
+    overlay: bool = False
+    drawn: OrderedDict[tuple, Drawn] = field(default_factory=OrderedDict)
+    changed: int = 0
+
+    @classmethod
+    def of(cls, project: Project) -> ImageStudio:
+        names = project.support_names()
+        settings = ImageSettings(source=f"{OWN}{names[0]}" if names else NEW)
+        return cls(settings, version=next(reversed(project.image_engine_versions()), ""))
+
+    def key(self, settings: ImageSettings) -> tuple:
+        by_hand = self.mask.tobytes() if settings.source == DRAWN and self.mask is not None else b""
+        return self.version, replace(settings, conditioning=round(settings.conditioning, 2)), hash(by_hand)
+
+    def found(self, settings: ImageSettings) -> Drawn | None:
+        return self.drawn.get(self.key(settings))
+
+
+def draw(project: Project, studio: ImageStudio, settings: Sequence[ImageSettings]) -> list[Drawn]:
+    """An image for each of `settings`, from memory where it was drawn before."""
+    with _drawing:
+        for one in settings:
+            if studio.found(one) is None:
+                studio.drawn[studio.key(one)] = _draw_one(project, studio, one)
+        found = [studio.found(one) for one in settings]
+        while len(studio.drawn) > _KEPT:
+            studio.drawn.popitem(last=False)
+    return found
+
+
+def mask_of(project: Project, studio: ImageStudio, settings: ImageSettings) -> np.ndarray:
+    """The mask that an image is drawn of."""
+    if settings.source == DRAWN:
+        if studio.mask is None or not studio.mask.any():
+            raise InputError("No mask is drawn yet", fix="Paint one below, or drop a file.")
+        return studio.mask
+    if settings.source.startswith(OWN):
+        return project.support_pair(settings.source.removeprefix(OWN)).mask
+    return _new_mask(project.path, _state_of(project), settings.seed)
+
+
+def conditions_of(pair: ImageMaskPair, project: Project) -> dict[str, np.ndarray]:
+    """Every condition of a real pair, as uint8 pictures by name; those whose package is missing are left out."""
+    from univg.engines import CONDITIONS, condition_picture
+
+    shown = {}
+    for kind in CONDITIONS:
+        try:
+            picture = condition_picture(kind, image=pair.image, mask=pair.mask, modality=project.modality, fov=pair.fov)
+        except InputError:
+            continue
+        shown[kind] = np.rint(picture * 255).astype(np.uint8)
+    return shown
+
+
+def _draw_one(project: Project, studio: ImageStudio, settings: ImageSettings) -> Drawn:
+    from univg.engines import SamplingConfig, synthesize_images
+    from univg.workflow.engines import engine_size
+    from univg.workflow.image_engines import as_pair
+    from univg.workflow.pair_checks import check_synthetic_pair
+
+    mask = mask_of(project, studio, settings)
+    engine, critic = _engine(project.path, studio.version, str(project.modality))
+    config = SamplingConfig(
+        steps=settings.steps,
+        scale=settings.conditioning,
+        seed=settings.seed,
+        size=engine_size(project.working_size),
+    )
+    started = time.perf_counter()
+    image = synthesize_images(engine, [mask], config=config)[0]
+    seconds = time.perf_counter() - started
+    pair = as_pair(image, mask, f"seed-{settings.seed}")
+    if critic is None:
+        return Drawn(pair, None, seconds)
+    support = project.load_support().pairs
+    checks = check_synthetic_pair(pair, support, critic.segmenter, expected_agreement=critic.expected_agreement)
+    return Drawn(pair, checks, seconds)
+
+
+def _state_of(project: Project) -> tuple:
+    """What new masks depend on besides the seed."""
+    masks = project.support_folder / "masks"
+    stamps = tuple((name, (masks / f"{name}.png").stat().st_mtime_ns) for name in project.support_names())
+    return (*project.mask_engine_versions()[-1:], *stamps)
+
+
+@lru_cache(maxsize=64)
+def _new_mask(path: Path, state: tuple, seed: int) -> np.ndarray:
+    from app.gradio_ui.mask_studio import MaskSettings, MaskStudio, draw, start_tree
+
+    project = Project.open(path)
+    studio = MaskStudio.of(project)
+    if not studio.version:
+        return start_tree(project, seed)
+    return draw(project, studio, [MaskSettings(seed=seed)])[0]
+
+
+@lru_cache(maxsize=2)
+def _engine(path: Path, version: str, modality: str) -> tuple[ImageEngine, Critic | None]:
+    from univg.engines import ImageEngine
+    from univg.types import Modality
+    from univg.workflow.image_engines import load_base, load_image_engine
+
+    if version:
+        return load_image_engine(Project.open(path), version)
+    backbone, controlnet = load_base(device="auto")
+    grey = Modality(modality) is not Modality.FUNDUS
+    return ImageEngine(backbone, controlnet, Modality(modality), grey=grey), None
+
+
+def as_shown(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8."""
+    shown = np.rint(as_float(image) * 255).astype(np.uint8)
+    return shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)

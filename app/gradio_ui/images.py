@@ -1,0 +1,410 @@
+"""Tab 4, Images: from a mask to images of it, checked against the mask, and pairs by the hundred."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import gradio as gr
+import numpy as np
+
+from app import texts
+from app.gradio_ui import image_studio, markup, pictures, tree_view
+from app.gradio_ui.context import Ui
+from app.gradio_ui.devices import selectable
+from app.gradio_ui.engine_jobs import EngineJobs
+from app.gradio_ui.errors import note
+from app.gradio_ui.image_studio import DRAWN, LOOKS, NEW, OWN, ImageSettings, ImageStudio
+from app.gradio_ui.job_watch import active_job
+from app.gradio_ui.paint import painted_mask
+from app.gradio_ui.state import Session
+from univg.errors import InputError
+from univg.io import read_mask
+from univg.overlay import overlay_mask
+from univg.workflow.jobs import list_jobs, start_job
+
+_MAX_SEED = 2**31 - 1
+_MAX_PAIRS = 2000
+JOBS = EngineJobs("image-engine", texts.IMAGES_ADAPT, texts.IMAGES_READY, texts.IMAGES_DONE, "image")
+
+
+def build(ui: Ui, tab: gr.Tab) -> None:
+    """Lay out the tab and wire it; the first image is drawn when `tab` is opened."""
+    with gr.Row(elem_classes="tab-body"):
+        with gr.Column(elem_classes="controls", scale=0, min_width=300):
+            adapt, status = JOBS.build()
+            source = gr.Dropdown([], label=texts.IMAGES_SOURCE, info=texts.IMAGES_SOURCE_HELP, elem_id="image-source")
+            conditioning = gr.Slider(
+                0,
+                2,
+                1.0,
+                step=0.05,
+                label=texts.IMAGES_CONDITIONING,
+                info=texts.IMAGES_CONDITIONING_HELP,
+                elem_id="image-conditioning",
+            )
+            with gr.Row():
+                seed = gr.Number(
+                    0,
+                    label=texts.TREES_SEED,
+                    precision=0,
+                    minimum=0,
+                    maximum=_MAX_SEED,
+                    elem_id="image-seed",
+                    min_width=80,
+                )
+                another = gr.Button(texts.TREES_REROLL, elem_id="image-reroll", min_width=80)
+            overlay = gr.Checkbox(
+                False, label=texts.IMAGES_OVERLAY, info=texts.IMAGES_OVERLAY_HELP, elem_id="image-overlay"
+            )
+            with gr.Accordion(texts.IMAGES_MANY_TITLE, open=False, elem_id="image-many"):
+                count = gr.Number(
+                    50,
+                    label=texts.IMAGES_COUNT,
+                    precision=0,
+                    minimum=1,
+                    maximum=_MAX_PAIRS,
+                    elem_id="image-count",
+                )
+                generate = gr.Button(texts.IMAGES_GENERATE, elem_id="image-generate")
+                pairs_line = gr.HTML(elem_id="image-pairs")
+            with gr.Accordion(texts.ADVANCED, open=False, elem_id="image-advanced"):
+                steps = gr.Slider(
+                    4, 30, 12, step=1, label=texts.MASKS_STEPS, info=texts.MASKS_STEPS_HELP, elem_id="image-steps"
+                )
+                version = gr.Dropdown([], label=texts.MASKS_ENGINE, elem_id="image-engine")
+                device = gr.Radio(selectable(), value="auto", label=texts.DEVICE, elem_id="image-device")
+        with gr.Column(elem_classes="canvas", scale=1, min_width=400):
+            with gr.Row(elem_id="image-pictures"):
+                with gr.Column(min_width=200, scale=1):
+                    gr.HTML(markup.line(texts.IMAGES_MASK_CAPTION), elem_classes="picture-caption")
+                    mask = gr.Image(elem_id="image-mask", alt_text=texts.IMAGES_MASK_CAPTION, **pictures.PICTURE)
+                with gr.Column(min_width=200, scale=1):
+                    caption = gr.HTML(elem_id="image-caption", elem_classes="picture-caption")
+                    picture = gr.Image(elem_id="image-picture", alt_text=texts.TAB_IMAGES, **pictures.PICTURE)
+            with gr.Row(elem_classes="strip-head"):
+                facts = gr.HTML(elem_id="image-facts")
+                with gr.Row():
+                    looks = gr.Button(texts.IMAGES_LOOKS, size="sm", elem_id="image-looks", min_width=110)
+                    conditions = gr.Button(
+                        texts.IMAGES_CONDITIONS, size="sm", elem_id="image-conditions", min_width=130
+                    )
+            strip = gr.Gallery(columns=LOOKS, elem_id="image-strip", visible=False, **pictures.STRIP)
+            told = gr.Gallery(columns=5, elem_id="image-told", visible=False, **pictures.STRIP)
+            gr.HTML(markup.line(texts.IMAGES_REAL_CAPTION), elem_classes="picture-caption")
+            real = gr.Gallery(columns=6, elem_id="image-real", **pictures.STRIP)
+            latest_caption = gr.HTML(elem_classes="picture-caption")
+            latest = gr.Gallery(columns=6, elem_id="image-latest", visible=False, **pictures.STRIP)
+            with gr.Accordion(texts.IMAGES_DRAW_TITLE, open=False, elem_id="image-draw"):
+                gr.HTML(markup.line(texts.IMAGES_DRAW_HELP, "help"))
+                editor = _editor()
+                with gr.Row():
+                    begin = gr.Button(texts.IMAGES_DRAW_BEGIN, size="sm", elem_id="image-draw-begin")
+                    use = gr.Button(texts.IMAGES_DRAW_USE, size="sm", variant="primary", elem_id="image-draw-use")
+                dropped = gr.File(
+                    label=texts.IMAGES_DROP, file_count="single", type="filepath", elem_id="image-drop", height=90
+                )
+
+    controls = [source, conditioning, seed, steps]
+    shown = [mask, picture, caption, facts]
+    ui.part([*controls, version], _controls_signature, _controls)
+    JOBS.wire(ui, adapt, status, {"device": device})
+    ui.part([real], _real_signature, lambda session: [_real(session)])
+    ui.part([generate, pairs_line, latest_caption, latest], _pairs_signature, _pairs)
+    ui.part(shown, _first_signature, _first)
+    ui.on([conditioning.release, steps.release, source.input], _settle, controls, shown)
+    ui.on([seed.submit, seed.blur], _settle, controls, shown)
+    ui.on(tab.select, _opened, [], shown)
+    ui.on(another.click, _another_seed, [], shown)
+    ui.on(overlay.input, _show_overlay, [overlay], shown)
+    ui.on(version.input, _choose_version, [version], shown)
+    ui.on(looks.click, _looks, [], [strip], show_progress="minimal")
+    ui.on_selected(strip, _choose_look, shown)
+    ui.on(conditions.click, _conditions, [], [told], show_progress="minimal")
+    ui.on(generate.click, _generate, [count, conditioning, steps, device])
+    ui.on(begin.click, _begin_drawing, [], [editor])
+    ui.on(use.click, _use_drawing, [editor], shown)
+    ui.on(dropped.upload, _use_file, [dropped], shown)
+
+
+def _editor() -> gr.ImageEditor:
+    """White strokes on black; what is white is vessel."""
+    return gr.ImageEditor(
+        type="numpy",
+        image_mode="RGBA",
+        format="png",
+        sources=(),
+        transforms=(),
+        fixed_canvas=False,
+        canvas_size=(512, 512),
+        height=560,
+        layers=gr.LayerOptions(allow_additional_layers=False, layers=["Mask"]),
+        brush=gr.Brush(default_size=5, colors=["#ffffff"], color_mode="fixed"),
+        eraser=gr.Eraser(default_size=12),
+        buttons=["fullscreen"],
+        show_label=False,
+        elem_id="image-editor",
+    )
+
+
+def studio_of(session: Session) -> ImageStudio:
+    project = session.required_project()
+    if session.images is None:
+        session.images = ImageStudio.of(project)
+    return session.images
+
+
+# --- what controls do
+
+
+def _settle(session: Session, source: str, conditioning: float, seed: float | None, steps: float) -> list:
+    if seed is None or not 0 <= seed <= _MAX_SEED:
+        raise InputError(f"The seed must lie between 0 and {_MAX_SEED}, got {seed}", fix="0 is fine.")
+    studio = studio_of(session)
+    settings = ImageSettings(_checked_source(session, source), int(seed), float(conditioning), int(steps))
+    if settings == studio.settings and studio.found(settings) is not None:
+        return [gr.skip()] * 4
+    studio.settings = settings
+    return _shown(session)
+
+
+def _opened(session: Session) -> list:
+    if session.project is None or studio_of(session).found(studio_of(session).settings) is not None:
+        return [gr.skip()] * 4
+    return _shown(session)
+
+
+def _another_seed(session: Session) -> list:
+    studio = studio_of(session)
+    studio.settings = replace(studio.settings, seed=tree_view.new_seed())
+    studio.changed += 1
+    return _shown(session)
+
+
+def _show_overlay(session: Session, overlay: bool) -> list:
+    studio = studio_of(session)
+    studio.overlay = bool(overlay)
+    return _shown(session)
+
+
+def _choose_version(session: Session, chosen: str) -> list:
+    studio = studio_of(session)
+    studio.version = chosen if chosen in session.required_project().image_engine_versions() else ""
+    return _shown(session)
+
+
+def _looks(session: Session) -> gr.Gallery:
+    studio = studio_of(session)
+    wanted = [replace(studio.settings, seed=studio.settings.seed + number) for number in range(LOOKS)]
+    if studio.settings.source == NEW:  # one mask, several images: hold on to it
+        studio.mask = image_studio.mask_of(session.required_project(), studio, studio.settings)
+        wanted = [replace(settings, source=DRAWN) for settings in wanted]
+        studio.settings = wanted[0]
+        studio.changed += 1
+    drawn = image_studio.draw(session.required_project(), studio, wanted)
+    items = [
+        (pictures.reduce(image_studio.as_shown(one.pair.image), pictures.THUMBNAIL_SIDE), _look_caption(settings))
+        for one, settings in zip(drawn, wanted, strict=True)
+    ]
+    return gr.Gallery(items, visible=True)
+
+
+def _look_caption(settings: ImageSettings) -> str:
+    return texts.IMAGES_SEED.format(seed=settings.seed)
+
+
+def _choose_look(session: Session, caption: str) -> list:
+    studio = studio_of(session)
+    studio.settings = replace(studio.settings, seed=int(caption.rsplit(" ", 1)[1]))
+    studio.changed += 1
+    return _shown(session)
+
+
+def _conditions(session: Session) -> gr.Gallery:
+    project, studio = session.required_project(), studio_of(session)
+    names = project.support_names()
+    if not names:
+        raise InputError(texts.ENGINES_NEED_PAIRS, fix=texts.TREES_COMPARE_FIX)
+    chosen = studio.settings.source.removeprefix(OWN)
+    pair = project.support_pair(chosen if chosen in names else names[0])
+    found = image_studio.conditions_of(pair, project)
+    items = [
+        (pictures.reduce(picture, pictures.THUMBNAIL_SIDE), texts.IMAGES_CONDITION_NAMES[kind])
+        for kind, picture in found.items()
+    ]
+    return gr.Gallery(items, visible=True)
+
+
+def _generate(session: Session, count: float | None, conditioning: float, steps: float, device: str) -> None:
+    project = session.required_project()
+    if not project.image_engine_versions():
+        raise InputError(texts.IMAGES_NOT_ADAPTED, fix=texts.IMAGES_NOT_ADAPTED_FIX)
+    if count is None or not 1 <= count <= _MAX_PAIRS:
+        raise InputError(f"Choose from 1 to {_MAX_PAIRS} pairs, got {count}", fix="50 is a good beginning.")
+    params = {"count": int(count), "conditioning": float(conditioning), "steps": int(steps), "device": device}
+    start_job(project, "generate", params)
+    note(texts.STARTED)
+
+
+def _begin_drawing(session: Session) -> dict:
+    """The mask on screen, to go on from; an empty canvas where there is none."""
+    project, studio = session.required_project(), studio_of(session)
+    try:
+        mask = pictures.reduce(image_studio.mask_of(project, studio, studio.settings), 1024)
+    except InputError:
+        mask = np.zeros((project.working_size,) * 2, bool)
+    background = np.zeros((*mask.shape, 3), np.uint8)
+    layer = np.repeat((mask * np.uint8(255))[..., None], 4, axis=2)
+    return {"background": background, "layers": [layer], "composite": background}
+
+
+def _use_drawing(session: Session, value: dict | None) -> list:
+    mask = None if value is None else painted_mask(value)
+    if mask is None or not mask.any():
+        raise InputError(texts.PAINT_EMPTY, fix=texts.PAINT_EMPTY_FIX)
+    return _use_mask(session, mask)
+
+
+def _use_file(session: Session, path: str) -> list:
+    mask = read_mask(path)
+    if not mask.any():
+        raise InputError(texts.IMAGES_DROP_EMPTY, fix=texts.IMAGES_DROP_EMPTY_FIX)
+    return _use_mask(session, mask)
+
+
+def _use_mask(session: Session, mask: np.ndarray) -> list:
+    studio = studio_of(session)
+    studio.mask = mask
+    studio.settings = replace(studio.settings, source=DRAWN)
+    studio.changed += 1
+    return _shown(session)
+
+
+# --- what is shown
+
+
+def _shown(session: Session) -> list:
+    project, studio = session.required_project(), studio_of(session)
+    mask = image_studio.mask_of(project, studio, studio.settings)
+    (drawn,) = image_studio.draw(project, studio, [studio.settings])
+    parameters = {"synthetic": True, "image_engine": studio.version or "pretrained", **vars(studio.settings)}
+    image = image_studio.as_shown(drawn.pair.image)
+    if studio.overlay:
+        image = overlay_mask(image, drawn.pair.mask, outline=True, opacity=1.0)
+    folder = session.folder / "pictures"
+    white = np.repeat((pictures.reduce(mask) * np.uint8(255))[..., None], 3, axis=2)
+    caption = texts.IMAGES_CAPTION.format(seed=studio.settings.seed, conditioning=studio.settings.conditioning)
+    return [
+        pictures.save_picture(white, folder, {"mask": studio.settings.source}),
+        pictures.save_picture(pictures.reduce(image), folder, parameters),
+        markup.line(caption),
+        _facts(studio, drawn),
+    ]
+
+
+def _facts(studio: ImageStudio, drawn: image_studio.Drawn) -> str:
+    parts = [texts.IMAGES_SECONDS.format(seconds=drawn.seconds)]
+    if not studio.version:
+        parts.append(texts.IMAGES_PRETRAINED_FACTS)
+    if drawn.checks is not None:
+        checks = drawn.checks
+        parts.append(texts.IMAGES_FACTS.format(agreement=checks.agreement, contrast=checks.contrast))
+        parts += [texts.IMAGES_FLAGS[flag] for flag in checks.flags]
+    return markup.line(" ".join(parts))
+
+
+def _checked_source(session: Session, source: str) -> str:
+    known = {value for _, value in _sources(session)}
+    return source if source in known else NEW
+
+
+def _sources(session: Session) -> list[tuple[str, str]]:
+    project, studio = session.required_project(), studio_of(session)
+    drawn = [(texts.IMAGES_SOURCE_DRAWN, DRAWN)] if studio.mask is not None else []
+    own = [(texts.IMAGES_SOURCE_OWN.format(name=name), f"{OWN}{name}") for name in project.support_names()]
+    return [(texts.IMAGES_SOURCE_NEW, NEW), *drawn, *own]
+
+
+def _first_signature(session: Session) -> tuple:
+    """The first image is drawn when the tab is opened; when another project or engine is there, it is asked for."""
+    project = session.project
+    if project is None or session.at_start:
+        return ()
+    return project.path, tuple(project.image_engine_versions())
+
+
+def _first(session: Session) -> list:
+    if session.project is None:
+        return [None, None, "", ""]
+    studio = studio_of(session)
+    newest = next(reversed(session.project.image_engine_versions()), "")
+    if newest != studio.version:
+        studio.version = newest
+        studio.changed += 1
+    return [None, None, markup.line(texts.IMAGES_PRESS), ""]
+
+
+def _controls_signature(session: Session) -> tuple:
+    project = session.project
+    if project is None:
+        return ()
+    studio = studio_of(session)
+    names = tuple(project.support_names())
+    return project.path, names, tuple(project.image_engine_versions()), studio.changed, studio.mask is None
+
+
+def _controls(session: Session) -> list:
+    if session.project is None:
+        return [gr.skip()] * 5
+    studio = studio_of(session)
+    settings = studio.settings
+    versions = [(texts.MASKS_PRETRAINED, "")] + [(v, v) for v in session.project.image_engine_versions()]
+    return [
+        gr.Dropdown(choices=_sources(session), value=_checked_source(session, settings.source)),
+        settings.conditioning,
+        settings.seed,
+        settings.steps,
+        gr.Dropdown(choices=versions, value=studio.version),
+    ]
+
+
+def _real_signature(session: Session) -> tuple:
+    project = session.project
+    return () if project is None else (project.path, tuple(project.support_names()))
+
+
+def _real(session: Session) -> gr.Gallery:
+    project = session.project
+    names = project.support_names() if project else []
+    items = []
+    for name in names:
+        shown = image_studio.as_shown(project.support_pair(name).image)
+        items.append((pictures.reduce(shown, pictures.THUMBNAIL_SIDE), name))
+    return gr.Gallery(items)
+
+
+def _pairs_signature(session: Session) -> tuple:
+    project = session.project
+    if project is None:
+        return ()
+    names = project.pair_names()
+    running = active_job(project)
+    latest = next((job for job in list_jobs(project) if job.kind == "generate"), None)
+    state = latest and (latest.id, latest.state)
+    return project.path, len(names), running and running.id, state, bool(project.image_engine_versions())
+
+
+def _pairs(session: Session) -> list:
+    project = session.project
+    names = project.pair_names() if project else []
+    ready = bool(project and project.image_engine_versions()) and active_job(project) is None
+    if not names:
+        text = texts.IMAGES_NO_PAIRS if project and project.image_engine_versions() else texts.IMAGES_PAIRS_FIRST
+        return [gr.Button(interactive=ready), markup.line(text), "", gr.Gallery(visible=False)]
+    flagged = sum(bool(project.pair_record(name).get("checks", {}).get("flags")) for name in names)
+    items = []
+    for name in names[-6:]:
+        pair = project.synthetic_pair(name)
+        items.append((pictures.reduce(image_studio.as_shown(pair.image), pictures.THUMBNAIL_SIDE), name))
+    text = texts.IMAGES_PAIRS.format(count=len(names), flagged=flagged)
+    caption = markup.line(texts.IMAGES_LATEST)
+    return [gr.Button(interactive=ready), markup.line(text), caption, gr.Gallery(items, visible=True)]

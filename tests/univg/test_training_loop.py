@@ -1,10 +1,15 @@
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from univg.errors import Cancelled, InputError
+from univg.training import parallel
 from univg.training.average import update_average
 from univg.training.loop import Look, OptimizationConfig, optimize
 from univg.training.schedule import learning_rate_at
@@ -131,3 +136,42 @@ def test_rate_rises_then_falls():
 def test_nonsense_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         OptimizationConfig(**{"steps": 1, **wrong})
+
+
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+import torch
+from tests.univg.test_training_loop import CONFIG, new_layer, run
+from univg.training import parallel
+from univg.training.device import resolve_device
+
+resolve_device("cpu")
+assert parallel.process_count() == 2
+events, folder = [], Path(sys.argv[1])
+layer = run(new_layer(), folder=folder, fingerprint="a", on_progress=events.append)
+assert bool(events) == parallel.is_first()
+torch.save([weight.detach() for weight in layer.parameters()], folder / f"rank{torch.distributed.get_rank()}.pt")
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(TWO_PROCESSES)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, str(script), str(tmp_path)], env=environment, check=True, timeout=300)
+    alone = list(run(new_layer()).parameters())
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    for one, other, expected in zip(first, second, alone, strict=True):
+        assert torch.equal(one, other)
+        assert torch.allclose(one, expected.detach(), atol=1e-5)
+    assert (tmp_path / "state.safetensors").is_file()
+
+
+def test_fewer_samples_than_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(parallel, "process_count", lambda: 3)
+    with pytest.raises(ValueError, match="batch_size"):
+        parallel.own_share((torch.zeros(2, 1),))

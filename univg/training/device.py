@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 
 from univg.errors import InputError
+from univg.training import parallel
 
 
 def resolve_device(name: str) -> torch.device:
     """The device called `name`: 'auto', 'cpu', 'cuda' or 'mps'; 'auto' takes the fastest one present."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    parallel.join()
+    if parallel.process_count() > 1 and name in ("auto", "cuda") and available["cuda"]:
+        return parallel.own_device()
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
     if name not in available:

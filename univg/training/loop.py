@@ -13,6 +13,7 @@ from torch import nn
 
 from univg.errors import Cancelled
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
+from univg.training import parallel
 from univg.training.average import update_average
 from univg.training.checkpoint import TrainingState, load_state, optimizer_tensors, restore_optimizer, save_state
 from univg.training.device import autocast
@@ -148,23 +149,24 @@ def optimize(
         restore_optimizer(optimizer, state.tensors["optimizer"])
 
     def checkpoint() -> None:
-        if folder is not None:
+        if folder is not None and parallel.is_first():
             state.tensors = {"weights": current, "average": average, "optimizer": optimizer_tensors(optimizer)}
             save_state(state, folder)
 
     clock, parts, saved_at = StageClock(first_step=state.step), 1, time.monotonic()
     batches = iter(batches_from(state.step) if state.step < config.steps else ())
     while state.step < config.steps:
-        if should_stop():
+        if parallel.agree(should_stop()):
             checkpoint()
             raise Cancelled
-        batch = next(batches)
+        whole = next(batches)
+        batch, count = parallel.own_share(whole), len(whole[0])
         while True:
             try:
-                loss = _step(weights, loss_of, batch, optimizer, config, state.step, device, parts)
+                loss = _step(weights, loss_of, batch, count, optimizer, config, state.step, device, parts)
                 break
             except torch.OutOfMemoryError:
-                if parts >= len(batch[0]):
+                if parts >= len(batch[0]) or parallel.process_count() > 1:
                     raise
                 parts *= 2
                 torch.cuda.empty_cache()
@@ -173,13 +175,15 @@ def optimize(
         update_average(average, current, config.ema_decay, state.step)
 
         figures, picture = {"loss": loss}, None
-        if look is not None and (state.step == config.steps or (look_every and state.step % look_every == 0)):
+        due = state.step == config.steps or (look_every and state.step % look_every == 0)
+        if look is not None and due and parallel.is_first():
             trained = {name: value.clone() for name, value in current.items()}
             _copy_into(current, average)
             seen = look(state.step)
             _copy_into(current, trained)
             figures, picture = {**figures, **seen.metrics}, seen.picture
-        on_progress(clock.timed(ProgressEvent(stage, state.step, config.steps, metrics=figures, picture=picture)))
+        if parallel.is_first():
+            on_progress(clock.timed(ProgressEvent(stage, state.step, config.steps, metrics=figures, picture=picture)))
         if time.monotonic() - saved_at > seconds_between_checkpoints:
             checkpoint()
             saved_at = time.monotonic()
@@ -191,6 +195,7 @@ def _step(
     weights: Mapping[str, nn.Parameter],
     loss_of: Callable[..., torch.Tensor],
     batch: Batch,
+    count: int,
     optimizer: torch.optim.Optimizer,
     config: OptimizationConfig,
     step: int,
@@ -200,12 +205,13 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = learning_rate_at(config, step)
     optimizer.zero_grad(set_to_none=True)
-    count, value = len(batch[0]), 0.0
+    value = 0.0
     for part in zip(*(tensor.chunk(parts) for tensor in batch), strict=True):
         with autocast(device, config.precision):
             loss = loss_of(*part) * (len(part[0]) / count)
         value += loss.item()
         loss.backward()
+    value = parallel.add_up(weights.values(), value)
     if not math.isfinite(value):
         raise FloatingPointError(f"The loss became {value} at step {step}; lower `learning_rate`")
     torch.nn.utils.clip_grad_norm_(weights.values(), config.clip_norm)

@@ -38,6 +38,11 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     masks = _add(kinds, "masks", _masks, "the compact mask engine, on an endless stream of grown trees")
     masks.add_argument("--autoencoder", metavar="DIR", help="its folder (default: the shipped one)")
     masks.add_argument("--size", type=int, metavar="N", help="side of a mask, in pixels")
+    masks.add_argument(
+        "--backbone",
+        metavar="DIR",
+        help="Stable Diffusion 1.5 in diffusers' layout: train a LoRA of it instead, and write it merged",
+    )
 
     images = _add(kinds, "images", _images, "the compact image engine: a U-Net and its ControlNet")
     images.add_argument("--images", required=True, metavar="DIR", help="unlabelled images, a subfolder a modality")
@@ -79,6 +84,7 @@ def _autoencoder(args: argparse.Namespace) -> int:
     from univg.engines.autoencoder import pretrain_autoencoder  # loads torch
     from univg.engines.backbone import save_autoencoder
     from univg.engines.config import AutoencoderConfig
+    from univg.training import parallel
 
     config = _chosen(
         AutoencoderConfig(),
@@ -91,13 +97,17 @@ def _autoencoder(args: argparse.Namespace) -> int:
     )
     output, work, common = _prepare(args)
     autoencoder, _ = pretrain_autoencoder(config, args.images, work, **common)
-    save_autoencoder(autoencoder, output)
+    if parallel.is_first():
+        save_autoencoder(autoencoder, output)
     return 0
 
 
 def _masks(args: argparse.Namespace) -> int:
+    if args.backbone:
+        return _mask_lora(args)
     from univg.engines.backbone import load_autoencoder, save_compact  # loads torch
     from univg.engines.pretrain import PretrainConfig, pretrain_masks
+    from univg.training import parallel
 
     config = _chosen(
         PretrainConfig(),
@@ -109,7 +119,29 @@ def _masks(args: argparse.Namespace) -> int:
     )
     output, work, common = _prepare(args)
     backbone = pretrain_masks(config, load_autoencoder(args.autoencoder), work, **common)
-    save_compact(backbone, output, figures=backbone.figures)
+    if parallel.is_first():
+        save_compact(backbone, output, figures=backbone.figures)
+    return 0
+
+
+def _mask_lora(args: argparse.Namespace) -> int:
+    from univg.engines.backbone import load_backbone  # loads torch
+    from univg.engines.config import AdapterConfig, DiffusionTrainConfig
+    from univg.engines.pretrain_lora import pretrain_mask_lora, save_merged
+    from univg.training import parallel
+    from univg.training.device import resolve_device
+
+    settings = {"steps": args.steps, "batch_size": args.batch, "precision": args.precision}
+    config = _chosen(DiffusionTrainConfig(steps=10_000, batch_size=1, warmup_steps=100), seed=args.seed, **settings)
+    output, work, common = _prepare(args)
+    backbone = load_backbone(args.backbone, device=resolve_device(common.pop("device")))
+    if backbone.name != "sd15":
+        raise InputError("--backbone takes Stable Diffusion 1.5; the compact engine is trained without it")
+    adapter = pretrain_mask_lora(
+        backbone, work, config=config, adapter=AdapterConfig("lora"), size=args.size or 512, **common
+    )
+    if parallel.is_first():
+        save_merged(adapter, args.backbone, output)
     return 0
 
 
@@ -117,6 +149,7 @@ def _images(args: argparse.Namespace) -> int:
     from univg.engines.backbone import load_autoencoder, save_compact, save_controlnet  # loads torch
     from univg.engines.pretrain import ImagePretrainConfig, pretrain_images
     from univg.segmentation.prior import find_vessels
+    from univg.training import parallel
 
     config = _chosen(
         ImagePretrainConfig(),
@@ -130,8 +163,9 @@ def _images(args: argparse.Namespace) -> int:
     output, work, common = _prepare(args)
     autoencoder = load_autoencoder(args.autoencoder)
     backbone, controlnet = pretrain_images(config, autoencoder, args.images, find_vessels, work, **common)
-    save_compact(backbone, output, figures=backbone.figures)
-    save_controlnet(controlnet, output / "controlnet")
+    if parallel.is_first():
+        save_compact(backbone, output, figures=backbone.figures)
+        save_controlnet(controlnet, output / "controlnet")
     return 0
 
 

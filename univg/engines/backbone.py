@@ -297,6 +297,13 @@ def load_unet(folder: str | Path, *, like: UNet2DConditionModel) -> UNet2DCondit
     return unet
 
 
+def save_sd_unet(unet: UNet2DConditionModel, changed: Mapping[str, torch.Tensor], folder: str | Path) -> None:
+    """Write `unet` with some of its weights `changed`, in float16, diffusers layout; `unet` stays as it is."""
+    copy = type(unet).from_config(unet.config)
+    copy.load_state_dict({**unet.state_dict(), **changed})
+    copy.half().save_pretrained(folder, safe_serialization=True)
+
+
 def save_controlnet(controlnet: ControlNetModel, folder: str | Path) -> None:
     """Write a ControlNet in float16, diffusers layout."""
     _save_half(controlnet, Path(folder))

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from univg.cli import main
+from univg.engines.adapters import load_adapter
 from univg.engines.autoencoder import pretrain_autoencoder
 from univg.engines.backbone import load_autoencoder, load_backbone, load_controlnet
 from univg.engines.config import AutoencoderConfig
@@ -182,3 +183,21 @@ def test_command_line_refuses_nonsense(tmp_path, capsys):
     assert main([*arguments, "--steps", "0"]) == 2
     assert "steps" in capsys.readouterr().err
     assert main([*arguments, "--autoencoder", str(tmp_path / "none"), "--steps", "1"]) == 2
+
+
+def test_merged_lora_is_a_checkpoint_that_draws_the_same(sd_folder, tmp_path):
+    arguments = ["pretrain", "masks", "--backbone", str(sd_folder), "-o", str(tmp_path / "merged")]
+    arguments += ["--work", str(tmp_path / "w"), "--device", "cpu", "--workers", "0", "--steps", "2", "--size", "64"]
+    assert main([*arguments, "--precision", "float32"]) == 0
+    base, merged = load_backbone(sd_folder), load_backbone(tmp_path / "merged")
+    assert merged.name == "sd15" and merged.sha256 != base.sha256
+    lora = load_adapter(tmp_path / "merged", base)
+    for name, weight in lora.weights(1.0).items():
+        assert torch.allclose(merged.unet.get_parameter(name), weight, atol=2e-3), name  # half precision
+    assert any(f.abs().sum() > 0 for n, f in lora.factors().items() if "lora_up" in n)
+    assert (tmp_path / "w" / "samples.png").is_file()
+
+
+def test_lora_of_the_compact_engine_is_refused(compact_folder, tmp_path, capsys):
+    arguments = ["pretrain", "masks", "--backbone", str(compact_folder), "-o", str(tmp_path), "--work", str(tmp_path)]
+    assert main(arguments) == 2 and "Stable Diffusion" in capsys.readouterr().err

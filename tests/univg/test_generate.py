@@ -10,13 +10,16 @@ from univg.cli import main
 from univg.engines import MaskEngine, SamplingConfig, load_backbone
 from univg.engines.backbone import new_controlnet, save_controlnet
 from univg.errors import Cancelled, InputError
-from univg.io import read_provenance
+from univg.io import read_json, read_provenance
 from univg.sca import generate_mask
 from univg.segmentation import prior_segmenter
 from univg.types import ImageMaskPair, Modality
+from univg.workflow.full import run_full_job
 from univg.workflow.generate import GenerateConfig, generate_pairs
+from univg.workflow.job_context import JobContext
 from univg.workflow.jobs import JobState, cancel_job, resume_job, start_job, wait_for
 from univg.workflow.pair_checks import centreline_contrast, check_synthetic_pair, image_similarity
+from univg.workflow.presets import preset_named
 from univg.workflow.project import Project
 
 
@@ -150,3 +153,40 @@ def test_mask_engine_remembers_its_base(engines, tmp_path):
     engine.save(tmp_path)
     assert base_of(tmp_path) == str(engines) and base_of(tmp_path / "none") == "compact"
     assert SamplingConfig().scale == 0.7
+
+
+@pytest.mark.slow
+def test_full_preset_adapts_both_engines_and_never_shows_them_the_held_out_image(engines, tmp_path, tiny_compact):
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=64)
+    for seed in range(3):
+        project.add_support_pair(made_up_pair(seed))
+    preset = preset_named("full").scaled_to(64)
+    preset = replace(preset, segmentation=replace(preset.segmentation, steps=8), engine_pairs=3)
+    params = {
+        "mask_backbone": str(tiny_compact(tmp_path / "models", "masks")),
+        "image_backbone": str(engines),
+        **{"mask_steps": 2, "image_steps": 2, "device": "cpu"},
+    }
+    (tmp_path / "job" / "checkpoint").mkdir(parents=True)
+    stopped_in = []
+    for stage in ("image engine", "pairs", "segmenter", None):  # stopped in these, then let go on
+        with JobContext(tmp_path / "job") as context:
+            seen = []
+            part = replace(
+                context.within("all"),
+                on_progress=lambda event, seen=seen: seen.append(event),
+                should_stop=lambda seen=seen, stage=stage: bool(seen) and seen[-1].stage == stage and seen[-1].step > 0,
+            )
+            try:
+                result = run_full_job(project, preset, params, part)
+            except Cancelled:
+                stopped_in.append(seen[-1].stage)
+    assert stopped_in == ["image engine", "pairs", "segmenter"]
+    assert project.mask_engine_versions() == project.image_engine_versions() == ["v001"]
+    card = read_json(project.segmenters_folder / result["segmenter"] / "segmenter.json")["card"]
+    for folder in (project.adapters_folder / "v001", project.image_engines_folder / "v001"):
+        seen = read_json(folder / "engine.json")["card"]
+        assert seen.get("masks", seen.get("pairs")) == 2
+        assert f"masks/{card['held_out']}.png" not in seen["support_sha256"]
+    assert result["pairs"] == len(project.pair_names()) == 3
+    assert result["pairs_used"] == card["synthetic_pairs"] <= 3

@@ -97,7 +97,7 @@ def test_cancelling_in_any_stage_and_resuming_gives_the_same_weights(tiny_suppor
 
 
 def test_unknown_preset_names_the_choices():
-    with pytest.raises(InputError, match="preview, standard, plain"):
+    with pytest.raises(InputError, match="preview, standard, full, plain"):
         preset_named("fast")
 
 

@@ -58,6 +58,10 @@ def run(args: argparse.Namespace) -> int:
             "--images and --masks belong together", fix="Give both, or neither for a project that has them."
         )
     device = checked_device(args.device)
+    if preset.engine_pairs and not args.engine and not all(is_shipped("models", name) for name in ("masks", "images")):
+        raise InputError(
+            "The weights of the engines are not installed", fix="Use --preset standard, or reinstall UniVG."
+        )
     project = _with_images(args) if args.images else Project.open(args.project)
     if not project.support_names():
         raise InputError("The project has no annotated image", path=project.path, fix="Give --images and --masks.")

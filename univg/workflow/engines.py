@@ -24,7 +24,7 @@ from univg.progress import ProgressEvent
 from univg.sca import find_hub, generate_mask
 from univg.training.device import resolve_device
 from univg.types import SupportSet
-from univg.workflow.job_context import JobContext
+from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.project import Project
 
 _CHECKED = 6  # masks drawn at the end of an adaptation
@@ -39,9 +39,11 @@ ADAPTATIONS = {
 }
 
 
-def run_mask_engine_job(project: Project, params: dict, context: JobContext) -> dict:
-    """The work of a ``mask-engine`` job: `params` are ``adapter``, ``steps``, ``seed``, ``device`` and ``backbone``."""
-    support = project.load_support()
+def run_mask_engine_job(project: Project, params: dict, context: JobContext | JobPart) -> dict:
+    """The work of a ``mask-engine`` job: `params` are ``adapter``, ``steps``, ``seed``, ``device``, ``backbone`` and
+    ``without``, the name of a pair that is kept apart.
+    """
+    support = support_without(project, params.get("without"))
     device = resolve_device(params.get("device", "auto"))
     context.on_progress(ProgressEvent("mask engine", 0, 0, message="Loading the engine"))
     backbone = load_backbone(params.get("backbone", "compact"), engine="masks", device=device)
@@ -93,6 +95,16 @@ def run_mask_engine_job(project: Project, params: dict, context: JobContext) -> 
     with new as folder:
         replace(engine, card=card).save(folder)
     return {"mask_engine": new.version, **figures}
+
+
+def support_without(project: Project, name: str | None) -> SupportSet:
+    """The annotated pairs of a project but for one."""
+    support = project.load_support()
+    pairs = tuple(pair for pair in support.pairs if pair.name != name)
+    if not pairs:
+        return support
+    names = {pair.name for pair in pairs}
+    return replace(support, pairs=pairs, sha256={k: v for k, v in support.sha256.items() if Path(k).stem in names})
 
 
 def engine_size(working_size: int) -> int:

@@ -21,7 +21,7 @@ from univg.engines import MaskEngine, SamplingConfig, sample_masks, synthesize_i
 from univg.errors import Cancelled, InputError
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
 from univg.types import SupportSet
-from univg.workflow.engines import engine_size, grow_starts, load_mask_engine
+from univg.workflow.engines import engine_size, grow_starts, load_mask_engine, support_without
 from univg.workflow.image_engines import as_pair, load_image_engine
 from univg.workflow.job_context import JobContext
 from univg.workflow.pair_checks import check_synthetic_pair
@@ -92,10 +92,13 @@ def generate_pairs(
     *,
     device: str = "auto",
     scheduler: str | None = None,
+    without: str | None = None,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> dict:
     """Write synthetic pairs to a project, or those of them that are missing there.
+
+    Trees are grown along all annotated masks but that of the pair called `without`.
 
     Parameters
     ----------
@@ -111,8 +114,8 @@ def generate_pairs(
     Returns
     -------
     dict
-        ``{"pairs", "made", "flagged", "agreement"}``: how many there are, were made now and carry a flag, and the mean
-        agreement of all.
+        ``{"pairs", "made", "flagged", "agreement", "names"}``: how many there are, were made now and carry a flag, the
+        mean agreement of all, and their names.
 
     Raises
     ------
@@ -121,7 +124,7 @@ def generate_pairs(
     Cancelled
         When `should_stop` says so; finished pairs stay.
     """
-    plan = _Plan.of(project, config)
+    plan = _Plan.of(project, config, without)
     there = set(project.pair_names())
     missing = [index for index in range(config.count) if plan.name(index) not in there]
     done, clock = config.count - len(missing), StageClock(first_step=config.count - len(missing), warmup_steps=1)
@@ -137,6 +140,7 @@ def generate_pairs(
         "made": len(missing),
         "flagged": sum(bool(record["flags"]) for record in records),
         "agreement": float(np.mean([record["agreement"] for record in records])),
+        "names": [plan.name(index) for index in range(config.count)],
     }
 
 
@@ -147,7 +151,7 @@ def run_generate_job(project: Project, params: dict, context: JobContext) -> dic
         config = GenerateConfig.from_json(settings)
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from error
-    return generate_pairs(
+    summary = generate_pairs(
         project,
         config,
         device=params.get("device", "auto"),
@@ -155,6 +159,7 @@ def run_generate_job(project: Project, params: dict, context: JobContext) -> dic
         on_progress=context.on_progress,
         should_stop=context.should_stop,
     )
+    return {key: value for key, value in summary.items() if key != "names"}
 
 
 @dataclass(frozen=True)
@@ -165,10 +170,11 @@ class _Plan:
     config: GenerateConfig
     mask_engine: str
     image_engine: str
+    without: str | None
     key: str
 
     @classmethod
-    def of(cls, project: Project, config: GenerateConfig) -> _Plan:
+    def of(cls, project: Project, config: GenerateConfig, without: str | None) -> _Plan:
         if not project.support_names():
             raise InputError("The project has no annotated image", path=project.path, fix="Add some: Data tab.")
         masks, images = project.mask_engine_versions(), project.image_engine_versions()
@@ -185,9 +191,9 @@ class _Plan:
                 "The image engine is not adapted yet", path=project.path, fix="Adapt it first, in the Images tab."
             )
         settings = {key: value for key, value in config.to_json().items() if key not in ("count", "seed")}
-        made_of = [settings, chosen, project.load_support().sha256]
+        made_of = [settings, chosen, project.load_support().sha256, without]
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:8]
-        return cls(project.path, config, *chosen, key)
+        return cls(project.path, config, *chosen, without, key)
 
     def name(self, index: int) -> str:
         return f"synthetic-{self.key}-{self.config.seed + index:06d}"
@@ -271,4 +277,4 @@ def _parts(plan: _Plan, device: str) -> tuple[SupportSet, MaskEngine | None, obj
     """What a run needs, loaded once in a process."""
     project = Project.open(plan.path)
     masks = load_mask_engine(project, plan.mask_engine, device=device) if plan.mask_engine else None
-    return project.load_support(), masks, *load_image_engine(project, plan.image_engine, device=device)
+    return support_without(project, plan.without), masks, *load_image_engine(project, plan.image_engine, device=device)

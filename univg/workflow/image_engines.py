@@ -28,8 +28,8 @@ from univg.segmentation import Segmenter
 from univg.training.device import resolve_device
 from univg.types import ImageMaskPair, SupportSet
 from univg.weights import shipped_folder
-from univg.workflow.engines import base_of, engine_size
-from univg.workflow.job_context import JobContext
+from univg.workflow.engines import base_of, engine_size, support_without
+from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.pipeline import run_pipeline
 from univg.workflow.presets import CRITIC
@@ -84,15 +84,17 @@ def train_critic(
         preset=CRITIC.scaled_to(min(size, 512)),
         checkpoint_folder=checkpoint_folder,
         device=device,
-        on_progress=on_progress,
+        on_progress=lambda event: on_progress(replace(event, stage="critic", picture=None)),
         should_stop=should_stop,
     )
     return Critic(segmenter, float(segmenter.card["held_out_figures"].get("dice", 0.0)))
 
 
-def run_image_engine_job(project: Project, params: dict, context: JobContext) -> dict:
-    """The work of an ``image-engine`` job: `params` are ``steps``, ``seed``, ``device`` and ``backbone``."""
-    support = project.load_support()
+def run_image_engine_job(project: Project, params: dict, context: JobContext | JobPart) -> dict:
+    """The work of an ``image-engine`` job: `params` are ``steps``, ``seed``, ``device``, ``backbone`` and ``without``,
+    the name of a pair that is kept apart.
+    """
+    support = support_without(project, params.get("without"))
     device = params.get("device", "auto")
     context.on_progress(ProgressEvent("image engine", 0, 0, message="Loading the engine"))
     backbone, controlnet = load_base(params.get("backbone", "compact"), device=device)
@@ -122,7 +124,7 @@ def run_image_engine_job(project: Project, params: dict, context: JobContext) ->
         modality=project.modality,
         config=training,
         size=size,
-        checkpoint_folder=_made(context.checkpoint_folder / "engine"),
+        checkpoint_folder=context.within("engine").checkpoint_folder,
         on_samples=save_samples,
         **common,
     )

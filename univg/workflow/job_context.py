@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from univg.progress import ProgressEvent
+from univg.progress import OnProgress, ProgressEvent, ShouldStop
 from univg.workflow.job_records import CANCEL_FILE, CHECKPOINT_FOLDER, EVENTS_FILE, repair_events
+
+
+@dataclass(frozen=True)
+class JobPart:
+    """What a stage of a job is given; see `JobContext`."""
+
+    folder: Path
+    checkpoint_folder: Path
+    on_progress: OnProgress
+    should_stop: ShouldStop
+
+    def within(self, name: str) -> JobPart:
+        """As `JobContext.within`."""
+        folder = self.checkpoint_folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return replace(self, checkpoint_folder=folder)
 
 
 class JobContext:
@@ -37,6 +54,12 @@ class JobContext:
     def __exit__(self, *error: object) -> None:
         self._write_held_back()
         self._file.close()
+
+    def within(self, name: str) -> JobPart:
+        """The same job for a stage that keeps its checkpoint in a folder of its own, made here."""
+        folder = self.checkpoint_folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return JobPart(self.folder, folder, self.on_progress, self.should_stop)
 
     def on_progress(self, event: ProgressEvent) -> None:
         """Record `event`: about ten a second, and always a picture and the last event of a stage."""

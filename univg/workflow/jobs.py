@@ -55,10 +55,11 @@ __all__ = [
 # What may run in a job: kind -> "module:function", called as function(project, params, context) -> result.
 # Job folders name only the kind, so that a folder from elsewhere cannot choose the code.
 JOB_KINDS = {
-    "adapt": "univg.workflow.pipeline:run_adapt_job",
+    "adapt": "univg.workflow.adapt_job:run_adapt_job",
     "generate": "univg.workflow.generate:run_generate_job",
     "image-engine": "univg.workflow.image_engines:run_image_engine_job",
     "mask-engine": "univg.workflow.engines:run_mask_engine_job",
+    "retrain": "univg.workflow.adapt_job:run_retrain_job",
     "selftest": "univg.workflow.selftest:run_selftest_job",
     "trees": "univg.workflow.bulk:run_trees_job",
 }

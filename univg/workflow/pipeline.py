@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +16,11 @@ from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ig
 from univg.sca import find_hub, generate_mask
 from univg.segmentation import Segmenter, render_pairs, train_segmenter
 from univg.types import ImageMaskPair, SupportSet
-from univg.workflow.job_context import JobContext
-from univg.workflow.presets import PRESETS, Preset, preset_named
+from univg.workflow.job_context import JobContext, JobPart
+from univg.workflow.presets import PRESETS, Preset
 from univg.workflow.project import Project
 
-__all__ = ["PRESETS", "Preset", "run_adapt_job", "run_pipeline"]
+__all__ = ["PRESETS", "Preset", "run_on_project", "run_pipeline"]
 
 STAGES = ("trees", "pairs", "segmenter", "check")
 
@@ -33,6 +33,7 @@ def run_pipeline(
     *,
     preset: Preset,
     seed: int = 0,
+    synthetic: Sequence[ImageMaskPair] | None = None,
     checkpoint_folder: str | Path | None = None,
     device: str = "auto",
     on_progress: OnProgress = ignore_progress,
@@ -42,7 +43,8 @@ def run_pipeline(
     """Adapt to `support`.
 
     Everything random follows from `seed`; a run resumed from `checkpoint_folder` ends with the same weights as one
-    that was never interrupted, on the same CPU.
+    that was never interrupted, on the same CPU. `synthetic` pairs made elsewhere take the place of those that are grown
+    and drawn here.
 
     Raises
     ------
@@ -55,22 +57,23 @@ def run_pipeline(
     # 1. Keep one annotated image apart, to choose the weights by
     real, held_out = split_held_out(support, hold_out=preset.hold_out, rng=rng)
 
-    # 2. Grow trees conditioned on the masks that train
-    hubs = [find_hub(support.modality, pair.mask, pair.image) for pair in real] if preset.pairs else []
+    if synthetic is None:
+        # 2. Grow trees conditioned on the masks that train
+        hubs = [find_hub(support.modality, pair.mask, pair.image) for pair in real] if preset.pairs else []
 
-    def grow() -> np.ndarray:
-        source = int(rng.integers(len(real)))
-        return generate_mask(support.modality, mask=real[source].mask, hub=hubs[source], rng=rng)
+        def grow() -> np.ndarray:
+            source = int(rng.integers(len(real)))
+            return generate_mask(support.modality, mask=real[source].mask, hub=hubs[source], rng=rng)
 
-    masks = _counted("trees", preset.pairs, grow, on_progress, should_stop)
+        masks = _counted("trees", preset.pairs, grow, on_progress, should_stop)
 
-    # 3. Draw them on the backgrounds of the same images
-    renderer = render_pairs(real, masks, modality=support.modality, rng=rng)
-    synthetic = _counted("pairs", preset.pairs, lambda: next(renderer), on_progress, should_stop)
-    if save_picture and synthetic:
-        on_progress(
-            ProgressEvent("pairs", preset.pairs, preset.pairs, picture=_picture_pair(save_picture, synthetic[0]))
-        )
+        # 3. Draw them on the backgrounds of the same images
+        renderer = render_pairs(real, masks, modality=support.modality, rng=rng)
+        synthetic = _counted("pairs", preset.pairs, lambda: next(renderer), on_progress, should_stop)
+        if save_picture and synthetic:
+            on_progress(
+                ProgressEvent("pairs", preset.pairs, preset.pairs, picture=_picture_pair(save_picture, synthetic[0]))
+            )
 
     # 4. Train on real and synthetic together
     def show_held_out(step: int, probability: np.ndarray) -> str | None:
@@ -106,9 +109,16 @@ def split_held_out(
     return [pair for i, pair in enumerate(pairs) if i != chosen], pairs[chosen]
 
 
-def run_adapt_job(project: Project, params: dict, context: JobContext) -> dict:
-    """The work of an ``adapt`` job: `params` are ``preset``, ``seed`` and ``device``."""
-    preset = preset_named(params["preset"]).scaled_to(project.working_size)
+def run_on_project(
+    project: Project,
+    preset: Preset,
+    seed: int,
+    device: str,
+    context: JobContext | JobPart,
+    *,
+    synthetic: Sequence[ImageMaskPair] | None = None,
+) -> dict:
+    """`run_pipeline` on the annotated pairs of a project; the segmenter becomes its next version."""
 
     def save_picture(name: str, picture: np.ndarray) -> str:
         folder = context.folder / "pictures"
@@ -119,9 +129,10 @@ def run_adapt_job(project: Project, params: dict, context: JobContext) -> dict:
     segmenter = run_pipeline(
         project.load_support(),
         preset=preset,
-        seed=int(params.get("seed", 0)),
+        seed=seed,
+        synthetic=synthetic,
         checkpoint_folder=context.checkpoint_folder,
-        device=params.get("device", "auto"),
+        device=device,
         on_progress=context.on_progress,
         should_stop=context.should_stop,
         save_picture=save_picture,

@@ -19,6 +19,8 @@ class Preset:
         On two CPU cores with native bfloat16, measured; see `docs/decisions.md`.
     pairs : int
         Synthetic pairs made, each of a tree of its own; 0 trains on the real images alone.
+    engine_pairs : int
+        Synthetic pairs drawn by the engines, which are adapted for it, instead of those.
     hold_out : bool
         Whether one support image chooses the weights before it joins the training.
     segmentation : SegmentationConfig
@@ -30,6 +32,7 @@ class Preset:
     pairs: int
     hold_out: bool
     segmentation: SegmentationConfig
+    engine_pairs: int = 0
 
     def scaled_to(self, working_size: int) -> Preset:
         """The same preset for a project of another working size; patches never outgrow the images."""
@@ -79,6 +82,15 @@ PRESETS: dict[str, Preset] = {
             pairs=40,
             hold_out=True,
             segmentation=_STANDARD,
+        ),
+        Preset(
+            "full",
+            "Mask and image engine adapted too, and a training on pairs that they drew.",
+            expected_minutes=30.0,
+            pairs=0,
+            hold_out=True,
+            segmentation=_STANDARD,
+            engine_pairs=200,
         ),
         Preset(
             "plain",

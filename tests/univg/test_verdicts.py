@@ -1,0 +1,62 @@
+import json
+
+import numpy as np
+import pytest
+
+from univg.cli import main
+from univg.errors import InputError
+from univg.types import ImageMaskPair, Modality
+from univg.workflow.project import Project
+from univg.workflow.verdicts import VERDICTS_FILE, Verdict, judge, pairs_that_train, read_judgements
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Four synthetic pairs, the last of them flagged."""
+    project = Project.create(tmp_path / "p", modality=Modality.OCTA, working_size=64)
+    for number in range(4):
+        mask = np.zeros((64, 64), bool)
+        mask[10 + number] = True
+        pair = ImageMaskPair(np.full((64, 64), number, np.uint8), mask, f"s{number}", synthetic=True)
+        project.add_synthetic_pair(pair, {"checks": {"flags": ["faint"] if number == 3 else []}})
+    return project
+
+
+def test_policy_for_undecided_pairs(project):
+    assert pairs_that_train(project) == ["s0", "s1", "s2"]
+
+
+def test_verdicts_decide_and_the_last_one_counts(project):
+    judge(project, ["s0", "s1"], Verdict.REJECTED, note="broken tree")
+    judge(project, ["s3"], "accepted")
+    assert pairs_that_train(project) == ["s2", "s3"]
+    judge(project, ["s0"], Verdict.UNDECIDED)
+    assert pairs_that_train(project) == ["s0", "s2", "s3"]
+    found = read_judgements(project)
+    assert found["s1"].note == "broken tree" and found["s1"].time
+    assert len((project.pairs_folder / VERDICTS_FILE).read_text().splitlines()) == 4, "nothing is ever overwritten"
+
+
+def test_torn_line_costs_only_itself(project):
+    judge(project, ["s0"], Verdict.REJECTED)
+    file = project.pairs_folder / VERDICTS_FILE
+    file.write_bytes(file.read_bytes() + b'{"name": "s1", "verd')
+    judge(project, ["s2"], Verdict.REJECTED)
+    assert pairs_that_train(project) == ["s1"]
+    assert [json.loads(line)["name"] for line in file.read_text().splitlines() if line.endswith("}")] == ["s0", "s2"]
+
+
+def test_nonsense_is_refused(project):
+    with pytest.raises(InputError, match="nobody"):
+        judge(project, ["nobody"], Verdict.ACCEPTED)
+    with pytest.raises(ValueError, match="maybe"):
+        judge(project, ["s0"], "maybe")
+    with pytest.raises(InputError, match="characters"):
+        judge(project, ["s0"], Verdict.ACCEPTED, note="x" * 3000)
+    assert read_judgements(project) == {}
+
+
+def test_command_line_refuses_what_cannot_be_trained(project, capsys):
+    assert main(["retrain", "--project", str(project.path)]) == 2
+    assert "no annotated image" in capsys.readouterr().err
+    assert main(["retrain", "--project", str(project.path), "--preset", "full"]) == 2

@@ -1,0 +1,47 @@
+"""``univg retrain``: a new segmenter from the annotated images and the synthetic pairs that passed review."""
+
+from __future__ import annotations
+
+import argparse
+
+from univg.commands.adapt import checked_device
+from univg.commands.jobs import watch
+from univg.commands.options import add_device
+from univg.errors import InputError
+from univg.workflow.jobs import start_job
+from univg.workflow.presets import PRESETS, preset_named
+from univg.workflow.project import Project
+from univg.workflow.verdicts import POLICY, pairs_that_train
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    """Add ``retrain`` to the subcommands of the main parser."""
+    parser = subparsers.add_parser(
+        "retrain",
+        help="train a new segmenter after corrections or verdicts",
+        description=f"Starts from the vessel prior, not from the last segmenter. {POLICY} Runs as a job.",
+    )
+    parser.add_argument("--project", required=True, metavar="DIR")
+    presets = [name for name, preset in PRESETS.items() if not preset.engine_pairs]
+    parser.add_argument(
+        "--preset", default="standard", metavar="P", help=f"one of {', '.join(presets)} (default: standard)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--detach", action="store_true", help="start the job and return at once")
+    add_device(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything, then start the job and watch it."""
+    preset, project = preset_named(args.preset), Project.open(args.project)
+    if preset.engine_pairs:
+        raise InputError("Retraining adapts no engine", fix="Use univg adapt --preset full, or another preset here.")
+    if not project.support_names():
+        raise InputError("The project has no annotated image", path=project.path, fix="Add some with univg adapt.")
+    names = pairs_that_train(project)
+    params = {"preset": preset.name, "seed": args.seed, "device": checked_device(args.device), "pairs": names}
+    job = start_job(project, "retrain", params)
+    print(f"Job {job.id}: {len(names)} of {len(project.pair_names())} synthetic pairs train.", flush=True)
+    return 0 if args.detach else watch(job)

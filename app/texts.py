@@ -32,6 +32,7 @@ JOB_KINDS = {
     "generate": "Drawing pairs",
     "image-engine": "Adapting the image engine",
     "mask-engine": "Adapting the mask engine",
+    "retrain": "Retraining",
     "trees": "Growing trees",
     "selftest": "Checking",
 }
@@ -67,6 +68,7 @@ TAB_TREES = "Trees"
 TAB_MASKS = "Masks"
 TAB_IMAGES = "Images"
 TAB_ADAPT = "Adapt"
+TAB_REVIEW = "Review"
 TAB_SEGMENT = "Segment"
 TAB_MARKS = {"empty": "○", "ready": "●", "running": "◌", "stale": "◐", "done": "✓"}
 NEXT_ADAPT = "Next: Adapt"
@@ -329,6 +331,7 @@ IMAGES_FACTS = "Found again with Dice {agreement:.2f}; centrelines stand out by 
 IMAGES_FLAGS = {
     "disagrees": "Image and mask disagree.",
     "faint": "Vessels are faint or have the wrong polarity.",
+    "broken": "The mask falls into more pieces than yours.",
     "copied mask": "The mask is nearly a copy of one of yours.",
     "copied image": "The image is nearly a copy of one of yours.",
 }
@@ -358,6 +361,54 @@ IMAGES_DROP = "Drop a mask file"
 IMAGES_DROP_EMPTY = "This mask is empty"
 IMAGES_DROP_EMPTY_FIX = "Choose one with vessels."
 
+# Review
+REVIEW_ACCEPT, REVIEW_REJECT, REVIEW_UNDO = "Accept (A)", "Reject (R)", "Undo (U)"
+REVIEW_NOTE = "Note"
+REVIEW_NOTE_HELP = "Kept with the next verdict"
+REVIEW_FILTER = "Show"
+REVIEW_FILTERS = {
+    "all": "All",
+    "undecided": "Undecided",
+    "flagged": "Flagged",
+    "accepted": "Accepted",
+    "rejected": "Rejected",
+}
+REVIEW_SORT = "Order"
+REVIEW_SORTS = {"flagged": "Flagged first", "agreement": "Least agreement first", "name": "By name"}
+REVIEW_VERDICTS = {"accepted": "accepted", "rejected": "rejected", "undecided": "undecided"}
+REVIEW_BULK = "All that are listed"
+REVIEW_ACCEPT_ALL = "Accept all listed"
+REVIEW_REJECT_ALL = "Reject all listed"
+REVIEW_BULK_DONE = "{count} pairs are {verdict} now. Undo takes that back."
+REVIEW_RETRAIN = "Train with these pairs"
+REVIEW_READY = "{count} pairs would train now, which takes about {minutes}."
+REVIEW_RUNNING = "Training: {percent} %, {left}."
+REVIEW_OPACITY = "Opacity of the mask"
+REVIEW_IMAGE, REVIEW_OVERLAY = "Synthetic image", "with its mask; hold B to blink"
+REVIEW_ALT = "Synthetic image {name}"
+REVIEW_AT = "Pair {at} of {count}."
+REVIEW_AGREEMENT = "Agreement {agreement:.2f} (Dice)."
+REVIEW_NOTED = "Note: {note}"
+REVIEW_PAGE = "Page {page} of {pages}"
+REVIEW_COUNT = "{judged} of {all} judged"
+REVIEW_TALLY = "{accepted} accepted, {rejected} rejected, {flagged} flagged"
+REVIEW_KEYS = "Keys: A accept, R reject, U undo, ← → previous and next, B blink, O mask on or off, + and - zoom."
+REVIEW_EMPTY_TITLE = "No synthetic pairs yet"
+REVIEW_EMPTY = "Adapt the image engine in the Images tab and draw pairs there, or adapt with the full effort."
+REVIEW_NONE_TITLE = "No pair is like that"
+REVIEW_NONE = "Choose another filter on the left."
+_ONE_IMAGE = "One held-out image is too few to tell a small difference from chance."
+REVIEW_CHANGED = {
+    "first": "Model {new} was trained with {pairs} pairs; there is none to compare it with.",
+    "better": "Model {new}, {pairs} pairs: held-out Dice {before:.3f} before, {after:.3f} now; it is in use. "
+    + _ONE_IMAGE,
+    "worse": (
+        "Model {new}, {pairs} pairs: held-out Dice {before:.3f} before, {after:.3f} now; {active} stays in use. "
+        "Segment lets you choose. " + _ONE_IMAGE
+    ),
+    "not comparable": "Model {new}, {pairs} pairs, is in use. Another image was held out than before: no comparison.",
+}
+
 # Adapt
 PRESET = "Effort"
 PRESET_HELP = "Minutes are estimates for two CPU cores with native bfloat16; older ones take longer"
@@ -365,6 +416,7 @@ PRESETS = {
     "preview": "Preview, about {minutes}: a first useful overlay",
     "standard": "Standard, about {minutes}: a longer training, for better masks",
 }
+PRESET_NAMES = {"preview": "Preview", "standard": "Standard"}
 PRESET_BASELINE = "Baseline"
 PRESET_BASELINE_HELP = "The plain preset: real images only, no synthetic pairs, none held out, about {minutes}"
 MINUTES = ("{n} minute", "{n} minutes")
@@ -433,7 +485,9 @@ SEG_REFERENCES = "Reference masks (optional)"
 SEG_FILES_HELP = "Of the kind “{modality}”. A reference has the name of its image."
 SEG_SAMPLE = "Use the sample's unseen images"
 SEG_MODEL = "Model"
-SEG_MODEL_HELP = "The newest is the default"
+SEG_MODEL_HELP = "{active} is in use"
+SEG_USE = "Use this model from now on"
+SEG_USED = "Model {version} is in use now."
 SEG_BUTTON = "Segment"
 SEG_BUTTON_COUNT = "Segment {count} {noun}"
 SEG_AUGMENT = "Average over flips and turns"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from app import texts
-from app.gradio_ui import adapt, data, header, images, masks, segment, start, trees
+from app.gradio_ui import adapt, data, header, images, masks, review, segment, start, trees
 from app.gradio_ui.context import QUIET, Ui
 from app.gradio_ui.job_watch import active_job
 from app.gradio_ui.models import is_stale
@@ -19,10 +19,12 @@ _TITLES = {
     "masks": texts.TAB_MASKS,
     "images": texts.TAB_IMAGES,
     "adapt": texts.TAB_ADAPT,
+    "review": texts.TAB_REVIEW,
     "segment": texts.TAB_SEGMENT,
 }
 # A tab exists only when it works: those of the engines need their weights.
-_TABS = tuple(tab for tab in _TITLES if tab not in ("masks", "images") or is_shipped("models", tab))
+_NEEDS = {"masks": "masks", "images": "images", "review": "images"}
+_TABS = tuple(tab for tab in _TITLES if tab not in _NEEDS or is_shipped("models", _NEEDS[tab]))
 _BUSY_SECONDS, _IDLE_SECONDS = 1.0, 2.0
 # Files of the page (drops, pictures) older than a day are removed every hour.
 _CACHE = (3600, 86400)
@@ -52,12 +54,17 @@ def build_page(sessions: Sessions) -> gr.Blocks:
                 shown.append(images_tab)
             with _tab("adapt") as adapt_tab:
                 to_segment = adapt.build(ui)
+            shown.append(adapt_tab)
+            if "review" in _TABS:
+                with _tab("review") as review_tab:
+                    review.build(ui, review_tab)
+                shown.append(review_tab)
             with _tab("segment") as segment_tab:
                 segment.build(ui, segment_tab)
         gr.HTML(f"{texts.FOOTER} {texts.APP} {__version__}", elem_id="page-footer")
 
         ui.part([page_state], _shown, lambda session: [_page_state(session)])
-        ui.part([*shown, adapt_tab, segment_tab], lambda s: tuple(_marks(s).items()), lambda s: _labels(_marks(s)))
+        ui.part([*shown, segment_tab], lambda s: tuple(_marks(s).items()), lambda s: _labels(_marks(s)))
         ui.part([timer], _is_busy, lambda s: [gr.Timer(_BUSY_SECONDS if _is_busy(s) else _IDLE_SECONDS)])
         to_adapt.click(lambda: gr.Tabs(selected="adapt"), None, [tabs], **QUIET)
         to_segment.click(lambda: gr.Tabs(selected="segment"), None, [tabs], **QUIET)
@@ -120,6 +127,10 @@ def _marks(session: Session) -> dict[str, str]:
         adapted = "stale" if is_stale(project) else "done"
     else:
         adapted = "ready" if has_pairs else "empty"
+    if running is not None and running.kind == "retrain":
+        reviewed = "running"
+    else:
+        reviewed = "ready" if project.pair_names() else "empty"
     if session.board.busy:
         segmented = "running"
     elif any(item.state == "done" for item in session.board.items):
@@ -132,5 +143,6 @@ def _marks(session: Session) -> dict[str, str]:
         "masks": drawn,
         "images": imaged,
         "adapt": adapted,
+        "review": reviewed,
         "segment": segmented,
     }

@@ -17,6 +17,7 @@ import numpy as np
 from univg.errors import InputError
 from univg.io import read_json
 from univg.workflow import support_store
+from univg.workflow.model_versions import active_segmenter
 from univg.workflow.project import Project
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ _loading = threading.Lock()
 
 
 def is_stale(project: Project) -> bool:
-    """Whether the annotated images are others than those that the newest model was made from."""
-    folder = project.latest_segmenter()
+    """Whether the annotated images are others than those that the model in use was made from."""
+    folder = active_segmenter(project)
     if folder is None:
         return False
     trained_on = _trained_on(folder)

@@ -8,12 +8,14 @@ import numpy as np
 from app import texts
 from app.gradio_ui import markup, pictures, segment_views
 from app.gradio_ui.context import Ui
+from app.gradio_ui.errors import note
 from app.gradio_ui.files import Upload, file_drop
 from app.gradio_ui.models import warm_up
 from app.gradio_ui.segment_board import Item, Run
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.types import Modality
+from univg.workflow.model_versions import active_segmenter, promote
 from univg.workflow.sample import sample_unseen_images
 
 DEVICE = "auto"
@@ -29,7 +31,8 @@ def build(ui: Ui, tab: gr.Tab) -> None:
             references = file_drop(label=texts.SEG_REFERENCES, height=86, elem_id="segment-references")
             files_help = gr.HTML()
             sample = gr.Button(texts.SEG_SAMPLE, size="sm", elem_id="segment-sample", visible=False)
-            model = gr.Dropdown([], label=texts.SEG_MODEL, info=texts.SEG_MODEL_HELP, elem_id="model")
+            model = gr.Dropdown([], label=texts.SEG_MODEL, info=" ", elem_id="model")
+            use = gr.Button(texts.SEG_USE, size="sm", elem_id="model-use", visible=False)
             augment = gr.Checkbox(False, label=texts.SEG_AUGMENT, info=texts.SEG_AUGMENT_HELP, elem_id="augment")
             run = gr.Button(texts.SEG_BUTTON, variant="primary", elem_id="segment")
             stop = gr.Button(texts.SEG_STOP, size="sm", elem_id="segment-stop", visible=False)
@@ -106,7 +109,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
         board.wait(board.selected, SECONDS_WAITED_FOR_THE_FIRST)
 
     def warm(session: Session) -> None:
-        folder = session.project and session.project.latest_segmenter()
+        folder = session.project and active_segmenter(session.project)
         if folder:
             warm_up(folder, DEVICE)
 
@@ -131,7 +134,8 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     def download_table(session: Session) -> str:
         return segment_views.table_file(session.board, session.folder / "downloads")
 
-    ui.part([files_help, sample, model], _models_signature, _models)
+    ui.part([files_help, sample, model, use], _models_signature, _models)
+    ui.on(use.click, _use, [model])
     ui.part([empty, picture, strip, run, stop, status, downloads], _board_signature, _board)
     ui.part([legend], _legend_signature, _legend)
     ui.part([table], _figures_signature, lambda session: [segment_views.figures_table(session.board)])
@@ -162,31 +166,44 @@ def _picture(session: Session) -> tuple[str, str] | None:
 
 def _models_signature(session: Session) -> tuple:
     project = session.project
-    return (project.path, tuple(project.segmenter_versions())) if project else ()
+    if project is None:
+        return ()
+    active = active_segmenter(project)
+    return project.path, tuple(project.segmenter_versions()), active and active.name
 
 
 def _models(session: Session) -> list:
     project = session.project
     if project is None:
-        return ["", gr.Button(visible=False), gr.Dropdown(choices=[], value=None)]
-    versions = project.segmenter_versions()[::-1]
+        return ["", gr.Button(visible=False), gr.Dropdown(choices=[], value=None), gr.Button(visible=False)]
+    versions, active = project.segmenter_versions()[::-1], active_segmenter(project)
+    used = active.name if active else texts.UNDEFINED
     text = texts.SEG_FILES_HELP.format(modality=texts.MODALITIES[project.modality])
     return [
         markup.line(text, "help"),
         gr.Button(visible=project.modality is Modality.FUNDUS),
-        gr.Dropdown(choices=versions, value=versions[0] if versions else None),
+        gr.Dropdown(
+            choices=versions, value=active.name if active else None, info=texts.SEG_MODEL_HELP.format(active=used)
+        ),
+        gr.Button(visible=len(versions) > 1),
     ]
 
 
+def _use(session: Session, version: str | None) -> None:
+    """Promote the chosen model, or roll back to it."""
+    promote(session.required_project(), version or "")
+    note(texts.SEG_USED.format(version=version))
+
+
 def _board_signature(session: Session) -> tuple:
-    has_model = bool(session.project and session.project.latest_segmenter())
+    has_model = bool(session.project and active_segmenter(session.project))
     view = session.segment_view
     return session.board.revision, session.board.selected, session.board.threshold, view.mode, has_model
 
 
 def _board(session: Session) -> list:
     items = session.board.items
-    has_model = bool(session.project and session.project.latest_segmenter())
+    has_model = bool(session.project and active_segmenter(session.project))
     done = [item for item in items if item.state == "done"]
     todo = [item for item in items if item.state in ("new", "waiting", "working")]
     working = [item for item in items if item.state in ("waiting", "working")]

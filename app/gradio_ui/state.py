@@ -15,6 +15,7 @@ import numpy as np
 from app.gradio_ui.files import Upload
 from app.gradio_ui.image_studio import ImageStudio
 from app.gradio_ui.mask_studio import MaskStudio
+from app.gradio_ui.review_board import ReviewBoard
 from app.gradio_ui.segment_board import Board
 from app.gradio_ui.tree_studio import Studio
 from univg.errors import InputError
@@ -70,6 +71,7 @@ class Session:
     trees: Studio | None = None
     masks: MaskStudio | None = None
     images: ImageStudio | None = None
+    review: ReviewBoard | None = None
     board: Board = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,7 +83,7 @@ class Session:
         self.board.clear()
         self.project, self.choosing_project = project, False
         self.view, self.unmasked, self.painting, self.drafts, self.removed = PairView(), {}, None, {}, ""
-        self.trees, self.masks, self.images = None, None, None
+        self.trees, self.masks, self.images, self.review = None, None, None, None
 
     @property
     def at_start(self) -> bool:

@@ -12,6 +12,7 @@ from univg.errors import InputError
 from univg.io import check_stem, read_image, read_image_info, sha256_file, write_image, write_mask
 from univg.overlay import colour_probability, overlay_mask
 from univg.progress import ProgressEvent
+from univg.workflow.model_versions import active_segmenter
 from univg.workflow.project import Project
 
 
@@ -88,4 +89,4 @@ def _segmenter_folder(project: Project, version: str | None) -> Path:
         raise InputError("This project has no segmenter yet", path=project.path, fix="Run `univg adapt` first.")
     if version is not None and version not in versions:
         raise InputError(f"No segmenter {version!r}", path=project.path, fix=f"Use one of: {', '.join(versions)}.")
-    return project.segmenters_folder / (version or versions[-1])
+    return project.segmenters_folder / version if version else active_segmenter(project)

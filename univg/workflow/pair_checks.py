@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from univg.geometry import skeleton_points
-from univg.metrics import NEAR_COPY, dice
+from univg.metrics import NEAR_COPY, betti_numbers, dice
 from univg.segmentation import Segmenter, segment
 from univg.segmentation.inputs import to_grey
 from univg.types import ImageMaskPair, Modality
@@ -20,6 +20,7 @@ _FINE, _COARSE = 2.0, 12.0  # the scales between which two images are compared
 _COMPARED_SIDE = 256
 _LEAST_SHARE = 0.75  # of the agreement on real images, below which a pair is flagged
 _LEAST_CONTRAST = 0.25
+_MORE_PIECES = 1.5  # times those of the real mask that falls into most
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,17 @@ class PairChecks:
         when the polarity is wrong. NaN for an empty mask.
     nearest_mask, nearest_image : float
         Dice with the most similar real mask, and correlation with the most similar real image at the scale of vessels.
+    components : int
+        Pieces that the mask falls into.
     flags : tuple of str
-        Of 'disagrees', 'faint', 'copied mask', 'copied image'.
+        Of 'disagrees', 'faint', 'broken', 'copied mask', 'copied image'.
     """
 
     agreement: float
     contrast: float
     nearest_mask: float
     nearest_image: float
+    components: int = 1
     flags: tuple[str, ...] = ()
 
     def to_json(self) -> dict:
@@ -71,14 +75,17 @@ def check_synthetic_pair(
     contrast = centreline_contrast(pair.image, pair.mask, critic.modality)
     nearest_mask = max((dice(pair.mask, _scaled(real.mask, pair.shape)) for real in support), default=0.0)
     nearest_image = max((image_similarity(pair.image, real.image, critic.modality) for real in support), default=0.0)
+    components = betti_numbers(pair.mask)[0]
+    most = max((betti_numbers(_scaled(real.mask, pair.shape))[0] for real in support), default=components)
     found = {
+        "broken": components > _MORE_PIECES * most + 3,
         "disagrees": agreement < _LEAST_SHARE * expected_agreement,
         "faint": not contrast >= _LEAST_CONTRAST,
         "copied mask": nearest_mask > NEAR_COPY,
         "copied image": nearest_image > NEAR_COPY_IMAGE,
     }
     flags = tuple(name for name, holds in found.items() if holds)
-    return PairChecks(agreement, contrast, nearest_mask, nearest_image, flags)
+    return PairChecks(agreement, contrast, nearest_mask, nearest_image, components, flags)
 
 
 def centreline_contrast(image: np.ndarray, mask: np.ndarray, modality: Modality) -> float:

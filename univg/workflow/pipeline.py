@@ -17,6 +17,7 @@ from univg.sca import find_hub, generate_mask
 from univg.segmentation import Segmenter, render_pairs, train_segmenter
 from univg.types import ImageMaskPair, SupportSet
 from univg.workflow.job_context import JobContext, JobPart
+from univg.workflow.model_versions import settle
 from univg.workflow.presets import PRESETS, Preset
 from univg.workflow.project import Project
 
@@ -140,7 +141,12 @@ def run_on_project(
     new = project.new_segmenter_folder()
     with new as folder:
         segmenter.save(folder)
-    return {"segmenter": new.version, "held_out": dict(segmenter.card["held_out_figures"])}
+    settled = settle(project, new.version)
+    return {
+        "segmenter": new.version,
+        "held_out": dict(segmenter.card["held_out_figures"]),
+        "versions": settled.to_json(),
+    }
 
 
 def _counted(stage: str, count: int, make: Callable, on_progress: OnProgress, should_stop: ShouldStop) -> list:

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from univg import __version__
-from univg.commands import adapt, benchmark, evaluate, generate, jobs, pretrain, retrain, sca, segment
+from univg.commands import adapt, benchmark, evaluate, export, generate, jobs, pretrain, retrain, sca, segment
 from univg.errors import Cancelled, InputError
 
-_COMMANDS = (sca, adapt, generate, retrain, segment, evaluate, benchmark, pretrain, jobs)
+_COMMANDS = (sca, adapt, generate, retrain, segment, evaluate, export, benchmark, pretrain, jobs)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -34,6 +34,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     autoencoder.add_argument("--images", required=True, metavar="DIR", help="unlabelled images, a subfolder a modality")
     autoencoder.add_argument("--patch", type=int, metavar="N", help="side of a patch, in pixels")
     autoencoder.add_argument("--latent-channels", type=int, metavar="N")
+    autoencoder.add_argument("--mask-share", type=float, metavar="S", help="share of patches that are masks, 0 to 1")
+    autoencoder.add_argument("--detail", type=float, metavar="W", help="weight of errors in fine detail")
+    autoencoder.add_argument("--rate", type=float, metavar="R", help="learning rate")
+    autoencoder.add_argument(
+        "--decoder-of", metavar="DIR", help="train the decoder of this autoencoder on, and leave its encoder as it is"
+    )
 
     masks = _add(kinds, "masks", _masks, "the compact mask engine, on an endless stream of grown trees")
     masks.add_argument("--autoencoder", metavar="DIR", help="its folder (default: the shipped one)")
@@ -82,7 +88,7 @@ def _prior(args: argparse.Namespace) -> int:
 
 def _autoencoder(args: argparse.Namespace) -> int:
     from univg.engines.autoencoder import pretrain_autoencoder  # loads torch
-    from univg.engines.backbone import save_autoencoder
+    from univg.engines.backbone import load_autoencoder, save_autoencoder
     from univg.engines.config import AutoencoderConfig
     from univg.training import parallel
 
@@ -94,9 +100,14 @@ def _autoencoder(args: argparse.Namespace) -> int:
         patch_size=args.patch,
         latent_channels=args.latent_channels,
         precision=args.precision,
+        mask_share=args.mask_share,
+        detail_weight=args.detail,
+        learning_rate=args.rate,
+        decoder_only=bool(args.decoder_of),
     )
     output, work, common = _prepare(args)
-    autoencoder, _ = pretrain_autoencoder(config, args.images, work, **common)
+    start = load_autoencoder(args.decoder_of) if args.decoder_of else None
+    autoencoder, _ = pretrain_autoencoder(config, args.images, work, start=start, **common)
     if parallel.is_first():
         save_autoencoder(autoencoder, output)
     return 0

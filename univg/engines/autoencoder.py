@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderDC
 from PIL import Image
+from torchvision.transforms.functional import gaussian_blur
 
 from univg.engines.backbone import fingerprint, new_autoencoder, picture_to_mask
 from univg.engines.config import AutoencoderConfig
@@ -22,6 +23,7 @@ from univg.training.loop import Batch, Look, optimize
 
 _VALIDATION_STEP = 10**9  # no training is ever that long
 _LOOK_EVERY = 500
+_DETAIL_SIGMAS = (1, 2)
 
 
 def pretrain_autoencoder(
@@ -29,6 +31,7 @@ def pretrain_autoencoder(
     images: str | Path,
     folder: str | Path,
     *,
+    start: AutoencoderDC | None = None,
     workers: int = 1,
     device: str = "auto",
     on_progress: OnProgress = ignore_progress,
@@ -43,6 +46,8 @@ def pretrain_autoencoder(
         A folder of unlabelled images, see `univg.engines.streams.unlabelled_images`.
     folder : path-like
         An existing folder for the checkpoint and sample sheets; what is found there is resumed, exactly.
+    start : AutoencoderDC, optional
+        Goes on from this one, of the shapes of `config`, which is changed; a new one by default.
     workers : int
         Processes that draw pictures; the result does not depend on their number.
     device : {'auto', 'cpu', 'cuda', 'mps'}
@@ -62,9 +67,14 @@ def pretrain_autoencoder(
     """
     folder, target = Path(folder), resolve_device(device)
     files = list(unlabelled_images(images).values())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        autoencoder = new_autoencoder(config).to(target).train()
+    if start is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            start = new_autoencoder(config)
+    began_as = [float(weight.detach().double().sum()) for weight in start.parameters()]
+    autoencoder = start.to(target).requires_grad_(True).train()
+    if config.decoder_only:
+        autoencoder.encoder.requires_grad_(False)
     masks = round(config.batch_size * config.mask_share)
     draw = partial(draw_patches, images=files, count=config.batch_size, masks=masks, size=config.patch_size)
 
@@ -82,9 +92,10 @@ def pretrain_autoencoder(
             )
 
     def loss_of(pictures: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        latents = autoencoder.encode(pictures).latent
+        with torch.set_grad_enabled(not config.decoder_only):
+            latents = autoencoder.encode(pictures).latent
         decoded = autoencoder.decode(latents + noise * latents.detach().std()).sample
-        return reconstruction_loss(decoded.float(), pictures)
+        return reconstruction_loss(decoded.float(), pictures, config.detail_weight)
 
     unseen = [torch.from_numpy(draw(config.seed, _VALIDATION_STEP + i)).to(target) for i in range(4)]
     figures: dict[str, float] = {}
@@ -97,13 +108,13 @@ def pretrain_autoencoder(
         return Look(dict(figures), picture.name)
 
     optimize(
-        dict(autoencoder.named_parameters()),
+        {name: weight for name, weight in autoencoder.named_parameters() if weight.requires_grad},
         loss_of,
         batches_from,
         config=config,
         stage="autoencoder",
         folder=folder,
-        fingerprint=fingerprint(config.to_json(), [[f.name for f in group] for group in files]),
+        fingerprint=fingerprint(config.to_json(), began_as, [[f.name for f in group] for group in files]),
         look=look,
         look_every=_LOOK_EVERY,
         seconds_between_checkpoints=60.0,
@@ -113,10 +124,18 @@ def pretrain_autoencoder(
     return autoencoder.eval(), figures
 
 
-def reconstruction_loss(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
-    """Absolute and squared error: the first keeps edges and fine vessels, the second the peak signal-to-noise ratio."""
+def reconstruction_loss(decoded: torch.Tensor, pictures: torch.Tensor, detail_weight: float = 0.0) -> torch.Tensor:
+    """Absolute and squared error: the first keeps edges and fine vessels, the second the peak signal-to-noise ratio.
+
+    `detail_weight` adds the absolute error of what a blur takes away, at two scales.
+    """
     difference = decoded - pictures
-    return difference.abs().mean() + 2 * difference.square().mean()
+    loss = difference.abs().mean() + 2 * difference.square().mean()
+    if detail_weight:
+        for sigma in _DETAIL_SIGMAS:
+            fine = difference - gaussian_blur(difference, [6 * sigma + 1] * 2, [float(sigma)] * 2)
+            loss = loss + detail_weight * fine.abs().mean() / len(_DETAIL_SIGMAS)
+    return loss
 
 
 @torch.no_grad()

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from univg.cli import main
 from univg.engines.adapters import load_adapter
-from univg.engines.autoencoder import pretrain_autoencoder
+from univg.engines.autoencoder import pretrain_autoencoder, reconstruction_loss
 from univg.engines.backbone import load_autoencoder, load_backbone, load_controlnet
 from univg.engines.config import AutoencoderConfig
 from univg.engines.pretrain import ImagePretrainConfig, PretrainConfig, pretrain_images, pretrain_masks
@@ -73,6 +75,21 @@ def test_autoencoder_resumes_exactly(images, tmp_path):
     assert equal(resumed, whole)
     assert 0 <= figures["mask_dice"] <= 1 and figures["psnr"] > 0
     assert (tmp_path / "a" / "samples.png").is_file()
+
+
+def test_decoder_alone_can_be_trained_on(images, new_autoencoder_of_tests, tmp_path):
+    config = replace(AUTOENCODER, decoder_only=True, detail_weight=1.0, steps=2)
+    before = new_autoencoder_of_tests()
+    after, _ = pretrain_autoencoder(config, images, tmp_path, start=new_autoencoder_of_tests(), workers=0, device="cpu")
+    assert equal(before.encoder, after.encoder) and not equal(before.decoder, after.decoder)
+
+
+def test_detail_counts_what_a_blur_takes_away():
+    flat, fine = torch.full((1, 3, 32, 32), 0.1), torch.zeros(1, 3, 32, 32)
+    fine[..., ::2] = 0.2
+    nothing = torch.zeros_like(flat)
+    extra = [reconstruction_loss(p, nothing, 1.0) - reconstruction_loss(p, nothing) for p in (flat, fine)]
+    assert extra[0] < 1e-6 < 0.05 < extra[1]
 
 
 def test_mask_engine_resumes_exactly(new_autoencoder_of_tests, tmp_path):

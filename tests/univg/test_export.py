@@ -1,0 +1,100 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import make_pair
+from univg.cli import main
+from univg.errors import Cancelled, InputError
+from univg.io import read_image, read_json, read_mask, read_provenance
+from univg.segmentation import SegmentationConfig, Segmenter
+from univg.segmentation.networks import build_network
+from univg.types import ImageMaskPair, Modality
+from univg.workflow.export import export_onnx, export_pairs, run_lengths
+from univg.workflow.project import Project
+from univg.workflow.verdicts import Verdict, judge
+
+
+@pytest.fixture
+def project(tmp_path):
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=64)
+    pair = make_pair("real one")
+    project.add_support_pair(pair)
+    for number in range(2):
+        drawn = ImageMaskPair(pair.image, np.roll(pair.mask, number, 0), f"synthetic-{number}", synthetic=True)
+        project.add_synthetic_pair(drawn, {"checks": {"flags": []}})
+    judge(project, ["synthetic-1"], Verdict.REJECTED)
+    return project
+
+
+def test_plain_folder_holds_what_trains_and_says_what_is_synthetic(project, tmp_path):
+    assert export_pairs(project, tmp_path / "out") == 2
+    assert sorted(p.name for p in (tmp_path / "out" / "masks").iterdir()) == ["real one.png", "synthetic-0.png"]
+    drawn = tmp_path / "out" / "images" / "synthetic-0.png"
+    assert read_provenance(drawn)["synthetic"] is True
+    assert read_provenance(tmp_path / "out" / "images" / "real one.png")["synthetic"] is False
+    assert np.array_equal(read_mask(tmp_path / "out" / "masks" / "real one.png"), project.support_pair("real one").mask)
+
+
+def test_nnunet_raw_data_set(project, tmp_path):
+    assert export_pairs(project, tmp_path / "Dataset001_Vessels", kind="nnunet") == 2
+    card = read_json(tmp_path / "Dataset001_Vessels" / "dataset.json")
+    assert card["numTraining"] == 2 and card["labels"] == {"background": 0, "vessel": 1}
+    images = sorted(p.name for p in (tmp_path / "Dataset001_Vessels" / "imagesTr").iterdir())
+    assert images == ["real_00000_0000.png", "synthetic_00001_0000.png"]
+    assert len(card["channel_names"]) == (3 if project.support_pair("real one").image.ndim == 3 else 1)
+    label = read_image(tmp_path / "Dataset001_Vessels" / "labelsTr" / "real_00000.png")
+    assert set(np.unique(label)) == {0, 1}
+
+
+def test_coco_gives_the_masks_back(project, tmp_path):
+    assert export_pairs(project, tmp_path / "out", kind="coco", source="real") == 1
+    card = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    (annotation,) = card["annotations"]
+    counts, (height, width) = annotation["segmentation"]["counts"], annotation["segmentation"]["size"]
+    flat = np.repeat(np.arange(len(counts)) % 2, counts).astype(bool)
+    mask = project.support_pair("real one").mask
+    assert np.array_equal(flat.reshape((height, width), order="F"), mask)
+    assert annotation["area"] == mask.sum() and annotation["bbox"][2] <= width
+
+
+@pytest.mark.parametrize("mask", [np.zeros((3, 4), bool), np.ones((3, 4), bool), np.eye(4, dtype=bool)])
+def test_run_lengths_begin_with_background(mask):
+    lengths = run_lengths(mask)
+    assert sum(lengths) == mask.size and sum(lengths[1::2]) == mask.sum()
+
+
+def test_nothing_is_left_of_an_export_that_was_stopped(project, tmp_path):
+    with pytest.raises(Cancelled):
+        export_pairs(project, tmp_path / "x" / "out", should_stop=lambda: True)
+    assert list((tmp_path / "x").iterdir()) == []
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(InputError, match="not empty"):
+        export_pairs(project, tmp_path / "full")
+
+
+def test_onnx_computes_the_same(tmp_path):
+    torch.manual_seed(0)
+    config = SegmentationConfig(channels=(4, 8), working_size=64, patch_size=32)
+    (tmp_path / "v001").mkdir()
+    Segmenter(build_network(config).eval(), config, Modality.OCTA, 0.4).save(tmp_path / "v001")
+    pytest.importorskip("onnxscript")
+    assert export_onnx(tmp_path / "v001", tmp_path / "model.onnx") < 1e-3
+    import onnx
+
+    metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert metadata["modality"] == "octa" and metadata["threshold"] == "0.4"
+
+
+def test_command_line(project, tmp_path, capsys):
+    command = ["export", "--project", str(project.path)]
+    assert main([*command, "pairs", "-o", str(tmp_path / "a"), "--source", "synthetic"]) == 0
+    assert capsys.readouterr().out.startswith("1 pairs")
+    assert main([*command, "segmenter", "-o", str(tmp_path / "m.onnx")]) == 2
+    assert main([*command, "adapter", "-o", str(tmp_path / "l.safetensors")]) == 2
+    assert main([*command, "pairs", "-o", str(tmp_path / "a")]) == 2
+    assert subprocess.run([sys.executable, "-m", "univg", "export", "--help"], check=False).returncode == 0

@@ -1,0 +1,72 @@
+"""``univg export``: pairs, segmenter and adapter for other software."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from univg.commands.options import ProgressLine
+from univg.errors import InputError
+from univg.workflow.export import FORMATS, SOURCES, export_onnx, export_pairs
+from univg.workflow.model_versions import active_segmenter
+from univg.workflow.project import Project
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    """Add ``export`` to the subcommands of the main parser."""
+    parser = subparsers.add_parser(
+        "export",
+        help="write pairs, the segmenter or the mask adapter for other software",
+        description="Pairs go to a plain folder, a raw data set of nnU-Net v2, or COCO; the segmenter to an ONNX file "
+        "that was checked against torch; the LoHa to a file with the names of kohya's scripts.",
+    )
+    parser.add_argument("--project", required=True, metavar="DIR")
+    parser.add_argument("what", choices=("pairs", "segmenter", "adapter"))
+    parser.add_argument("-o", required=True, metavar="PATH", dest="output", help="new folder, or new file")
+    parser.add_argument("--format", choices=FORMATS, default="folder", help="of pairs (default: folder)")
+    parser.add_argument("--source", choices=SOURCES, default="both", help="which pairs (default: both)")
+    parser.add_argument("--version", metavar="V", help="of the segmenter or adapter (default: the one in use)")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and say what was written."""
+    project, output = Project.open(args.project), Path(args.output)
+    if args.what == "pairs":
+        count = export_pairs(project, output, kind=args.format, source=args.source, on_progress=ProgressLine())
+        print(f"{count} pairs in {output}")
+        return 0
+    if output.exists():
+        raise InputError("There is a file of that name already", path=output, fix="Name another.")
+    if args.what == "segmenter":
+        difference = export_onnx(_segmenter(project, args.version), output)
+        print(f"{output}: probabilities within {difference:.1e} of torch's")
+        return 0
+    source = _adapter(project, args.version)
+    try:
+        shutil.copyfile(source, output)
+    except OSError as error:
+        raise InputError(f"Cannot write: {error.strerror}", path=output, fix="Choose another place.") from error
+    print(f"{output}: {source.stem} of {source.parent.name}")
+    return 0
+
+
+def _segmenter(project: Project, version: str | None) -> Path:
+    if version and version not in project.segmenter_versions():
+        raise InputError(f"There is no segmenter {version!r}", path=project.path)
+    folder = project.segmenters_folder / version if version else active_segmenter(project)
+    if folder is None:
+        raise InputError("This project has no segmenter yet", path=project.path, fix="Run `univg adapt` first.")
+    return folder
+
+
+def _adapter(project: Project, version: str | None) -> Path:
+    if version and version not in project.mask_engine_versions():
+        raise InputError(f"There is no mask engine {version!r}", path=project.path)
+    folder = project.adapters_folder / version if version else project.latest_mask_engine()
+    if folder is None:
+        raise InputError("The mask engine is not adapted yet", path=project.path, fix="Run univg adapt --engine masks.")
+    files = [folder / f"{kind}.safetensors" for kind in ("loha", "lora")]
+    return next(file for file in files if file.is_file())

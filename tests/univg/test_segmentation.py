@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -332,3 +333,19 @@ def test_prediction_goes_on_with_smaller_tiles_when_memory_runs_out():
     found = predict_probability(grey, small, TINY, on_progress=events.append)
     assert any("smaller tiles" in event.message for event in events)
     np.testing.assert_allclose(found, predict_probability(grey, network, TINY), atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["dynunet", "attention-unet", "swin-unetr"])
+def test_every_network_gives_a_logit_for_each_pixel(name):
+    pytest.importorskip("monai")
+    config = SegmentationConfig(network=name, channels=(8, 16, 32), patch_size=64)
+    network = build_network(config).eval()
+    side = 2 * config.size_multiple
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 5, side, 2 * side)).shape == (1, 1, side, 2 * side)
+
+
+def test_missing_library_of_networks_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "monai.networks", None)
+    with pytest.raises(InputError, match="MONAI"):
+        build_network(SegmentationConfig(network="dynunet"))

@@ -10,6 +10,7 @@ from univg.commands.jobs import watch
 from univg.commands.options import add_device, add_grey_threshold, add_modality
 from univg.errors import InputError
 from univg.io import check_pairs, load_support_set, match_pair_files
+from univg.segmentation.config import NETWORKS
 from univg.types import Modality
 from univg.weights import is_shipped
 from univg.workflow.jobs import start_job
@@ -32,6 +33,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--preset", default="standard", metavar="P", help=f"one of {', '.join(PRESETS)} (default: standard)"
     )
     parser.add_argument(
+        "--network",
+        default="unet",
+        metavar="NET",
+        help=f"one of {', '.join(NETWORKS)}; others than unet start from random weights (default: unet)",
+    )
+    parser.add_argument(
         "--engine",
         choices=("masks", "images"),
         help="adapt the mask engine or the image engine, for `univg generate`, instead of training a segmenter",
@@ -52,7 +59,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, then start the job and watch it."""
-    preset = preset_named(args.preset)
+    preset = preset_named(args.preset).with_network(args.network)
     if bool(args.images) != bool(args.masks):
         raise InputError(
             "--images and --masks belong together", fix="Give both, or neither for a project that has them."
@@ -70,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
         job = start_job(project, f"{args.engine[:-1]}-engine", params)
         print(f"Job {job.id}: adapting the {args.engine[:-1]} engine.", flush=True)
         return 0 if args.detach else watch(job)
-    job = start_job(project, "adapt", {"preset": preset.name, "seed": args.seed, "device": device})
+    params = {"preset": preset.name, "seed": args.seed, "device": device}
+    job = start_job(project, "adapt", params | ({"network": args.network} if args.network != "unet" else {}))
     print(f"Job {job.id}: {preset.name}, about {preset.expected_minutes:g} min on two CPU cores.", flush=True)
     return 0 if args.detach else watch(job)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from univg.commands.options import ProgressLine, add_device
 from univg.errors import InputError
+from univg.io import match_pair_files, read_json, read_mask
+from univg.segmentation.config import NETWORKS
 from univg.types import Modality
-from univg.workflow.presets import PRESETS, preset_named
+from univg.weights import is_shipped
+from univg.workflow.presets import PRESETS, Preset, preset_named
 
 # Folders named like the public data sets need no --modality.
 _MODALITY_OF = {
@@ -19,6 +23,7 @@ _MODALITY_OF = {
     "dias": Modality.BRAIN_DSA,
     "dca1": Modality.CORONARY_DSA,
 }
+_ABLATION_PAIRS = 40
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -26,17 +31,33 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "benchmark",
         help="measure a preset: few images train, all others test",
-        description="With --json, finished splits are kept and an interrupted one goes on where it stopped.",
+        description="With --json, finished splits are kept and an interrupted one goes on where it stopped. Several "
+        "--shots or --pairs, and --ablation, give a table; each of its rows has a file of its own beside --json.",
     )
     parser.add_argument("data", metavar="DATA", help="folder with images/, masks/ and optionally fov/")
     parser.add_argument("--modality", metavar="M", help=f"one of {', '.join(Modality)}; known for some folder names")
-    parser.add_argument("--shots", type=int, default=5, metavar="N", help="training images (default: 5)")
+    parser.add_argument("--shots", type=int, nargs="+", default=[5], metavar="N", help="training images (default: 5)")
+    parser.add_argument("--pairs", type=int, nargs="+", metavar="N", help="synthetic pairs instead of the preset's")
+    parser.add_argument(
+        "--ablation",
+        action="store_true",
+        help="the preset without synthetic pairs, with rendered trees, and with each engine (table 3 of the paper)",
+    )
     parser.add_argument("--splits", type=int, default=3, metavar="N", help="random splits (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the first split (default: 0)")
     parser.add_argument("--preset", default="standard", metavar="P", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument(
+        "--network", default="unet", metavar="NET", help=f"one of {', '.join(NETWORKS)}; others than unet have no prior"
+    )
     parser.add_argument("--steps", type=int, metavar="N", help="training steps instead of the preset's")
     parser.add_argument("--size", type=int, default=512, metavar="N", help="side in pixels (default: 512)")
     parser.add_argument("--json", metavar="FILE", help="where results are kept")
+    parser.add_argument("--csv", metavar="FILE", help="write the figures of every test image")
+    parser.add_argument("--plot", metavar="FILE", help="write Dice against shots or pairs, as PNG or SVG")
+    parser.add_argument(
+        "--worst", metavar="FILE", help="write a sheet of the 8 images with the lowest Dice; with --json"
+    )
+    parser.add_argument("--compare", metavar="FILE", help="compare image by image with the results in this file")
     add_device(parser)
     parser.set_defaults(run=run)
     return parser
@@ -44,7 +65,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the splits that are not finished and print the table."""
-    preset = preset_named(args.preset).scaled_to(args.size)
+    preset = preset_named(args.preset).scaled_to(args.size).with_network(args.network)
     if args.steps is not None:
         if args.steps < 1:
             raise InputError(f"--steps must be at least 1, got {args.steps}")
@@ -53,21 +74,122 @@ def run(args: argparse.Namespace) -> int:
     name = args.modality or _MODALITY_OF.get(data.resolve().name)
     if name is None:
         raise InputError("The modality is not known from the folder's name", path=data, fix="Give --modality.")
+    variants = _variants(args, preset)
+    if args.worst and (not args.json or len(variants) > 1):
+        raise InputError("--worst needs --json, and a single preset, number of shots and of pairs")
+    if preset.engine_pairs:
+        raise InputError("The full preset is measured with --ablation", fix="Leave --preset out.")
 
     from univg.workflow.benchmark import BenchmarkConfig, run_benchmark  # loads torch, so bad input is refused before
 
-    config = BenchmarkConfig(
-        Modality.parse(name), preset, args.shots, args.splits, args.seed, args.size, device=args.device
-    )
-    result = run_benchmark(data, config=config, json_file=args.json, on_progress=ProgressLine())
-    print(format_table(result))
+    results = {}
+    for label, (chosen, shots, synthetic) in variants.items():
+        config = BenchmarkConfig(
+            Modality.parse(name), chosen, shots, args.splits, args.seed, args.size, device=args.device
+        )
+        file = _file_of(args.json, label, len(variants))
+        results[label] = run_benchmark(
+            data, config=config, json_file=file, synthetic=synthetic, on_progress=ProgressLine()
+        )
+        print(format_table(results[label], label if len(variants) > 1 else ""), flush=True)
+    _write_reports(args, data, results)
     return 0
 
 
-def format_table(result: dict) -> str:
+def _variants(args: argparse.Namespace, preset: Preset) -> dict:
+    """What is measured, by the name of its row: preset, shots and what makes its synthetic pairs."""
+    for option in ("shots", "pairs"):
+        for number in getattr(args, option) or ():
+            if number < (1 if option == "shots" else 0):
+                raise InputError(f"--{option} must not be {number}")
+    if args.ablation:
+        if len(args.shots) > 1 or (args.pairs and len(args.pairs) > 1):
+            raise InputError("--ablation takes one number of shots and of pairs")
+        missing = [kind for kind in ("masks", "images") if not is_shipped("models", kind)]
+        from univg.workflow.ablation import ROWS, PairMaker  # loads torch
+
+        count = args.pairs[0] if args.pairs else _ABLATION_PAIRS
+        folder = Path(args.json).with_suffix(".work") / "engines" if args.json else None
+        maker = PairMaker(count, size=args.size, folder=folder, device=args.device)
+        rows = {row: parts for row, parts in ROWS.items() if not (missing and "engine" in parts)}
+        if missing:
+            print(f"Rows that need the weights of {' and '.join(missing)} are left out: not installed.", flush=True)
+        plain = replace(preset, pairs=0)
+        return {row: (plain, args.shots[0], partial(maker, row)) for row in rows}
+    found = {}
+    for shots in args.shots:
+        for pairs in args.pairs or [None]:
+            label = f"shots-{shots}" + ("" if pairs is None else f"-pairs-{pairs}")
+            found[label] = (preset if pairs is None else replace(preset, pairs=pairs), shots, None)
+    return found
+
+
+def _file_of(json_file: str | None, label: str, count: int) -> Path | None:
+    if json_file is None:
+        return None
+    file = Path(json_file)
+    return file if count == 1 else file.with_name(f"{file.stem}-{label.replace(' ', '-')}{file.suffix}")
+
+
+def _write_reports(args: argparse.Namespace, data: Path, results: dict[str, dict]) -> None:
+    from univg.workflow import report
+
+    first = next(iter(results.values()))
+    if args.csv:
+        if len(results) > 1:
+            raise InputError("--csv takes a single preset, number of shots and of pairs")
+        report.write_image_table(first, args.csv)
+    if args.plot:
+        _plot(args, results)
+    if args.compare:
+        found = report.compare_results(read_json(args.compare), first)
+        print(
+            f"against {args.compare}: Dice {found.mean_difference:+.2f} points on {found.count} images "
+            f"(95 % {found.low:+.2f} to {found.high:+.2f}), better on {found.wins}, Wilcoxon p = {found.p_value:.2g}"
+        )
+    if args.ablation and len(results) > 1:
+        for label, result in list(results.items())[1:]:
+            found = report.compare_results(first, result)
+            print(f"{label} against {next(iter(results))}: Dice {found.mean_difference:+.2f}, p = {found.p_value:.2g}")
+    if args.worst:
+        _draw_worst(args, data, first)
+
+
+def _plot(args: argparse.Namespace, results: dict[str, dict]) -> None:
+    from univg.workflow.report import plot_curve
+
+    by_pairs = bool(args.pairs) and len(args.pairs) > 1
+    curves: dict[str, list[tuple[float, float, float]]] = {}
+    for result in results.values():
+        shots, pairs, mean = result["config"]["shots"], result["config"]["pairs"], result["mean"]
+        name = f"{shots} shots" if by_pairs else result["preset"]
+        point = (pairs if by_pairs else shots, 100 * mean["dice"], 100 * mean["dice_sd_over_splits"])
+        curves.setdefault(name, []).append(point)
+    label = "synthetic pairs" if by_pairs else "annotated images"
+    plot_curve(curves, args.plot, label=label, logarithmic=by_pairs)
+
+
+def _draw_worst(args: argparse.Namespace, data: Path, result: dict) -> None:
+    from univg.workflow.benchmark import load_resized, work_folder
+    from univg.workflow.report import draw_worst_cases, worst_cases
+
+    files = {file.name: file for file in match_pair_files(data / "images", data / "masks", None)}
+    cases = []
+    for split, name, dice in worst_cases(result):
+        pair = load_resized(files[name], args.size)
+        predicted = work_folder(args.json, split) / "masks" / f"{name}.png"
+        if predicted.is_file():
+            cases.append((f"{name}, split {split}: {100 * dice:.1f}", pair.image, read_mask(predicted), pair.mask))
+    if not cases:
+        raise InputError("The masks of these results are not kept any more", path=work_folder(args.json, 0))
+    draw_worst_cases(cases, args.worst)
+
+
+def format_table(result: dict, label: str = "") -> str:
     """Dice and clDice in percent: mean ± SD over images for each split, over splits in the last row."""
     lines = [
-        f"{result['dataset']}, preset {result['preset']}, {result['config']['shots']} shots",
+        f"{result['dataset']}, preset {result['preset']}, {result['config']['shots']} shots"
+        + (f", {label}" if label else ""),
         f"{'split':>6} {'Dice':>14} {'clDice':>14} {'adapt s':>8} {'image ms':>9}",
     ]
     for split in result["splits"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 
 INPUT_SETS = {"grey": 1, "grey+ridges": 5}
-NETWORKS = ("unet",)
+NETWORKS = ("unet", "dynunet", "attention-unet", "swin-unetr")
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ class SegmentationConfig:
         multiple = self.size_multiple
         if self.patch_size % multiple:
             raise ValueError(f"`patch_size` must be a multiple of {multiple} for {len(self.channels)} levels")
+        if self.network == "swin-unetr" and self.patch_size < 64:
+            raise ValueError(f"`patch_size` must be at least 64 for {self.network}, got {self.patch_size}")
         if not 0 <= self.release_fraction < 1 or not 0 <= self.ema_decay < 1:
             raise ValueError("`release_fraction` and `ema_decay` must be in [0, 1)")
         for name in ("affine_augmentation", "appearance_augmentation", "augment_until", "synthetic_until"):
@@ -106,7 +108,7 @@ class SegmentationConfig:
     @property
     def size_multiple(self) -> int:
         """Image sides are padded to a multiple of this before the network sees them."""
-        return 2 ** (len(self.channels) - 1)
+        return 32 if self.network == "swin-unetr" else 2 ** (len(self.channels) - 1)
 
     def to_json(self) -> dict:
         return {**asdict(self), "channels": list(self.channels)}

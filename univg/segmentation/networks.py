@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from univg.errors import InputError
 from univg.segmentation.config import INPUT_SETS, SegmentationConfig
 
 
@@ -51,7 +52,41 @@ def _double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-NETWORKS: dict[str, Callable[[int, tuple[int, ...]], nn.Module]] = {"unet": UNet}
+def _dynamic_unet(in_channels: int, channels: tuple[int, ...]) -> nn.Module:
+    """nnU-Net's U-Net (Isensee et al. 2021): instance normalisation, strided convolutions, learned upsampling."""
+    halvings = len(channels) - 1
+    return _monai().DynUNet(
+        2, in_channels, 1, [3] * len(channels), [1] + [2] * halvings, [2] * halvings, filters=channels
+    )
+
+
+def _attention_unet(in_channels: int, channels: tuple[int, ...]) -> nn.Module:
+    """A U-Net whose skips are gated by attention (Oktay et al. 2018)."""
+    return _monai().AttentionUnet(2, in_channels, 1, channels, (2,) * (len(channels) - 1))
+
+
+def _swin_unetr(in_channels: int, channels: tuple[int, ...]) -> nn.Module:
+    """Swin transformer encoder, convolutional decoder (Hatamizadeh et al. 2022); of `channels` the first counts."""
+    return _monai().SwinUNETR(in_channels, 1, feature_size=12 * -(-channels[0] // 12), spatial_dims=2)
+
+
+def _monai():
+    """MONAI's networks, loaded when one is asked for: that takes seconds."""
+    try:
+        from monai.networks import nets
+    except ImportError as error:
+        raise InputError(
+            "This network needs the package MONAI", fix="Install it: pip install 'univg[networks]', or use unet."
+        ) from error
+    return nets
+
+
+NETWORKS: dict[str, Callable[[int, tuple[int, ...]], nn.Module]] = {
+    "unet": UNet,
+    "dynunet": _dynamic_unet,
+    "attention-unet": _attention_unet,
+    "swin-unetr": _swin_unetr,
+}
 
 
 def build_network(config: SegmentationConfig) -> nn.Module:

@@ -10,8 +10,8 @@ from univg.workflow.verdicts import pairs_that_train
 
 
 def run_adapt_job(project: Project, params: dict, context: JobContext) -> dict:
-    """The work of an ``adapt`` job: `params` are ``preset``, ``seed`` and ``device``."""
-    preset = preset_named(params["preset"]).scaled_to(project.working_size)
+    """The work of an ``adapt`` job: `params` are ``preset``, ``seed``, ``device`` and ``network``."""
+    preset = preset_named(params["preset"]).scaled_to(project.working_size).with_network(params.get("network", "unet"))
     if preset.engine_pairs:
         from univg.workflow.full import run_full_job  # loads diffusers
 

@@ -6,7 +6,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,15 @@ import numpy as np
 
 from univg import __version__
 from univg.errors import InputError
-from univg.io import match_pair_files, read_image, read_json, read_mask, sha256_file, write_json_atomic
+from univg.io import (
+    match_pair_files,
+    read_image,
+    read_json,
+    read_mask,
+    sha256_file,
+    write_json_atomic,
+    write_mask,
+)
 from univg.io.pairs import PairFiles
 from univg.metrics import SegmentationMetrics, evaluate
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progress, never_stop
@@ -24,6 +32,8 @@ from univg.types import ImageMaskPair, Modality, SupportSet
 from univg.workflow.pipeline import run_pipeline
 from univg.workflow.presets import Preset
 
+# Gets the annotated pairs of a split and its seed; returns the synthetic pairs to train with.
+MakePairs = Callable[[SupportSet, int], Sequence[ImageMaskPair]]
 _FIGURES = ("dice", "cldice", "iou", "nsd", "auc", "sensitivity", "specificity", "betti0_error", "betti1_error")
 
 
@@ -63,6 +73,7 @@ def run_benchmark(
     *,
     config: BenchmarkConfig,
     json_file: str | Path | None = None,
+    synthetic: MakePairs | None = None,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
 ) -> dict:
@@ -75,7 +86,9 @@ def run_benchmark(
     config : BenchmarkConfig
     json_file : path-like, optional
         Where results are kept after each split. Finished splits found there are not run again, and an interrupted one
-        goes on from its checkpoint, in a folder beside the file.
+        goes on from its checkpoint, in a folder beside the file, which also gets the masks that were found.
+    synthetic : callable, optional
+        Makes the synthetic pairs of a split; by default the preset does.
     on_progress, should_stop : callable
 
     Returns
@@ -94,7 +107,8 @@ def run_benchmark(
     finished = {split["seed"]: split for split in result["splits"]}
     for seed in range(config.seed, config.seed + config.splits):
         if seed not in finished:
-            finished[seed] = _run_split(files, config, seed, _work_folder(json_file, seed), on_progress, should_stop)
+            work = _work_folder(json_file, seed)
+            finished[seed] = _run_split(files, config, seed, work, synthetic, on_progress, should_stop)
         result["splits"] = [finished[key] for key in sorted(finished)]
         result["mean"] = _mean_over_splits(result["splits"])
         if json_file is not None:
@@ -129,6 +143,7 @@ def _run_split(
     config: BenchmarkConfig,
     seed: int,
     work: Path | None,
+    synthetic: MakePairs | None,
     on_progress: OnProgress,
     should_stop: ShouldStop,
 ) -> dict:
@@ -144,6 +159,7 @@ def _run_split(
             support,
             preset=config.preset,
             seed=seed,
+            synthetic=None if synthetic is None else synthetic(support, seed),
             checkpoint_folder=work,
             device=config.device,
             on_progress=on_progress,
@@ -151,7 +167,10 @@ def _run_split(
         )
     rows = []
     for done, file in enumerate(test):
-        rows.append(_score(segmenter, load_resized(file, config.size), config))
+        row, mask = _score(segmenter, load_resized(file, config.size), config)
+        rows.append(row)
+        if work is not None:
+            write_mask(predictions_folder(work) / f"{file.name}.png", mask)
         on_progress(ProgressEvent("test", done + 1, len(test)))
     figures = {name: _mean_and_sd([row[name] for row in rows]) for name in (*_FIGURES, "fov_dice") if name in rows[0]}
     return {
@@ -169,14 +188,21 @@ def _run_split(
     }
 
 
-def _score(segmenter: Segmenter, pair: ImageMaskPair, config: BenchmarkConfig) -> dict:
+def predictions_folder(work: Path) -> Path:
+    """Where the masks of a split's test images are, made if need be."""
+    folder = work / "masks"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _score(segmenter: Segmenter, pair: ImageMaskPair, config: BenchmarkConfig) -> tuple[dict, np.ndarray]:
     found = segment(pair.image, segmenter, test_time_augmentation=config.test_time_augmentation)
     mask = found.probability >= 0.5  # the protocol's threshold
     metrics = evaluate(mask, pair.mask, probability=found.probability)
     row = {"name": pair.name, **{name: getattr(metrics, name) for name in _FIGURES}}
     if pair.fov is not None:
         row["fov_dice"] = _fov_metrics(mask, pair).dice
-    return row
+    return row, mask
 
 
 def _fov_metrics(mask: np.ndarray, pair: ImageMaskPair) -> SegmentationMetrics:
@@ -243,10 +269,15 @@ def _with_defaults(key: object) -> object:
         return None
 
 
+def work_folder(json_file: str | Path, seed: int) -> Path:
+    """Where a split keeps its checkpoint and the masks it found."""
+    return Path(json_file).with_suffix(".work") / f"split-{seed}"
+
+
 def _work_folder(json_file: str | Path | None, seed: int) -> Path | None:
     if json_file is None:
         return None
-    folder = Path(json_file).with_suffix(".work") / f"split-{seed}"
+    folder = work_folder(json_file, seed)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from univg.errors import InputError
-from univg.segmentation.config import SegmentationConfig
+from univg.segmentation.config import NETWORKS, SegmentationConfig
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,14 @@ class Preset:
         patch_size = min(self.segmentation.patch_size, -(-working_size // multiple) * multiple)
         segmentation = replace(self.segmentation, working_size=working_size, patch_size=patch_size)
         return replace(self, segmentation=segmentation)
+
+    def with_network(self, network: str) -> Preset:
+        """The same preset for another network, which starts from random weights: the prior fits the U-Net alone."""
+        if network == self.segmentation.network:
+            return self
+        if network not in NETWORKS:
+            raise InputError(f"Unknown network {network!r}", fix=f"Use one of: {', '.join(NETWORKS)}.")
+        return replace(self, segmentation=replace(self.segmentation, network=network, start="random"))
 
 
 _STANDARD = SegmentationConfig(

@@ -1,0 +1,95 @@
+import csv
+
+import numpy as np
+import pytest
+
+from tests.conftest import make_pair
+from univg.cli import main
+from univg.errors import InputError
+from univg.io import read_image, write_image, write_mask
+from univg.workflow.report import compare_results, draw_worst_cases, plot_curve, worst_cases, write_image_table
+
+
+def result_of(dices, train=("a",)):
+    images = [{"name": f"i{n}", "dice": dice, "cldice": dice - 0.1} for n, dice in enumerate(dices)]
+    return {"splits": [{"seed": 0, "train": list(train), "images": images}]}
+
+
+def test_comparison_is_paired():
+    first, second = result_of([0.5, 0.6, 0.7, 0.8]), result_of([0.52, 0.63, 0.71, 0.85])
+    found = compare_results(first, second)
+    assert found.count == found.wins == 4
+    assert found.mean_difference == pytest.approx(2.75) and found.low < 2.75 < found.high
+    assert found.p_value == pytest.approx(0.125)
+    assert np.isnan(compare_results(first, first).p_value)
+
+
+def test_results_that_cannot_be_compared_are_refused():
+    with pytest.raises(InputError, match="no test image"):
+        compare_results(result_of([0.5]), {"splits": []})
+    with pytest.raises(InputError, match="trained on other images"):
+        compare_results(result_of([0.5]), result_of([0.6], train=("b",)))
+
+
+def test_table_has_a_row_for_each_image(tmp_path):
+    write_image_table(result_of([0.5, 0.25]), tmp_path / "t.csv")
+    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert [(row["name"], row["dice"]) for row in rows] == [("i0", "0.5"), ("i1", "0.25")]
+    assert "auc" not in rows[0]
+
+
+def test_worst_cases_come_first_and_are_drawn(tmp_path):
+    assert worst_cases(result_of([0.5, 0.2, 0.9]), 2) == [(0, "i1", 0.2), (0, "i0", 0.5)]
+    pair = make_pair("x", size=90)
+    cases = [(f"case {n}", pair.image, np.roll(pair.mask, 1, 0), pair.mask) for n in range(5)]
+    draw_worst_cases(cases, tmp_path / "w.png")
+    assert read_image(tmp_path / "w.png").shape == (2 * 626, 1200, 3)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_curves_are_drawn(tmp_path, ending):
+    points = {"standard": [(0, 70, 1), (50, 75, float("nan")), (500, 74, 2)]}
+    plot_curve(points, tmp_path / f"c.{ending}", label="synthetic pairs", logarithmic=True)
+    assert (tmp_path / f"c.{ending}").stat().st_size > 2000
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / "made-up" / kind).mkdir(parents=True)
+    for number in range(5):
+        pair = make_pair(f"case {number}", seed=number, size=96)
+        write_image(tmp_path / "made-up" / "images" / f"{pair.name}.png", pair.image)
+        write_mask(tmp_path / "made-up" / "masks" / f"{pair.name}.png", pair.mask)
+    return tmp_path / "made-up"
+
+
+@pytest.mark.slow
+def test_command_line_measures_several_shots_and_writes_what_was_asked_for(dataset, tmp_path, capsys):
+    command = ["benchmark", str(dataset), "--modality", "coronary-dsa", "--size", "64", "--splits", "1"]
+    command += ["--steps", "3", "--device", "cpu", "--preset", "plain"]
+    several = [*command, "--shots", "1", "3", "--json", str(tmp_path / "r.json"), "--plot", str(tmp_path / "p.svg")]
+    assert main(several) == 0
+    assert (tmp_path / "r-shots-1.json").is_file() and (tmp_path / "p.svg").is_file()
+    one = [*command, "--shots", "3", "--json", str(tmp_path / "r-shots-3.json"), "--csv", str(tmp_path / "t.csv")]
+    compared = ["--worst", str(tmp_path / "w.png"), "--compare", str(tmp_path / "r-shots-3.json")]
+    assert main([*one, *compared]) == 0
+    assert "+0.00 points on 2 images" in capsys.readouterr().out
+    assert read_image(tmp_path / "w.png").ndim == 3
+
+
+@pytest.mark.slow
+def test_ablation_without_engines_says_what_is_left_out(dataset, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("univg.commands.benchmark.is_shipped", lambda kind, name: False)
+    command = ["benchmark", str(dataset), "--modality", "coronary-dsa", "--size", "64", "--splits", "1"]
+    command += ["--steps", "3", "--device", "cpu", "--preset", "plain", "--ablation", "--pairs", "2", "--shots", "3"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "masks and images are left out" in out and "trees against baseline" in out and "mask engine" not in out
+
+
+def test_nonsense_is_refused(dataset, capsys):
+    command = ["benchmark", str(dataset), "--modality", "octa"]
+    for wrong in (["--shots", "0"], ["--pairs", "-1"], ["--worst", "x.png"], ["--preset", "full"], ["--network", "x"]):
+        assert main([*command, *wrong]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,0 +1,129 @@
+"""Where the points come from: the same segmenter with different synthetic pairs (Table 3 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from univg.engines import (
+    ImageEngine,
+    SamplingConfig,
+    finetune_mask_engine,
+    load_backbone,
+    sample_masks,
+    synthesize_images,
+    train_image_engine,
+)
+from univg.progress import OnProgress, ShouldStop, ignore_progress, never_stop
+from univg.segmentation import render_pairs
+from univg.training.device import resolve_device
+from univg.types import ImageMaskPair, SupportSet
+from univg.workflow import engines, image_engines
+from univg.workflow.engines import grow_starts
+from univg.workflow.pipeline import split_held_out
+
+# Row of the table: where masks come from, where images come from.
+ROWS = {
+    "baseline": ("", ""),
+    "trees": ("trees", "render"),
+    "mask engine": ("engine", "render"),
+    "image engine": ("trees", "engine"),
+    "all": ("engine", "engine"),
+}
+
+
+class PairMaker:
+    """Makes the synthetic pairs of a row for a split; engines are adapted once a split and shared by the rows.
+
+    The held-out image of the split is seen by no engine and by no tree.
+
+    Parameters
+    ----------
+    count : int
+        Pairs a row.
+    size : int
+        Side that engines draw.
+    folder : path-like, optional
+        For the checkpoints of adaptations.
+    device : {'auto', 'cpu', 'cuda', 'mps'}
+    on_progress, should_stop : callable
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        size: int = 512,
+        folder: str | Path | None = None,
+        device: str = "auto",
+        on_progress: OnProgress = ignore_progress,
+        should_stop: ShouldStop = never_stop,
+    ) -> None:
+        self.count, self.size, self.device = count, size, device
+        self._folder = None if folder is None else Path(folder)
+        self._common = {"on_progress": on_progress, "should_stop": should_stop}
+        self._seed: int | None = None
+        self._masks: dict[str, list[np.ndarray]] = {}
+        self._engine: ImageEngine | None = None
+
+    def __call__(self, row: str, support: SupportSet, seed: int) -> Sequence[ImageMaskPair]:
+        """The pairs of `row` (see `ROWS`) for the split of `seed`."""
+        where, how = ROWS[row]
+        if not where:
+            return []
+        if seed != self._seed:
+            self._seed, self._masks, self._engine = seed, {}, None
+        pairs, _ = split_held_out(support, hold_out=True, rng=np.random.default_rng(seed))
+        real = SupportSet(support.modality, tuple(pairs))
+        masks = self._masks_of(where, real, seed)
+        if how == "render":
+            return list(render_pairs(pairs, masks, modality=support.modality, rng=np.random.default_rng([seed, 1])))
+        if self._engine is None:
+            self._engine = self._adapt_images(real, seed)
+        images = synthesize_images(
+            self._engine, masks, config=SamplingConfig(scale=1.0, size=self.size, seed=seed), **self._common
+        )
+        return [image_engines.as_pair(i, m, f"{row}-{n}") for n, (i, m) in enumerate(zip(images, masks, strict=True))]
+
+    def _masks_of(self, where: str, real: SupportSet, seed: int) -> list[np.ndarray]:
+        if "trees" not in self._masks:
+            self._masks["trees"] = grow_starts(real, self.count, seed=1000 * seed)
+        if where == "engine" and where not in self._masks:
+            backbone = load_backbone(engine="masks", device=resolve_device(self.device))
+            adapter, training = engines.ADAPTATIONS[backbone.name]
+            engine = finetune_mask_engine(
+                real.masks,
+                backbone,
+                modality=real.modality,
+                adapter=adapter,
+                config=training,
+                size=self.size,
+                checkpoint_folder=self._checkpoint(f"masks-{seed}"),
+                **self._common,
+            )
+            config = SamplingConfig(size=self.size, seed=1000 * seed)
+            drawn = sample_masks(engine, self.count, config=config, trees=self._masks["trees"], **self._common)
+            self._masks["engine"] = list(drawn)
+        return self._masks[where]
+
+    def _adapt_images(self, real: SupportSet, seed: int) -> ImageEngine:
+        backbone, controlnet = image_engines.load_base(device=self.device)
+        return train_image_engine(
+            real.pairs,
+            backbone,
+            controlnet,
+            modality=real.modality,
+            config=image_engines.ADAPTATIONS[backbone.name],
+            size=self.size,
+            checkpoint_folder=self._checkpoint(f"images-{seed}"),
+            **self._common,
+        )
+
+    def _checkpoint(self, name: str) -> Path | None:
+        if self._folder is None:
+            return None
+        folder = self._folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder

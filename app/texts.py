@@ -415,6 +415,7 @@ PRESET_HELP = "Minutes are estimates for two CPU cores with native bfloat16; old
 PRESETS = {
     "preview": "Preview, about {minutes}: a first useful overlay",
     "standard": "Standard, about {minutes}: a longer training, for better masks",
+    "full": "Full, about {minutes}: both engines adapted, a training on pairs they drew",
 }
 PRESET_NAMES = {"preview": "Preview", "standard": "Standard"}
 PRESET_BASELINE = "Baseline"
@@ -429,7 +430,10 @@ DEVICE_HELP = "auto takes a graphics card when there is one"
 DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU"}
 STAGES = {
     "trees": ("Trees", "grown along your masks"),
-    "pairs": ("Pairs", "trees drawn on your backgrounds"),
+    "mask engine": ("Masks", "the mask engine learns yours"),
+    "critic": ("Judge", "learns on real images alone"),
+    "image engine": ("Images", "the image engine learns yours"),
+    "pairs": ("Pairs", "drawn, and checked"),
     "segmenter": ("Model", "learns, from a vessel prior, on real and synthetic pairs"),
     "check": ("Check", "on the held-out image"),
 }
@@ -442,6 +446,8 @@ CURVE_STEP = "training step"
 CURVE_EMPTY = "The curve appears with the first training steps."
 PICTURE_HELD_OUT = "Held-out image, model at step {step}"
 PICTURE_PAIR = "A synthetic pair: image and its mask"
+PICTURE_MASKS = "Masks of the engine at step {step}"
+PICTURE_IMAGES = "Your masks, and images of them at step {step}"
 PICTURE_WAIT = "The picture appears while the model learns."
 ADAPT_EMPTY_TITLE = "Ready when your images are"
 ADAPT_NO_DATA = "Add at least one annotated image under Data first; five are best."

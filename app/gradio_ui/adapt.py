@@ -21,11 +21,19 @@ from app.gradio_ui.plots import learning_curve
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.progress import ProgressEvent
+from univg.weights import is_shipped
 from univg.workflow.jobs import Job, JobState, resume_job, start_job
 from univg.workflow.presets import PRESETS
 
 _FIRST, _NEXT, _BASELINE = "preview", "standard", "plain"
 _MAX_SEED = 2**31 - 1
+_USUAL_STAGES = ("trees", "pairs", "segmenter", "check")
+_STAGES_OF = {
+    _BASELINE: ("segmenter", "check"),
+    "full": ("mask engine", "critic", "image engine", "pairs", "segmenter", "check"),
+}
+# What the second picture shows: the newest of these stages that has one.
+_SYNTHETIC = {"pairs": texts.PICTURE_PAIR, "image engine": texts.PICTURE_IMAGES, "mask engine": texts.PICTURE_MASKS}
 
 
 def build(ui: Ui) -> gr.Button:
@@ -33,7 +41,7 @@ def build(ui: Ui) -> gr.Button:
     with gr.Row(elem_classes="tab-body"):
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
             preset = gr.Radio(
-                [(_preset_label(name), name) for name in texts.PRESETS],
+                [(_preset_label(name), name) for name in texts.PRESETS if _can_run(name)],
                 value=_FIRST,
                 label=texts.PRESET,
                 info=texts.PRESET_HELP,
@@ -105,6 +113,11 @@ def _preset(session: Session) -> list:
     return [_NEXT if has_model else _FIRST]
 
 
+def _can_run(name: str) -> bool:
+    """The full preset needs the weights of both engines."""
+    return not PRESETS[name].engine_pairs or all(is_shipped("models", kind) for kind in ("masks", "images"))
+
+
 def _preset_label(name: str) -> str:
     return texts.PRESETS[name].format(minutes=texts.minutes(PRESETS[name].expected_minutes))
 
@@ -172,10 +185,7 @@ def _before_the_first_run(session: Session) -> str:
 
 
 def _stage_list(job: Job, seen: JobWatch) -> str:
-    if job.params.get("preset") == _BASELINE:
-        names = [name for name in texts.STAGES if name not in ("trees", "pairs")]
-    else:
-        names = list(texts.STAGES)
+    names = _STAGES_OF.get(job.params.get("preset"), _USUAL_STAGES)
     latest = seen.latest
     entries = []
     for name in names:
@@ -236,7 +246,8 @@ def _pictures(session: Session) -> list:
     job = _latest(session)
     found = {} if job is None else watch(job).pictures
     updates = []
-    for stage, caption in (("segmenter", texts.PICTURE_HELD_OUT), ("pairs", texts.PICTURE_PAIR)):
+    newest = next((stage for stage in _SYNTHETIC if stage in found), "pairs")
+    for stage, caption in (("segmenter", texts.PICTURE_HELD_OUT), (newest, _SYNTHETIC[newest])):
         step, path = found.get(stage, (0, None))
         if path is None:
             waiting = stage == "segmenter" and job is not None and not job.state.finished

@@ -477,6 +477,7 @@ HELD_OUT = "Dice {dice:.2f}, clDice {cldice:.2f} on 1 held-out image (n = 1: too
 HELD_OUT_DICE = "Dice {dice:.2f} on 1 held-out image (n = 1: too few to judge the spread)."
 NO_HELD_OUT = "No image was held out, so there is no figure; check it on images with a reference under Segment."
 RUNS_TITLE = "Runs"
+RUN_REPORT = "Report of the run"
 RUNS_HEAD = ("Started", "Effort", "State", "Model", "Held-out Dice (n = 1)")
 STARTED = "The job has started."
 RESUMED = "The job goes on from its last checkpoint."

@@ -24,6 +24,7 @@ from univg.progress import ProgressEvent
 from univg.weights import is_shipped
 from univg.workflow.jobs import Job, JobState, resume_job, start_job
 from univg.workflow.presets import PRESETS
+from univg.workflow.summary import write_summary
 
 _FIRST, _NEXT, _BASELINE = "preview", "standard", "plain"
 _MAX_SEED = 2**31 - 1
@@ -78,6 +79,9 @@ def build(ui: Ui) -> gr.Button:
                     pair = gr.Image(elem_id="pair-picture", alt_text=texts.PICTURE_PAIR, **pictures.PICTURE)
             with gr.Row(elem_classes="strip-head"):
                 runs = gr.HTML(elem_id="runs")
+                report = gr.DownloadButton(
+                    texts.RUN_REPORT, size="sm", elem_id="run-report", scale=0, min_width=150, interactive=False
+                )
                 following = gr.Button(
                     texts.NEXT_SEGMENT, variant="primary", size="sm", elem_id="next-segment", scale=0, interactive=False
                 )
@@ -100,7 +104,7 @@ def build(ui: Ui) -> gr.Button:
     ui.part([adapt, cancel, resume, notice, following], _controls_signature, _controls)
     ui.part([stages, status, curve], _progress_signature, _progress)
     ui.part([held_out, caption, pair, pair_caption], _pictures_signature, _pictures)
-    ui.part([runs], _runs_signature, lambda session: [_runs(session)])
+    ui.part([runs, report], _runs_signature, lambda session: [_runs(session), _report(session)])
     ui.on(adapt.click, start, [preset, baseline, seed, device])
     ui.on(cancel.click, cancel_running)
     ui.on(resume.click, resume_latest)
@@ -283,6 +287,17 @@ def _runs(session: Session) -> str:
             )
         )
     return f"<h3>{texts.RUNS_TITLE}</h3>{markup.table([(head, '') for head in texts.RUNS_HEAD], rows)}"
+
+
+def _report(session: Session) -> gr.DownloadButton:
+    """The newest run as one HTML file."""
+    job = _latest(session)
+    if job is None or not job.state.finished:
+        return gr.DownloadButton(interactive=False)
+    path = session.folder / "reports" / f"{job.id}.html"
+    path.parent.mkdir(exist_ok=True)
+    write_summary(session.required_project(), job, path)
+    return gr.DownloadButton(value=str(path), interactive=True)
 
 
 def _local_time(stamp: str) -> str:

@@ -1,9 +1,10 @@
-"""``univg jobs``: list, show, watch, cancel and resume the jobs of a project."""
+"""``univg jobs``: list, show, watch, cancel, resume and report the jobs of a project."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 from univg.progress import ProgressEvent
 from univg.workflow.job_records import EventReader
@@ -31,16 +32,24 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         help="list, show, watch, cancel or resume the jobs of a project",
         description="Jobs go on when the window that started them is closed; this gets back to them.",
     )
-    parser.add_argument("action", choices=_ACTIONS, help="selftest checks that jobs work on this machine")
-    parser.add_argument("id", nargs="?", default="", help="job id, its beginning or its end; default: the newest"[0:])
+    parser.add_argument(
+        "action",
+        choices=(*_ACTIONS, "report"),
+        help="report writes a run as one HTML file; selftest checks that jobs work on this machine",
+    )
+    parser.add_argument("id", nargs="?", default="", help="job id, its beginning or its end; default: the newest")
     parser.add_argument("--project", required=True, metavar="DIR", help="project folder")
+    parser.add_argument("-o", metavar="FILE", dest="output", help="where the report goes (default: <job>.html here)")
     parser.set_defaults(run=run)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit code."""
-    return _ACTIONS[args.action](Project.open(args.project), args.id)
+    project = Project.open(args.project)
+    if args.action == "report":
+        return _report_to(project, args.id, args.output)
+    return _ACTIONS[args.action](project, args.id)
 
 
 def _list(project: Project, _: str) -> int:
@@ -49,6 +58,16 @@ def _list(project: Project, _: str) -> int:
         print("This project has no jobs.")
     for job in jobs:
         print(f"{job.id}  {job.state:<10}  {_progress(job)}".rstrip())
+    return 0
+
+
+def _report_to(project: Project, job_id: str, output: str | None) -> int:
+    from univg.workflow.summary import write_summary
+
+    job = find_job(project, job_id)
+    path = Path(output or f"{job.id}.html")
+    write_summary(project, job, path)
+    print(path)
     return 0
 
 

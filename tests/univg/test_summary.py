@@ -1,0 +1,48 @@
+import re
+
+import numpy as np
+import pytest
+
+from tests.conftest import make_pair
+from univg.cli import main
+from univg.io import write_image
+from univg.progress import ProgressEvent
+from univg.types import Modality
+from univg.workflow.job_context import JobContext
+from univg.workflow.jobs import JobState, start_job, wait_for
+from univg.workflow.project import Project
+from univg.workflow.summary import summary_html
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIVG_STATE", str(tmp_path / "state"))
+    project = Project.create(tmp_path / "Mrs Miller", modality=Modality.OCTA, working_size=64)
+    project.add_support_pair(make_pair("eye 1"))
+    return project
+
+
+def test_report_is_one_file_that_needs_nothing_else(project, tmp_path, capsys):
+    job = wait_for(start_job(project, "selftest", {"steps": 2, "seconds_per_step": 0.0}), timeout=60)
+    assert job.state is JobState.DONE
+    (job.folder / "pictures").mkdir()
+    write_image(job.folder / "pictures" / "a.png", np.zeros((8, 8), np.uint8))
+    with JobContext(job.folder) as context:
+        for step in range(1, 4):
+            context.on_progress(
+                ProgressEvent("segmenter", step, 3, metrics={"loss": 1 / step, "held_out_dice": 0.1 * step})
+            )
+        context.on_progress(ProgressEvent("pairs", 1, 1, picture="pictures/a.png"))
+        context.on_progress(ProgressEvent("pairs", 1, 1, picture="../../project.json"))
+    output = tmp_path / "report.html"
+    assert main(["jobs", "report", job.id, "--project", str(project.path), "-o", str(output)]) == 0
+    html = output.read_text()
+    assert html.count("data:image/png;base64,") == 1 and "<svg" in html
+    assert not re.search(r'(src|href)="(?!data:|#)', html), "everything is inside"
+    assert "Mrs Miller" not in html and str(tmp_path) not in html, "no folder is named"
+    assert "seconds_per_step" in html and "segmenter" in html
+
+
+def test_names_are_escaped(project):
+    job = wait_for(start_job(project, "selftest", {"steps": 1, "note": "<script>"}), timeout=60)
+    assert "<script>" not in summary_html(project, job)

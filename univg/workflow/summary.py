@@ -24,7 +24,8 @@ _MAX_PICTURES = 12
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 860px; margin: 2rem auto; padding: 0 1rem; color: #1c1c1f; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: 3px 12px 3px 0; vertical-align: top; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: 3px 12px 3px 0; vertical-align: top; }
 th { font-weight: 600; white-space: nowrap; } td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 figure { margin: 1rem 0; background: #0b0b0c; padding: 6px; border-radius: 4px; }
 figure img { max-width: 100%; display: block; margin: auto; } figcaption { color: #c9c9cf; font-size: 13px; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from html import escape
 
 import gradio as gr
@@ -15,11 +16,14 @@ from app.gradio_ui.job_watch import active_job, watch
 from app.gradio_ui.review_board import FILTERS, SORTS, ReviewBoard, all_entries, counts
 from app.gradio_ui.state import Session
 from univg.errors import InputError
+from univg.workflow.export import export_pairs
 from univg.workflow.jobs import JobState, list_jobs, start_job
 from univg.workflow.presets import PRESETS
 from univg.workflow.verdicts import POLICY, Verdict, pairs_that_train
 
 _AHEAD = 2
+# The click comes after the page has got the new address.
+_FETCH = "() => { window.setTimeout(() => document.querySelector('#review-file').click(), 150); }"
 # A verdict is on the pair that the person sees, whatever the server thinks is on screen.
 _WITH_NAME_ON_SCREEN = """(session, words) => {
   const stage = document.querySelector('.review-stage');
@@ -61,6 +65,15 @@ def build(ui: Ui, tab: gr.Tab) -> None:
             retrain = gr.Button(texts.REVIEW_RETRAIN, elem_id="review-retrain")
             status = gr.HTML(elem_id="review-status")
             gr.HTML(markup.line(POLICY, "help"))
+            with gr.Accordion(texts.REVIEW_EXPORT, open=False, elem_id="review-export"):
+                form = gr.Dropdown(
+                    [(text, name) for name, text in texts.REVIEW_FORMATS.items()],
+                    value="folder",
+                    label=texts.REVIEW_FORMAT,
+                    elem_id="review-format",
+                )
+                export = gr.Button(texts.REVIEW_EXPORT_BUTTON, size="sm", elem_id="review-export-go")
+                exported = gr.DownloadButton(elem_id="review-file", visible="hidden")
         with gr.Column(elem_classes="canvas", scale=1, min_width=400):
             picture = gr.HTML(elem_id="review-picture")
             with gr.Row(elem_classes="strip-head"):
@@ -99,6 +112,8 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     ui.on(accept_all.click, lambda session: _judge_all(session, Verdict.ACCEPTED), [], view)
     ui.on(reject_all.click, lambda session: _judge_all(session, Verdict.REJECTED), [], view)
     ui.on(retrain.click, _retrain, [effort])
+    prepared = ui.on(export.click, _export, [form], [exported], redraw=False)
+    prepared.success(None, None, None, js=_FETCH, api_visibility="private")
     opacity.change(
         None,
         [opacity],
@@ -168,6 +183,15 @@ def _retrain(session: Session, effort: str) -> None:
         raise InputError(texts.ENGINES_NEED_PAIRS, fix=texts.TREES_COMPARE_FIX)
     start_job(project, "retrain", {"preset": effort, "seed": 0, "pairs": pairs_that_train(project)})
     note(texts.STARTED)
+
+
+def _export(session: Session, form: str) -> str:
+    """All pairs that train, real and synthetic, as one ZIP file."""
+    project = session.required_project()
+    folder = session.folder / "exports"
+    shutil.rmtree(folder, ignore_errors=True)
+    export_pairs(project, folder / "pairs", kind=form)
+    return shutil.make_archive(str(folder / f"{project.name}-{form}"), "zip", folder / "pairs")
 
 
 # --- what is shown

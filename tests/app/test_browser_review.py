@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from univg.types import ImageMaskPair, Modality
 from univg.weights import is_shipped
 from univg.workflow.model_versions import active_segmenter
 from univg.workflow.project import Project
-from univg.workflow.verdicts import read_judgements
+from univg.workflow.verdicts import pairs_that_train, read_judgements
 
 pytestmark = [
     pytest.mark.browser,
@@ -72,6 +73,14 @@ def test_fifty_pairs_by_keyboard_then_a_training_without_the_rejected(serve, pag
     rejected.discard(current(page))
     found = {name for name, judgement in read_judgements(project).items() if judgement.verdict == "rejected"}
     assert found == rejected and len(found) == 16
+    page.click("#review-export button")
+    with page.expect_download(timeout=60_000) as download:
+        page.click("#review-export-go")
+    names = zipfile.ZipFile(download.value.path()).namelist()
+    assert sum(name.startswith("masks/") and name.endswith(".png") for name in names) == 3 + len(
+        pairs_that_train(project)
+    )
+    page.locator(".review-stage").click()
     page.keyboard.press("o")
     assert page.evaluate("document.body.classList.contains('no-layer')")
 

@@ -12,6 +12,7 @@ from univg.engines.mask_engine import (
     finetune_mask_engine,
     nearest_dice,
     sample_masks,
+    vessels_in,
 )
 from univg.errors import Cancelled, InputError
 from univg.types import Modality
@@ -151,3 +152,15 @@ def test_stable_diffusion_is_adapted_too(masks, sd_folder, tmp_path):
 def test_gradient_checkpointing_is_refused_rather_than_ignored(masks, backbone):
     with pytest.raises(ValueError, match="gradient_checkpointing"):
         adapt(masks, backbone, config=replace(TRAINING, gradient_checkpointing=True))
+
+
+def test_grey_bridges_a_vessel_and_specks_go():
+    picture = np.full((512, 512), -1.0, np.float32)
+    picture[100, 50:200] = 1.0
+    picture[100, 90:95] = -0.2  # grey
+    picture[100, 150:153] = -0.6  # too dark
+    picture[300, 300:305] = 1.0  # a speck
+    picture[400, 400:480] = -0.2  # grey alone is none
+    found = vessels_in(picture)
+    assert found[100, 50:150].all() and not found[100, 150:153].any() and found[100, 153:200].all()
+    assert found.sum() == 147

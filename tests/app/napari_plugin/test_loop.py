@@ -1,0 +1,155 @@
+"""The whole loop, and what a killed process loses."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.napari_plugin.image_queue import ImageQueue, Status
+from tests.app.napari_plugin.conftest import SIDE
+from tests.conftest import make_pair
+from univg.io import read_json
+from univg.workflow.jobs import JobState, list_jobs
+from univg.workflow.model_versions import active_segmenter
+from univg.workflow.project import Project
+
+pytest.importorskip("napari")
+pytestmark = pytest.mark.gui
+
+ROOT = Path(__file__).resolve().parents[3]
+WAIT = {"timeout": 120_000}
+
+
+def test_segment_correct_retrain_promote_next(session, viewer, qtbot, tiny, tiny_segmenter):
+    from app.napari_plugin.correct_panel import CorrectPanel
+    from app.napari_plugin.retrain_panel import RetrainPanel
+
+    tiny.add_model(tiny_segmenter)
+    correct, retrain = CorrectPanel(viewer), RetrainPanel(viewer)
+    for panel in (correct, retrain):
+        qtbot.addWidget(panel)
+
+    # An image that never trains, approved with its true mask
+    session.queue.hold_out("new-2", True)
+    session.queue.save_mask("new-2", make_pair("x", size=SIDE, seed=12).mask)
+    session.queue.update("new-2", status=Status.APPROVED)
+
+    # Segment, correct by a script, approve
+    session.open_image("new-0")
+    qtbot.waitUntil(lambda: session.open is not None and session.open.found is not None, **WAIT)
+    truth = make_pair("x", size=SIDE, seed=10).mask
+    session.correct(lambda _mask: truth)
+    qtbot.waitUntil(lambda: np.array_equal(session.mask(), truth), **WAIT)
+    correct.approve_button.click()
+    assert session.queue.entry("new-0").status is Status.APPROVED
+
+    # Retrain: approved images join, the test image does not
+    retrain.effort.setCurrentIndex(retrain.effort.findData("preview"))
+    retrain.start_button.click()
+    assert retrain.job is not None, retrain.message.text()
+    assert tiny.project.support_names() == ["new-0", "pair-0", "pair-1"]
+    assert session.queue.entry("new-2").frozen
+    qtbot.waitUntil(lambda: retrain.job.state.finished, **WAIT)
+    assert retrain.job.state is JobState.DONE, retrain.job.error
+    assert retrain.curve.points_shown > 10
+
+    # Old against new on the test image, promotion, and the next image by the new model
+    qtbot.waitUntil(lambda: retrain.scores is not None, **WAIT)
+    old, new = retrain.scores
+    assert [score.image for score in old] == [score.image for score in new] == ["new-2"]
+    assert "v002" in retrain.verdict.text() and retrain.table.rowCount() == 2
+    retrain.keep_button.click()
+    assert active_segmenter(tiny.project).name == "v001"
+    qtbot.waitUntil(lambda: session.open is not None and session.open.name == "new-1", **WAIT)
+    qtbot.waitUntil(lambda: session.busy == 0, **WAIT)
+    retrain.promote_button.click()
+    assert active_segmenter(tiny.project).name == "v002"
+
+    card = read_json(active_segmenter(tiny.project) / "segmenter.json")["card"]
+    assert set(card["support_sha256"]) == {
+        f"{kind}/{n}.png" for kind in ("images", "masks") for n in ("new-0", "pair-0", "pair-1")
+    }
+    session.score_queue()
+    qtbot.waitUntil(lambda: session.queue.entry("new-1").scored_by == "v002", **WAIT)
+
+
+def test_a_job_started_elsewhere_is_found_watched_cancelled_and_resumed(session, viewer, qtbot, tiny):
+    from app.napari_plugin.retrain_panel import RetrainPanel
+    from univg.workflow.jobs import start_job
+
+    job = start_job(tiny.project, "adapt", {"preset": "standard", "seed": 0, "device": "cpu"})
+    panel = RetrainPanel(viewer)
+    qtbot.addWidget(panel)
+    assert panel.job.id == job.id and not panel.start_button.isEnabled()
+    qtbot.waitUntil(lambda: panel._reports.latest is not None, **WAIT)
+    panel.cancel_button.click()
+    qtbot.waitUntil(lambda: panel.job.state is JobState.CANCELLED, **WAIT)
+    panel.refresh()
+    assert panel.resume_button.isEnabled()
+    panel.resume_button.click()
+    assert panel.job.attempt == 2 and not panel.job.state.finished
+    panel.cancel_button.click()
+    qtbot.waitUntil(lambda: panel.job.state.finished, **WAIT)
+
+
+def test_nothing_approved_cannot_train(viewer, qtbot, tmp_path):
+    from app.napari_plugin.retrain_panel import RetrainPanel
+    from app.napari_plugin.session import session_of
+    from univg.types import Modality
+
+    session_of(viewer).use_project(Project.create(tmp_path / "empty", modality=Modality.OCTA))
+    panel = RetrainPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.start_button.click()
+    assert "No image is approved" in panel.message.text()
+    assert list_jobs(session_of(viewer).project) == []
+
+
+KILLED = """
+import os, sys, time
+import napari
+from qtpy.QtWidgets import QApplication
+from app.napari_plugin import preferences
+from app.napari_plugin.session import session_of
+from tests.app.napari_plugin.conftest import without_a_screen
+from univg.workflow.project import Project
+
+without_a_screen()
+preferences.autosave_seconds = lambda: 0.5
+viewer = napari.Viewer(show=False)
+session = session_of(viewer)
+session.use_project(Project.open(sys.argv[1]))
+session.add_images([sys.argv[2]])
+session.open_image("new-0")
+while True:
+    QApplication.processEvents()
+    time.sleep(0.01)
+    if session.labels is not None and not session.mask()[20, 20]:
+        session.labels.paint((20, 20), 1)
+        print("painted", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+def test_a_killed_process_loses_nothing_older_than_the_interval(tiny):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "QT_QPA_PLATFORM": "offscreen"}
+    command = [sys.executable, "-c", KILLED, str(tiny.project.path), str(tiny.files[0])]
+    process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        while "painted" not in process.stdout.readline():
+            assert process.poll() is None
+        deadline = time.monotonic() + 2.5
+        queue = ImageQueue(Project.open(tiny.project.path))
+        while queue.mask("new-0") is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    mask = queue.mask("new-0")
+    assert mask is not None and mask[20, 20] and mask.shape == (SIDE, SIDE)
+    assert queue.entry("new-0").status is Status.CORRECTED

@@ -1,0 +1,469 @@
+"""Each panel and command with a real viewer, offscreen."""
+
+import numpy as np
+import pytest
+
+from app.napari_plugin.image_queue import Status
+from tests.app.napari_plugin.conftest import SIDE, paint_square
+from tests.conftest import make_pair
+from univg.io import read_mask
+from univg.sca import RECIPES, grow_scene
+from univg.types import Modality
+
+pytest.importorskip("napari")
+pytestmark = pytest.mark.gui
+
+WAIT = {"timeout": 30_000}
+
+
+def idle(session, qtbot):
+    qtbot.waitUntil(lambda: session.busy == 0, **WAIT)
+
+
+# --- project
+
+
+def test_project_panel_creates_opens_and_fills_the_queue(viewer, tiny, tmp_path, qtbot):
+    from app.napari_plugin.project_panel import HELD_OUT, ProjectPanel
+
+    panel = ProjectPanel(viewer)
+    qtbot.addWidget(panel)
+    assert not panel.next_button.isEnabled()
+    panel.modality.setCurrentIndex(panel.modality.findData("octa"))
+    panel.spacing.setValue(0.012)
+    panel.create(tmp_path / "fresh")
+    project = panel.session.project
+    assert (project.modality, project.pixel_spacing_mm) == (Modality.OCTA, 0.012)
+
+    panel.open_folder(tiny.project.path)
+    panel.add([str(file) for file in tiny.files])
+    assert panel.table.rowCount() == 5 and "3 images" in panel.message.text()
+    panel.table.item(1, HELD_OUT).setCheckState(_checked())
+    assert panel.session.queue.entry("new-1").held_out
+    panel.table.item(4, HELD_OUT).setCheckState(_checked())  # an annotated pair
+    assert "trains already" in panel.message.text()
+    assert panel.table.item(4, HELD_OUT).checkState() != _checked()
+
+
+def test_project_panel_opens_images_and_says_what_is_missing(session, viewer, qtbot, tmp_path):
+    from app.napari_plugin.project_panel import ProjectPanel
+
+    panel = ProjectPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.guarded(panel.open_folder)(tmp_path / "nowhere")
+    assert "no such folder" in panel.message.text()
+    panel.table.setCurrentCell(2, 0)
+    panel.show_button.click()
+    qtbot.waitUntil(lambda: session.open is not None, **WAIT)
+    assert session.open.name == "new-2"
+    assert np.allclose(session.labels.scale, 0.02) and session.labels.data.shape == (SIDE, SIDE)
+
+
+def test_sample_project_is_a_copy_with_its_unseen_images(viewer, qtbot, tmp_path):
+    from app.napari_plugin.project_panel import ProjectPanel
+
+    panel = ProjectPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.open_sample(tmp_path / "mine")
+    names = [entry.name for entry in panel.session.queue.entries() if entry.status is Status.UNSEEN]
+    assert len(names) == 2 and len(panel.session.project.support_names()) == 5
+
+
+# --- trees
+
+
+def test_trees_panel_grows_what_the_controls_and_layers_say(session, viewer, qtbot, tiny):
+    from app.napari_plugin.trees_panel import TreesPanel
+
+    panel = TreesPanel(viewer)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: session.layer("tree") is not None and not panel._newest.busy, **WAIT)
+    before = session.layer("tree").data.copy()
+    assert before.any() and "nodes" in panel.facts.text()
+
+    panel.draw("obstacles")
+    corners = np.array([[0, 0], [0, SIDE], [SIDE / 2, SIDE], [SIDE / 2, 0]])
+    session.layer("obstacles").add_polygons([corners])
+    qtbot.waitUntil(lambda: not session.layer("tree").data[2 : SIDE // 2 - 6, 2:-2].any(), **WAIT)
+
+    panel.draw("roots")
+    session.layer("roots").data = np.array([[55.0, 20.0]])
+    qtbot.waitUntil(lambda: panel.scene.roots == ((55.0, 20.0),) and not panel._newest.busy, **WAIT)
+    assert len(grow_scene(panel.scene).roots) == 1
+
+    panel.clear()
+    qtbot.waitUntil(lambda: np.array_equal(session.layer("tree").data, before), **WAIT)
+
+
+def test_trees_panel_has_the_sliders_and_presets_of_the_browser(session, viewer, qtbot):
+    from app import texts
+    from app.napari_plugin.trees_panel import TreesPanel
+
+    panel = TreesPanel(viewer)
+    qtbot.addWidget(panel)
+    assert list(panel.sliders) == list(texts.TREE_SLIDERS)
+    panel.recipe.setCurrentIndex(panel.recipe.findData("paper"))
+    assert panel.scene.config == RECIPES["paper"]
+    assert panel.sliders["segment_length"].value == 15
+    panel.sliders["tortuosity"].move_to(0.3)
+    assert panel.scene.config.tortuosity == 0.3
+    assert panel.recipe.currentText() == texts.TREES_RECIPE_CHANGED
+    panel.preset_name.setText("mine")
+    panel.save_button.click()
+    assert panel.recipe.currentText() == texts.TREES_RECIPE_OWN.format(name="mine")
+    panel.sliders["attraction_distance"].move_to(5)
+    assert "attraction_distance" in panel.message.text()
+    assert panel.scene.config.attraction_distance != 5
+
+
+def test_a_tree_grows_along_the_mask_on_screen(opened, viewer, qtbot):
+    from app.napari_plugin.trees_panel import TreesPanel
+
+    panel = TreesPanel(viewer)
+    qtbot.addWidget(panel)
+    assert panel.scene.mask_name == "new-0"
+    qtbot.waitUntil(lambda: opened.layer("tree") is not None, **WAIT)
+    assert np.allclose(opened.layer("tree").scale, opened.labels.scale)
+
+
+# --- segment
+
+
+@pytest.fixture
+def with_model(session, tiny, tiny_segmenter):
+    tiny.add_model(tiny_segmenter)
+    return session
+
+
+def test_an_unseen_image_is_segmented_as_it_is_opened(with_model, qtbot):
+    session = with_model
+    session.open_image("new-0")
+    qtbot.waitUntil(lambda: session.open is not None and session.open.found is not None, **WAIT)
+    assert np.array_equal(session.mask(), session.open.found.mask(session.open.found.threshold))
+    assert session.queue.entry("new-0").status is Status.SEGMENTED
+    assert np.array_equal(session.queue.mask("new-0"), session.mask())
+    assert {layer.name for layer in session.viewer.layers} == {"Image", "Vessels", "Probability", "Uncertainty"}
+    session.labels.undo()
+    assert not session.mask().any()
+
+
+def test_the_queue_is_scored_and_the_most_uncertain_comes_next(with_model, qtbot):
+    session = with_model
+    session.score_queue()
+    entries = lambda: session.queue.entries()[:3]  # noqa: E731
+    qtbot.waitUntil(lambda: all(entry.uncertainty is not None for entry in entries()), **WAIT)
+    best = max(entries(), key=lambda entry: entry.uncertainty)
+    session.open_next()
+    qtbot.waitUntil(lambda: session.open is not None, **WAIT)
+    assert session.open.name == best.name
+    idle(session, qtbot)
+
+
+def test_segment_panel_threshold_region_and_views(with_model, viewer, qtbot):
+    from app.napari_plugin.segment_panel import SegmentPanel
+
+    session = with_model
+    panel = SegmentPanel(viewer)
+    qtbot.addWidget(panel)
+    assert not panel.run_button.isEnabled()
+    session.open_image("new-0")
+    qtbot.waitUntil(lambda: session.open is not None and session.open.found is not None, **WAIT)
+    whole = session.mask()
+    panel.threshold.move_to(0.2)
+    qtbot.waitUntil(lambda: session.mask().sum() > whole.sum(), **WAIT)
+    session.labels.undo()
+    assert np.array_equal(session.mask(), whole)
+    panel.shown["uncertainty"].setChecked(True)
+    assert session.layer("uncertainty").visible and not session.layer("probability").visible
+    panel.outline.setChecked(True)
+    assert session.labels.contour == 1
+
+    panel.part_only.setChecked(True)
+    panel.run_button.click()
+    assert "no region" in panel.message.text()
+    session.layer("roi").add_rectangles([np.array([[8, 8], [8, 40], [40, 40], [40, 8]])])
+    session.labels.fill((0, 0), 1)
+    painted = session.mask()
+    panel.run_button.click()
+    qtbot.waitUntil(lambda: session.open.found.window is not None, **WAIT)
+    inside = np.zeros_like(painted)
+    inside[session.open.found.window] = True
+    assert np.array_equal(session.mask()[~inside], painted[~inside])
+    assert not np.array_equal(session.mask()[inside], painted[inside])
+    assert not session.open.found.probability[~inside].any()
+
+
+def test_keys_go_through_the_uncertain_segments(with_model, viewer, qtbot, heard):
+    from app.napari_plugin.keys import KEYS
+
+    session = with_model
+    session.open_image("new-0")
+    qtbot.waitUntil(lambda: session.open is not None and session.open.found is not None, **WAIT)
+    doubts = session.open.found.doubts
+    assert doubts == sorted(doubts, key=lambda doubt: -doubt.uncertainty) and len(doubts) > 1
+    KEYS["Shift-E"](session)
+    centre = np.array(viewer.camera.center[-2:]) / 0.02
+    assert np.allclose(centre, (doubts[0].row, doubts[0].col), atol=0.5)
+    KEYS["Shift-W"](session)
+    assert session.open.at_doubt == len(doubts) - 1
+    assert any("uncertainty" in text for text, _ in heard)
+    assert {"Shift-N", "Shift-A", "Shift-E", "Shift-W"} <= {str(key).replace("+", "-") for key in viewer.keymap}
+
+
+# --- correct
+
+
+def use(panel, session, qtbot, tool):
+    """One tool of the panel at a fixed place; returns the mask before."""
+    before = session.mask()
+    branch = np.argwhere(before)[len(np.argwhere(before)) // 2]
+    if tool in ("specks", "spurs"):
+        panel.speck.setValue(10_000)
+        panel.spur.setValue(60)
+        (panel.specks_button if tool == "specks" else panel.spurs_button).click()
+    elif tool == "brush":
+        paint_square(session)
+    else:
+        panel.diameter.setValue(7)
+        panel.take(tool)
+        if tool == "snap":
+            panel.stroke(np.array([[10.0, 10.0], [30.0, 20.0], [50.0, 50.0]]))
+        elif tool == "bridge":
+            panel.click((5.0, 5.0))
+            panel.click((5.0, 55.0))
+        else:
+            panel.click(tuple(branch))
+    qtbot.waitUntil(lambda: session.busy == 0 and not np.array_equal(session.mask(), before), **WAIT)
+    return before
+
+
+@pytest.mark.parametrize("tool", ["bridge", "cut", "calibre", "snap", "specks", "spurs", "brush"])
+def test_each_tool_is_one_undo_step_that_restores_exactly(opened, viewer, qtbot, tool):
+    from app.napari_plugin.correct_panel import CorrectPanel
+
+    panel = CorrectPanel(viewer)
+    qtbot.addWidget(panel)
+    before = use(panel, opened, qtbot, tool)
+    after = opened.mask()
+    panel.undo_button.click()
+    assert np.array_equal(opened.mask(), before)
+    panel.redo_button.click()
+    assert np.array_equal(opened.mask(), after)
+
+
+def test_a_click_beside_every_vessel_says_so_and_changes_nothing(opened, viewer, qtbot):
+    from app.napari_plugin.correct_panel import CorrectPanel
+
+    panel = CorrectPanel(viewer)
+    qtbot.addWidget(panel)
+    opened.labels.fill((0, 0), 0)
+    opened.labels.data[:] = 0
+    panel.take("cut")
+    panel.click((30, 30))
+    qtbot.waitUntil(lambda: "no vessel" in panel.message.text(), **WAIT)
+    panel.take("calibre")
+    panel.guarded(panel.click)((30, 30))
+    assert "width" in panel.message.text()
+
+
+def test_clicks_and_strokes_of_the_mouse_reach_the_tool(opened, viewer, qtbot):
+    from app.napari_plugin.mouse import Pointer
+
+    clicks, strokes = [], []
+    pointer = Pointer(opened.labels, on_click=clicks.append, on_stroke=strokes.append)
+    assert opened.labels.mode == "pan_zoom" and not opened.labels.mouse_pan
+    drag(opened.labels, [(0.2, 0.4)])
+    drag(opened.labels, [(0.2, 0.4), (0.4, 0.4), (0.8, 0.6)])
+    assert np.allclose(clicks, [(10, 20)]) and np.allclose(strokes[0], [(10, 20), (20, 20), (40, 30)])
+    pointer.let_go()
+    assert opened.labels.mouse_pan
+    assert not any("Pointer" in repr(callback) for callback in opened.labels.mouse_drag_callbacks)
+
+
+def drag(layer, places):
+    """As napari drives a callback: press, moves, release."""
+
+    class Event:
+        type = "mouse_press"
+        position = places[0]
+
+    event = Event()
+    gestures = [callback(layer, event) for callback in layer.mouse_drag_callbacks if "Pointer" in repr(callback)]
+    for gesture in gestures:
+        next(gesture)
+        for place in places[1:]:
+            event.type, event.position = "mouse_move", place
+            next(gesture)
+        event.type = "mouse_release"
+        with pytest.raises(StopIteration):
+            next(gesture)
+
+
+def test_two_tools_are_not_in_hand_at_once(opened, viewer, qtbot):
+    from app.napari_plugin.correct_panel import CorrectPanel
+
+    panel = CorrectPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.tools["cut"].click()
+    panel.tools["bridge"].click()
+    assert [name for name, button in panel.tools.items() if button.isChecked()] == ["bridge"]
+    panel.modes["paint"].click()
+    assert opened.labels.mode == "paint" and not any(button.isChecked() for button in panel.tools.values())
+
+
+# --- measurements
+
+
+def test_measure_panel_follows_corrections_and_writes_csv(opened, viewer, qtbot, tmp_path):
+    from app.napari_plugin.measure_panel import MeasurePanel
+
+    panel = MeasurePanel(viewer)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: bool(panel.measures), **WAIT)
+    density = panel.measures[0].value
+    assert density == pytest.approx(100 * opened.mask().mean())
+    assert "millimetres" in panel.status.text()
+    panel.colour.setCurrentIndex(panel.colour.findData("calibre"))
+    qtbot.waitUntil(lambda: opened.layer("centreline") is not None, **WAIT)
+    opened.labels.fill((0, 0), 1)
+    qtbot.waitUntil(lambda: panel.measures[0].value > density + 5, **WAIT)
+    target = panel.save(tmp_path / "table")
+    assert target.suffix == ".csv" and "Vessel density" in target.read_text(encoding="utf-8-sig")
+    panel.colour.setCurrentIndex(0)
+    qtbot.waitUntil(lambda: opened.layer("centreline") is None, **WAIT)
+
+
+# --- saving
+
+
+def test_corrections_are_saved_by_themselves(opened, qtbot, monkeypatch):
+    monkeypatch.setattr("app.napari_plugin.preferences.autosave_seconds", lambda: 0.2)
+    paint_square(opened)
+    painted = opened.mask()
+    qtbot.waitUntil(lambda: np.array_equal(opened.queue.mask("new-0"), painted), **WAIT)
+    assert opened.queue.entry("new-0").status is Status.CORRECTED
+
+
+def test_turning_to_another_image_saves_and_brings_back(opened, qtbot):
+    paint_square(opened)
+    painted = opened.mask()
+    opened.open_image("pair-0")
+    qtbot.waitUntil(lambda: opened.open is not None and opened.open.name == "pair-0", **WAIT)
+    assert np.array_equal(opened.mask(), opened.project.support_pair("pair-0").mask)
+    opened.open_image("new-0")
+    qtbot.waitUntil(lambda: opened.open is not None and opened.open.name == "new-0", **WAIT)
+    assert np.array_equal(opened.mask(), painted)
+
+
+def test_closing_the_window_saves(opened, qtbot):
+    from qtpy.QtCore import QEvent
+    from qtpy.QtWidgets import QApplication, QMainWindow
+
+    from app.napari_plugin.correct_panel import CorrectPanel
+
+    window = QMainWindow()
+    qtbot.addWidget(window)
+    panel = CorrectPanel(opened.viewer)
+    window.setCentralWidget(panel)
+    window.show()
+    paint_square(opened)
+    painted = opened.mask()
+    QApplication.sendEvent(window, QEvent(QEvent.Type.Close))
+    assert np.array_equal(opened.queue.mask("new-0"), painted)
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_lost(opened, heard, monkeypatch):
+    from univg.errors import InputError
+
+    def full(*_):
+        raise InputError("Cannot write here: disk full")
+
+    monkeypatch.setattr("app.napari_plugin.image_queue.write_mask", full)
+    paint_square(opened)
+    painted = opened.mask()
+    opened.save_now()
+    assert ("Cannot write here: disk full.", "error") in heard
+    assert np.array_equal(opened.mask(), painted)
+
+
+def test_editing_an_approved_image_takes_the_approval_back(opened):
+    opened.approve()
+    assert opened.queue.entry("new-0").status is Status.APPROVED
+    paint_square(opened)
+    opened.look()
+    assert opened.queue.entry("new-0").status is Status.CORRECTED
+
+
+# --- commands
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "next_image",
+        "approve",
+        "next_doubt",
+        "previous_doubt",
+        "segment_image",
+        "remove_specks",
+        "prune_spurs",
+        "save_mask",
+    ],
+)
+def test_commands_act_on_the_image_on_screen(with_model, viewer, qtbot, name, npe2pm, monkeypatch):
+    from tests.app.napari_plugin.test_files import MANIFEST
+
+    session = with_model
+    session.open_image("new-0")
+    qtbot.waitUntil(lambda: session.open is not None and session.open.found is not None, **WAIT)
+    errors = []
+    monkeypatch.setattr("napari.utils.notifications.show_error", errors.append)
+    first = session.open.at_doubt
+    session.labels.data_setitem((np.array([1]), np.array([1])), 1)  # a speck
+    with npe2pm.tmp_plugin(manifest=str(MANIFEST)):
+        npe2pm.commands.execute(f"univg.{name}", args=(viewer,))
+    idle(session, qtbot)
+    assert errors == []
+    if name == "next_image":
+        qtbot.waitUntil(lambda: session.open is not None and session.open.name != "new-0", **WAIT)
+        idle(session, qtbot)
+    elif name == "approve":
+        assert session.queue.entry("new-0").status is Status.APPROVED
+    elif name in ("next_doubt", "previous_doubt"):
+        assert session.open.at_doubt != first
+    elif name in ("segment_image", "remove_specks"):
+        qtbot.waitUntil(lambda: not session.mask()[1, 1], **WAIT)
+    elif name == "save_mask":
+        assert session.queue.mask("new-0")[1, 1]
+
+
+def test_a_command_without_an_image_says_so(session, viewer, monkeypatch):
+    from app.napari_plugin import commands
+
+    errors = []
+    monkeypatch.setattr("napari.utils.notifications.show_error", errors.append)
+    commands.approve(viewer)
+    assert "No image is open" in errors[0]
+
+
+def test_panels_open_from_the_menu_of_napari(viewer, tiny, npe2pm):
+    """As napari makes them: through the manifest, with a proxy of the viewer."""
+    from app.napari_plugin.session import session_of
+    from tests.app.napari_plugin.test_files import MANIFEST
+
+    with npe2pm.tmp_plugin(manifest=str(MANIFEST)):
+        for name in ("Project", "Trees", "Segment", "Correct", "Retrain", "Measurements"):
+            _, panel = viewer.window.add_plugin_dock_widget("univg", name)
+            assert panel.session is session_of(viewer)
+
+
+def test_written_masks_are_read_by_the_library(opened):
+    opened.save_now()
+    opened.approve()
+    assert np.array_equal(read_mask(opened.queue.folder / "masks" / "new-0.png"), make_pair("x", size=64, seed=10).mask)
+
+
+def _checked():
+    from qtpy.QtCore import Qt
+
+    return Qt.CheckState.Checked

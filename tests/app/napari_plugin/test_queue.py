@@ -1,0 +1,133 @@
+import json
+
+import numpy as np
+import pytest
+
+from app.napari_plugin.image_queue import ImageQueue, Status, patient_of
+from tests.conftest import make_pair
+from univg.errors import InputError
+
+
+@pytest.fixture
+def queue(tiny):
+    found = ImageQueue(tiny.project)
+    found.add(tiny.files)
+    return found
+
+
+def test_added_images_come_first_and_annotated_pairs_are_approved(queue):
+    states = [(entry.name, entry.status) for entry in queue.entries()]
+    assert states[:3] == [(f"new-{i}", Status.UNSEEN) for i in range(3)]
+    assert states[3:] == [("pair-0", Status.APPROVED), ("pair-1", Status.APPROVED)]
+
+
+def test_adding_again_changes_nothing_and_another_file_of_the_name_is_refused(queue, tiny, tmp_path):
+    assert queue.add(tiny.files) == []
+    other = tmp_path / "new-0.png"
+    other.write_bytes(tiny.files[1].read_bytes())
+    with pytest.raises(InputError, match="new-0"):
+        queue.add([other])
+
+
+def test_a_folder_adds_its_images(tiny):
+    assert len(ImageQueue(tiny.project).add([tiny.files[0].parent])) == 3
+
+
+def test_a_broken_file_adds_nothing(tiny, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    queue = ImageQueue(tiny.project)
+    with pytest.raises(InputError):
+        queue.add([*tiny.files, broken])
+    assert all(entry.annotated for entry in queue.entries())
+
+
+def test_next_is_the_most_uncertain_that_is_not_approved(queue):
+    queue.update("new-0", uncertainty=0.1)
+    queue.update("new-1", uncertainty=0.3)
+    assert queue.next_name() == "new-1"
+    assert queue.next_name("new-1") == "new-0"
+    queue.update("new-1", status=Status.APPROVED)
+    queue.update("new-0", status=Status.APPROVED)
+    assert queue.next_name() == "new-2"
+    queue.update("new-2", status=Status.APPROVED)
+    assert queue.next_name() is None
+
+
+def test_masks_come_back_pixel_for_pixel(queue):
+    mask = make_pair("x", size=64, seed=5).mask
+    queue.save_mask("new-0", mask)
+    assert np.array_equal(queue.mask("new-0"), mask)
+    assert queue.mask("new-1") is None
+    assert np.array_equal(queue.mask("pair-0"), queue.project.support_pair("pair-0").mask)
+
+
+def test_approved_images_become_pairs_and_corrections_replace_masks(queue):
+    new, better = (make_pair("x", size=64, seed=seed).mask for seed in (10, 20))
+    queue.save_mask("new-0", new)
+    queue.save_mask("new-1", new)
+    queue.save_mask("pair-1", better)
+    for name in ("new-0", "pair-1"):
+        queue.update(name, status=Status.APPROVED)
+    assert sorted(queue.approved_into_support()) == ["new-0", "pair-1"]
+    assert queue.approved_into_support() == []
+    project = queue.project
+    assert project.support_names() == ["new-0", "pair-0", "pair-1"]
+    assert np.array_equal(project.support_pair("new-0").mask, new)
+    assert np.array_equal(project.support_pair("pair-1").mask, better)
+
+
+def test_held_out_images_never_train(queue):
+    queue.save_mask("new-0", make_pair("x", size=64, seed=10).mask)
+    queue.hold_out("new-0", True)
+    queue.update("new-0", status=Status.APPROVED)
+    assert queue.approved_into_support() == []
+    assert [pair.name for pair in queue.held_out_pairs()] == ["new-0"]
+
+
+def test_images_of_a_patient_are_held_out_together(queue, tiny):
+    for name in ("21_left", "21_right"):
+        (tiny.files[0].parent / f"{name}.png").write_bytes(tiny.files[0].read_bytes())
+    queue.add([tiny.files[0].parent / "21_left.png"])
+    queue.hold_out("21_left", True)
+    queue.add([tiny.files[0].parent / "21_right.png"])
+    assert queue.entry("21_right").held_out
+    queue.hold_out("21_right", False)
+    assert not queue.entry("21_left").held_out
+
+
+def test_a_patient_who_trains_cannot_be_held_out(queue):
+    with pytest.raises(InputError, match="trains already"):
+        queue.hold_out("pair-0", True)
+    queue.set_patient("new-0", "pair-0")
+    with pytest.raises(InputError, match="trains already"):
+        queue.hold_out("new-0", True)
+
+
+def test_held_out_is_fixed_once_a_model_relied_on_it(queue):
+    queue.hold_out("new-2", True)
+    assert queue.freeze() == ["new-2"]
+    with pytest.raises(InputError, match="stays a test image"):
+        queue.hold_out("new-2", False)
+    with pytest.raises(InputError, match="stays a test image"):
+        queue.set_patient("new-2", "other")
+
+
+def test_sides_are_one_patient():
+    assert patient_of("p7_left") == patient_of("p7-OD") == patient_of("p7 R") == "p7"
+    assert patient_of("sample-1") == "sample-1"
+
+
+def test_a_damaged_list_says_so_and_is_not_overwritten(queue):
+    file = queue.folder / "queue.json"
+    file.write_text('{"schema": 1, "images": [{"nonsense": 1}]}')
+    with pytest.raises(InputError, match="damaged"):
+        queue.entries()
+    file.write_text(json.dumps({"schema": 99, "images": []}))
+    with pytest.raises(InputError, match="newer"):
+        queue.entries()
+
+
+def test_entries_survive_the_disk(queue):
+    before = queue.update("new-1", status=Status.CORRECTED, uncertainty=0.25, scored_by="v003")
+    assert ImageQueue(queue.project).entry("new-1") == before

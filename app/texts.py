@@ -589,3 +589,174 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+# napari
+NAPARI_OPEN_FIRST = "Open or create a project in the Project panel."
+NAPARI_WELCOME = "Open a project, create one, or look around with your own copy of the sample."
+NAPARI_PROJECT = "Project “{name}”: {modality}"
+NAPARI_SAMPLE_WHERE = "Folder to put your copy of the sample in"
+NAPARI_CREATE_IN = "Choose an empty folder"
+NAPARI_CREATE_TIP = "An empty folder for the new project"
+NAPARI_SPACING = "Pixel size"
+NAPARI_SPACING_UNKNOWN = "not known"
+NAPARI_SPACING_TIP = "Millimetres per pixel of your images; with it, measurements are in mm"
+NAPARI_QUEUE = "Images"
+NAPARI_QUEUE_HEAD = ("Image", "Status", "Unsure", "Test", "Patient")
+NAPARI_QUEUE_TIPS = (
+    "Double-click to open",
+    "Only approved images train",
+    "Mean uncertainty of the model in use, 0 to 1; the next image is the one with the most",
+    "Never trains: old and new models are compared on it, once approved. All images of a patient go together",
+    "Change it when the file name does not tell; images of one patient are never split between training and test",
+)
+NAPARI_STATUS = {"unseen": "unseen", "segmented": "segmented", "corrected": "corrected", "approved": "approved"}
+NAPARI_FROZEN = "A model was compared on this image; it stays a test image"
+NAPARI_ADD = "Add images"
+NAPARI_ADD_TIP = "Images to segment, correct and approve; they stay where they are"
+NAPARI_ADDED = "{count} {noun} added."
+NAPARI_SHOW = "Open selected"
+NAPARI_SELECT_FIX = "Choose one in the list."
+NAPARI_APPROVE = "Approve"
+NAPARI_APPROVE_TIP = "The mask is right: it trains from the next retraining on (Shift+A)"
+NAPARI_APPROVED = "“{name}” is approved."
+NAPARI_NEXT = "Next image"
+NAPARI_NEXT_TIP = "The one that the model is least sure about (Shift+N)"
+NAPARI_ALL_APPROVED = "All images are approved"
+NAPARI_ALL_APPROVED_FIX = "Add more images, or retrain."
+NAPARI_NO_SUCH_IMAGE = "There is no image {name!r} in this project"
+NAPARI_NO_SUCH_IMAGE_FIX = "Choose one in the list."
+NAPARI_NO_FILES = "There is no image to add"
+NAPARI_NO_FILES_FIX = "Choose PNG, JPEG, TIFF, BMP, GIF, PPM, WebP or DICOM files."
+NAPARI_NAME_TAKEN = "Another image is called {name!r}"
+NAPARI_HELD_TRAINED = "“{name}” cannot be a test image: an image of its patient trains already"
+NAPARI_HELD_TRAINED_FIX = "Choose an image of another patient, or correct the patient in the list."
+NAPARI_HELD_FROZEN = "“{name}” stays a test image: a model was compared on it"
+NAPARI_HELD_FROZEN_FIX = "Else the figures of earlier models would no longer be honest."
+NAPARI_QUEUE_DAMAGED = "The list of images is damaged"
+NAPARI_QUEUE_DAMAGED_FIX = "Remove this file to begin a new list; masks are kept beside it."
+NAPARI_QUEUE_NEWER = "The list of images was written by a newer version of UniVG"
+NAPARI_QUEUE_NEWER_FIX = "Update UniVG to open it."
+NAPARI_NO_IMAGE = "No image is open"
+NAPARI_NO_IMAGE_FIX = "Open an image in the Project panel."
+NAPARI_MASK_SIZE = "The mask of “{name}” is not of the size of its image"
+NAPARI_MASK_SIZE_FIX = "Was the image replaced by another one of that name?"
+NAPARI_NO_MODEL_FIX = "There is no model yet: approve a few images and use Retrain, or adapt in the browser."
+NAPARI_WORKING = "Working …"
+NAPARI_ON = "On “{name}”."
+NAPARI_LAYERS = {
+    "image": "Image",
+    "mask": "Vessels",
+    "probability": "Probability",
+    "uncertainty": "Uncertainty",
+    "centreline": "Centreline",
+    "roots": "Roots",
+    "boundary": "Boundary",
+    "obstacles": "Obstacles",
+    "roi": "Region of interest",
+    "tree": "Tree",
+}
+NAPARI_IN_USE = "{version} (in use)"
+NAPARI_ROI_ONLY = "Region of interest only"
+NAPARI_ROI_TIP = "Drag a rectangle on the picture; the newest one counts"
+NAPARI_NO_ROI = "There is no region of interest"
+NAPARI_NO_ROI_FIX = "Tick it under Segment, then drag a rectangle on the picture."
+NAPARI_THRESHOLD_TIP = "Probability from which a pixel is a vessel; moving it replaces the mask, which Undo takes back"
+NAPARI_MAP_TIPS = {
+    "probability": "Of a vessel, from 0 (dark blue) to 1 (yellow)",
+    "uncertainty": "Of the model, from 0 (black) to 1 (bright)",
+}
+NAPARI_DOUBTS = "Least certain segments"
+NAPARI_PREVIOUS_DOUBT = "Previous"
+NAPARI_NEXT_DOUBT = "Next"
+NAPARI_DOUBT = "Segment {at} of {count}, uncertainty {uncertainty:.2f}."
+NAPARI_NO_DOUBTS = "There are no uncertain segments to show"
+NAPARI_NO_DOUBTS_FIX = "Segment the image first."
+NAPARI_KEYS = "Keys: Shift+E next and Shift+W previous segment, Shift+A approve, Shift+N next image."
+NAPARI_FOUND = "Model {version}: {seconds:.2f} s, mean uncertainty {uncertainty:.3f}."
+NAPARI_BRUSH = "By hand"
+NAPARI_BRUSHES = {
+    "paint": ("Brush", "Paint vessel; [ and ] change the size"),
+    "erase": ("Eraser", "Erase vessel; [ and ] change the size"),
+    "pan_zoom": ("Move", "Drag the picture, zoom with the wheel"),
+}
+NAPARI_UNDO = "Undo"
+NAPARI_REDO = "Redo"
+NAPARI_TOOLS = "On a vessel"
+NAPARI_POINTED = {
+    # tool: (button, tip, what to do once it is in hand)
+    "bridge": ("Bridge a gap", "Two clicks: joined along the vessel between them", "Click where the gap begins."),
+    "cut": ("Cut a branch", "One click removes a branch up to the next vessel", "Click the false branch."),
+    "calibre": ("Set calibre", "One click gives a branch the width below", "Click the branch."),
+    "snap": ("Snap a stroke", "A rough stroke becomes the vessel below it", "Draw along the vessel."),
+}
+NAPARI_BRIDGE_SECOND = "Click where the gap ends."
+NAPARI_DIAMETER = "Width"
+NAPARI_AUTOMATIC = "automatic"
+NAPARI_DIAMETER_TIP = "Of the vessel that is drawn, in pixels; automatic reads it from the ends or the image"
+NAPARI_NO_DIAMETER = "No width is set"
+NAPARI_NO_DIAMETER_FIX = "Set the width of the branch in pixels, then click it."
+NAPARI_NO_BRANCH = "There is no vessel at this place"
+NAPARI_NO_BRANCH_FIX = "Click on a vessel of the mask."
+NAPARI_STROKE_SHORT = "The stroke is too short"
+NAPARI_STROKE_SHORT_FIX = "Draw along the vessel."
+NAPARI_WHOLE = "On all of the mask"
+NAPARI_SPECKS = "Remove specks below"
+NAPARI_SPECKS_TIP = "Separate pieces with fewer pixels"
+NAPARI_SPURS = "Prune spurs below"
+NAPARI_SPURS_TIP = "Side branches that end within this length of the vessel's wall"
+NAPARI_NOTHING_CHANGED = "There was nothing to change."
+NAPARI_AUTOSAVE = "Each tool is one undo step. Corrections are saved by themselves every few seconds and on closing."
+NAPARI_RETRAIN = "Retrain on approved images"
+NAPARI_RETRAIN_TIP = "From the pretrained vessel prior, not from the last model; you may go on working, or close napari"
+NAPARI_TRAINS_ON = "{count} approved {noun} would train; {held} kept for the test."
+NAPARI_TAKEN_IN = "The job has started. {count} approved {noun} joined the project or got a better mask."
+NAPARI_NOTHING_APPROVED = "No image is approved"
+NAPARI_NOTHING_APPROVED_FIX = "Approve at least one that is not a test image; five are best."
+NAPARI_CURVE_DICE = "Dice, image kept apart"
+NAPARI_COMPARE = "Old against new, Dice on test images"
+NAPARI_COMPARE_WAIT = "Shown when a training is done."
+NAPARI_COMPARING = "Both models look at the test images."
+NAPARI_NO_HELD_OUT = "There is no approved test image, so old and new cannot be compared fairly."
+NAPARI_VALIDATION = "On the image that chose the weights: {before:.3f} before, {after:.3f} now."
+NAPARI_BETTER = "{new} is as good or better: mean {before:.3f} with {old}, {after:.3f} now (n = {n})."
+NAPARI_WORSE = "{new} is worse: mean {before:.3f} with {old}, {after:.3f} now (n = {n}). Keeping {old} is safer."
+NAPARI_FIRST = "{new} is the first model: mean {after:.3f} (n = {n})."
+NAPARI_PROMOTE = "Use the new model"
+NAPARI_KEEP = "Keep the old one"
+NAPARI_NO_OTHER_MODEL = "There is no such model to use"
+NAPARI_DRAW = "Draw on the picture"
+NAPARI_DRAW_TIPS = {
+    "roots": "Click where vessels begin; without any, they are found",
+    "boundary": "Click the corners of the area that vessels stay in, double-click to close it",
+    "obstacles": "Click the corners of an area without vessels, double-click to close it",
+}
+NAPARI_CLEAR_TIP = "Take away roots, boundary and obstacles"
+NAPARI_WHOLE_IMAGE = "whole image"
+NAPARI_PART = "region of interest"
+NAPARI_MEASURE_ROI = "Region of interest only"
+NAPARI_MEASURE_HEAD = ("Quantity", "Value")
+NAPARI_MEASURED = "“{name}”, {part}. {unit}"
+NAPARI_IN_MM = "Lengths in millimetres."
+NAPARI_IN_PIXELS = "Lengths in pixels: the size of a pixel is not known."
+NAPARI_MEASURES = {
+    "density": ("Vessel density", "Share of the area that is vessel"),
+    "length_density": ("Length density", "Length of all vessels per area"),
+    "calibre": ("Calibre", "Mean diameter of the segments ± SD over n segments"),
+    "tortuosity": ("Tortuosity", "Length divided by chord, mean ± SD over n segments; 1 is straight"),
+    "fractal_dimension": ("Fractal dimension", "By counting boxes: 1 for a line, 2 for a filled area"),
+    "branch_points": ("Branch points", "Number of places where a vessel divides"),
+    "branch_point_density": ("Branch point density", "Branch points per area"),
+    "length": ("Length", "Of all vessels"),
+}
+NAPARI_COLOUR = "Colour centreline by"
+NAPARI_COLOUR_NONE = "nothing"
+NAPARI_QUANTITIES = {"calibre": "calibre", "tortuosity": "tortuosity", "uncertainty": "uncertainty"}
+NAPARI_SCALE = "From {low:.3g} {unit} (dark blue) to {high:.3g} {unit} (yellow)."
+NAPARI_NO_COLOURS = "There is nothing to colour: no vessel, or the image was not segmented yet."
+NAPARI_CSV = "Save as CSV"
+NAPARI_CSV_TIP = "The table, for a spreadsheet"
+NAPARI_CSV_SAVED = "“{name}” is written."
+NAPARI_CSV_HEAD = ("image", "part", "quantity", "value", "unit", "sd", "n")
+NAPARI_NOT_FLAT = "A mask has two axes, this layer has {axes}"
+NAPARI_NOT_FLAT_FIX = "Save one plane of it."

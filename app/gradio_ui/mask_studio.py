@@ -41,7 +41,7 @@ class MaskSettings:
     scale: float = 0.7
     seed: int = 0
     start: str = TREE
-    strength: float = 0.6
+    strength: float = 0.45
     steps: int = 12
 
 

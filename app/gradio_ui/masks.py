@@ -40,7 +40,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
             strength = gr.Slider(
                 0,
                 1,
-                0.6,
+                0.45,
                 step=0.05,
                 label=texts.MASKS_STRENGTH,
                 info=texts.MASKS_STRENGTH_HELP,

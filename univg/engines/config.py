@@ -184,7 +184,7 @@ class SamplingConfig:
 
     steps: int = 12
     scale: float = 0.7
-    strength: float = 0.6
+    strength: float = 0.45
     solver: str = "dpm++"
     size: int = 512
     batch_size: int = 1

@@ -56,7 +56,7 @@ class GenerateConfig:
     count: int
     seed: int = 0
     alpha: float = 0.7
-    strength: float = 0.6
+    strength: float = 0.45
     conditioning: float = 1.0
     steps: int = 12
     mask_engine: str = ""

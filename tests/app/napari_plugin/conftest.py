@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +14,6 @@ from univg.types import Modality
 from univg.workflow.project import Project
 
 SIDE = 64
-
-
-@pytest.fixture(autouse=True, scope="session")
-def none_outlives_the_tests():
-    """PySide6 6.12 takes one reference to None with every call, which ends a process on Python below 3.12."""
-    if sys.version_info < (3, 12):
-        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 
 
 @pytest.fixture(autouse=True)

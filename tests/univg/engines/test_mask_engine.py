@@ -164,3 +164,6 @@ def test_grey_bridges_a_vessel_and_specks_go():
     found = vessels_in(picture)
     assert found[100, 50:150].all() and not found[100, 150:153].any() and found[100, 153:200].all()
     assert found.sum() == 147
+    wide = np.full((512, 512), -1.0, np.float32)
+    wide[100:103, 50:200], wide[99, 50:200] = 1.0, -0.2
+    assert vessels_in(wide).sum() == 450, "grey makes no vessel wider"

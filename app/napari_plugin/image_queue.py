@@ -1,0 +1,256 @@
+"""The images of a project that are worked on in napari: how far each is, and which one is worth most next.
+
+Kept in the project's ``queue`` folder: ``queue.json``, and the masks being corrected in ``queue/masks``. Annotated
+pairs of the project belong to the queue too; their masks stay where they are until a correction is approved.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from app import texts
+from univg.errors import InputError
+from univg.io import check_stem, read_image, read_image_info, read_json, read_mask, write_json_atomic, write_mask
+from univg.io.source import SUFFIXES
+from univg.types import ImageMaskPair
+from univg.workflow.folder_access import locked, writing
+from univg.workflow.project import Project
+
+QUEUE_SCHEMA = 1
+FOLDER, FILE = "queue", "queue.json"
+
+# Of two eyes of a person, one must not train while the other is held out.
+_SIDE = re.compile(r"[ _.-]+(left|right|l|r|od|os)$", re.IGNORECASE)
+
+
+class Status(StrEnum):
+    UNSEEN = "unseen"
+    SEGMENTED = "segmented"
+    CORRECTED = "corrected"
+    APPROVED = "approved"
+
+
+@dataclass(frozen=True)
+class QueueEntry:
+    """One image.
+
+    Attributes
+    ----------
+    name : str
+        As that of the pair it becomes.
+    file : str
+        Absolute path of the image; empty for a pair that the project holds.
+    status : Status
+    patient : str
+        Images of one patient are held out together.
+    held_out : bool
+        Never trains; what models are compared on.
+    frozen : bool
+        Whether a training has relied on that, so that it cannot be changed any more.
+    uncertainty : float or None
+        Mean over the frame, by the model `scored_by`.
+    """
+
+    name: str
+    file: str = ""
+    status: Status = Status.UNSEEN
+    patient: str = ""
+    held_out: bool = False
+    frozen: bool = False
+    uncertainty: float | None = None
+    scored_by: str = ""
+
+    @property
+    def annotated(self) -> bool:
+        """Whether the project holds it as a pair."""
+        return not self.file
+
+
+@dataclass(frozen=True)
+class ImageQueue:
+    """The queue of `project`; every method looks at the disk, so that two viewers may share it."""
+
+    project: Project
+
+    @property
+    def folder(self) -> Path:
+        return self.project.path / FOLDER
+
+    def entries(self) -> list[QueueEntry]:
+        """Added images in their order, then the annotated pairs that were not added here."""
+        known = self._read()
+        named = {entry.name for entry in known}
+        pairs = [name for name in self.project.support_names() if name not in named]
+        return known + [QueueEntry(name, status=Status.APPROVED, patient=patient_of(name)) for name in pairs]
+
+    def entry(self, name: str) -> QueueEntry:
+        """`InputError` when there is no image of this name."""
+        for entry in self.entries():
+            if entry.name == name:
+                return entry
+        raise InputError(texts.NAPARI_NO_SUCH_IMAGE.format(name=name), fix=texts.NAPARI_NO_SUCH_IMAGE_FIX)
+
+    def add(self, paths: Iterable[str | Path]) -> list[str]:
+        """Append images by file or folder; those already there are passed over. Returns the new names."""
+        files = [file for path in paths for file in _image_files(Path(path).expanduser().resolve())]
+        if not files:
+            raise InputError(texts.NAPARI_NO_FILES, fix=texts.NAPARI_NO_FILES_FIX)
+        new: list[QueueEntry] = []
+        taken = {entry.name: entry for entry in self.entries()}
+        for file in files:
+            name = check_stem(file.stem if file.suffix.lower() in SUFFIXES else file.name)
+            if name in taken and taken[name].file == str(file):
+                continue
+            if name in taken:
+                raise InputError(texts.NAPARI_NAME_TAKEN.format(name=name), path=file, fix=texts.SAME_NAME_FIX)
+            read_image_info(file)
+            patient = patient_of(name)
+            held = any(entry.held_out and entry.patient == patient for entry in taken.values())
+            taken[name] = QueueEntry(name, str(file), patient=patient, held_out=held)
+            new.append(taken[name])
+        if new:
+            self._change(lambda entries: entries + new)
+        return [entry.name for entry in new]
+
+    def update(self, name: str, **values) -> QueueEntry:
+        """Change fields of one image; an annotated pair is written down with it."""
+        changed = replace(self.entry(name), **values)
+
+        def put(entries: list[QueueEntry]) -> list[QueueEntry]:
+            if any(entry.name == name for entry in entries):
+                return [changed if entry.name == name else entry for entry in entries]
+            return [*entries, changed]
+
+        self._change(put)
+        return changed
+
+    def hold_out(self, name: str, held_out: bool) -> None:
+        """Keep an image, with all of its patient, from training; `InputError` when it is too late for that."""
+        chosen = self.entry(name)
+        same = [entry for entry in self.entries() if entry.patient == chosen.patient]
+        in_project = set(self.project.support_names())
+        if held_out and any(entry.name in in_project for entry in same):
+            raise InputError(texts.NAPARI_HELD_TRAINED.format(name=name), fix=texts.NAPARI_HELD_TRAINED_FIX)
+        if not held_out and any(entry.frozen for entry in same):
+            raise InputError(texts.NAPARI_HELD_FROZEN.format(name=name), fix=texts.NAPARI_HELD_FROZEN_FIX)
+        patient = chosen.patient
+        self._change(lambda old: [replace(e, held_out=held_out) if e.patient == patient else e for e in old])
+
+    def set_patient(self, name: str, patient: str) -> None:
+        """Say whom an image shows; it is held out when the others of that patient are."""
+        if self.entry(name).frozen:
+            raise InputError(texts.NAPARI_HELD_FROZEN.format(name=name), fix=texts.NAPARI_HELD_FROZEN_FIX)
+        others = [entry for entry in self.entries() if entry.name != name and entry.patient == patient]
+        held_out = any(entry.held_out for entry in others)
+        if held_out and name in self.project.support_names():
+            raise InputError(texts.NAPARI_HELD_TRAINED.format(name=name), fix=texts.NAPARI_HELD_TRAINED_FIX)
+        self.update(name, patient=patient or name, held_out=held_out)
+
+    def freeze(self) -> list[str]:
+        """Fix which images are held out; returns their names."""
+        self._change(lambda old: [replace(entry, frozen=entry.held_out) for entry in old])
+        return [entry.name for entry in self.entries() if entry.held_out]
+
+    def next_name(self, current: str = "") -> str | None:
+        """The most uncertain image that is not approved; unscored ones come after those, in their order."""
+        left = [entry for entry in self.entries() if entry.status is not Status.APPROVED and entry.name != current]
+        if not left:
+            return None
+        return min(left, key=lambda e: (e.uncertainty is None, -(e.uncertainty or 0.0))).name
+
+    def image(self, name: str) -> np.ndarray:
+        """The pixels of an image, as `univg.io.read_image` gives them."""
+        entry = self.entry(name)
+        moved_away = name in self.project.support_names() and not Path(entry.file).is_file()
+        return self.project.support_pair(name).image if entry.annotated or moved_away else read_image(entry.file)
+
+    def mask(self, name: str) -> np.ndarray | None:
+        """The mask being worked on; the project's own where there is none; None before the first."""
+        file = self._mask_file(name)
+        if file.is_file():
+            return read_mask(file)
+        return self.project.support_pair(name).mask if name in self.project.support_names() else None
+
+    def save_mask(self, name: str, mask: np.ndarray) -> None:
+        """Write the mask being worked on, whole or not at all."""
+        file = self._mask_file(name)
+        with writing(self.folder):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        write_mask(file, mask)
+
+    def spacing_mm(self, name: str) -> float | None:
+        """Size of a pixel: that of the project, else what the file says."""
+        entry = self.entry(name)
+        if self.project.pixel_spacing_mm or not Path(entry.file).is_file():
+            return self.project.pixel_spacing_mm
+        return read_image_info(entry.file).pixel_spacing_mm
+
+    def approved_into_support(self) -> list[str]:
+        """Make every approved image that is not held out an annotated pair of the project.
+
+        Returns
+        -------
+        list of str
+            Names of the pairs that are new or got another mask.
+        """
+        changed = []
+        in_project = set(self.project.support_names())
+        for entry in self.entries():
+            if entry.status is not Status.APPROVED or entry.held_out or not self._mask_file(entry.name).is_file():
+                continue
+            mask = read_mask(self._mask_file(entry.name))
+            if entry.name in in_project:
+                if self.project.replace_support_mask(entry.name, mask) is not None:
+                    changed.append(entry.name)
+                continue
+            pair = ImageMaskPair(self.image(entry.name), mask, entry.name)
+            self.project.add_support_pair(pair, source={"image": entry.file})
+            changed.append(entry.name)
+        return changed
+
+    def held_out_pairs(self) -> list[ImageMaskPair]:
+        """Image and approved mask of each held-out image."""
+        names = [e.name for e in self.entries() if e.held_out and e.status is Status.APPROVED]
+        return [ImageMaskPair(self.image(name), mask, name) for name in names if (mask := self.mask(name)) is not None]
+
+    def _mask_file(self, name: str) -> Path:
+        return self.folder / "masks" / f"{check_stem(name)}.png"
+
+    def _read(self) -> list[QueueEntry]:
+        file = self.folder / FILE
+        if not file.is_file():
+            return []
+        data = read_json(file)
+        try:
+            if data["schema"] > QUEUE_SCHEMA:
+                raise InputError(texts.NAPARI_QUEUE_NEWER, path=file, fix=texts.NAPARI_QUEUE_NEWER_FIX)
+            return [QueueEntry(**{**item, "status": Status(item["status"])}) for item in data["images"]]
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(texts.NAPARI_QUEUE_DAMAGED, path=file, fix=texts.NAPARI_QUEUE_DAMAGED_FIX) from error
+
+    def _change(self, change) -> None:
+        with writing(self.folder):
+            self.folder.mkdir(exist_ok=True)
+        with locked(self.project.path / ".lock"):
+            entries = change(self._read())
+            data = {"schema": QUEUE_SCHEMA, "images": [asdict(entry) for entry in entries]}
+            write_json_atomic(self.folder / FILE, data)
+
+
+def patient_of(name: str) -> str:
+    """The name without a trailing side such as ``_left`` or ``-OD``; it can be corrected in the list."""
+    return _SIDE.sub("", name)
+
+
+def _image_files(path: Path) -> Sequence[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))

@@ -1,0 +1,154 @@
+"""Measurements: figures of the mask on screen that follow each correction, and its centreline in colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QHeaderView, QTableWidget, QTableWidgetItem
+
+from app import texts
+from app.napari_plugin import layers, parts
+from app.napari_plugin.background import Newest, in_words
+from app.napari_plugin.measures import QUANTITIES, Coloured, Measure, colour_centreline, measure_mask, to_csv
+from univg.errors import InputError
+from univg.io import write_bytes_atomic
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+_NONE = "none"
+_SETTLE_MS = 250  # strokes in quick succession are measured once
+
+
+class MeasurePanel(parts.Panel):
+    """Measures all of the frame, or the region of interest of the Segment panel."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(napari_viewer)
+        self.measures: list[Measure] = []
+        self.part = texts.NAPARI_WHOLE_IMAGE
+        self._newest = Newest(self._show, lambda error: self.say(in_words(error), "error"))
+        self.status = parts.words(texts.NAPARI_NO_IMAGE_FIX)
+        self.part_only = QCheckBox(texts.NAPARI_MEASURE_ROI)
+        self.part_only.setToolTip(texts.NAPARI_ROI_TIP)
+        self.table = QTableWidget(0, 2)
+        self.table.setHorizontalHeaderLabels(texts.NAPARI_MEASURE_HEAD)
+        self.table.verticalHeader().hide()
+        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.table.setWordWrap(False)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
+        self.table.setMinimumHeight(270)
+        self.colour = QComboBox()
+        choices = [(texts.NAPARI_COLOUR_NONE, _NONE)]
+        choices += [(texts.NAPARI_QUANTITIES[name], name) for name in QUANTITIES]
+        parts.fill(self.colour, choices, _NONE)
+        self.scale = parts.words("")
+        self.csv_button = self.button(texts.NAPARI_CSV, self._ask_and_save, tip=texts.NAPARI_CSV_TIP)
+        fields = parts.form()
+        fields.addRow(texts.NAPARI_COLOUR, self.colour)
+        self.body.addWidget(self.status)
+        self.body.addWidget(self.part_only)
+        self.body.addWidget(self.table, 1)
+        self.body.addLayout(fields)
+        self.body.addWidget(self.scale)
+        self.body.addWidget(self.csv_button)
+        self.body.addStretch(0)
+
+        self.part_only.toggled.connect(self.guarded(lambda _: self.measure()))
+        self.colour.currentIndexChanged.connect(self.guarded(lambda _: self.measure()))
+        self._settled = QTimer(self)
+        self._settled.setSingleShot(True)
+        self._settled.setInterval(_SETTLE_MS)
+        self._settled.timeout.connect(self.guarded(self.measure))
+        for signal in (self.session.image_changed, self.session.mask_changed, self.session.segmented):
+            signal.connect(self._settled.start)
+        self.guarded(self.measure)()
+
+    def measure(self) -> None:
+        """Measure what is on screen; while that runs, later wishes wait and only the newest is met."""
+        current, mask = self.session.open, self.session.mask()
+        self.csv_button.setEnabled(mask is not None)
+        if mask is None:
+            self.measures = []
+            self.table.setRowCount(0)
+            self.scale.setText("")
+            self.status.setText(texts.NAPARI_NO_IMAGE_FIX)
+            return
+        window = None
+        if self.part_only.isChecked():
+            window = layers.window_in(self.session.layer("roi"), mask.shape)
+            if window is None:
+                raise InputError(texts.NAPARI_NO_ROI, fix=texts.NAPARI_NO_ROI_FIX)
+        quantity, spacing = self.colour.currentData(), current.spacing_mm
+        probability = current.found.probability if current.found is not None else None
+
+        def work() -> tuple:
+            measures = measure_mask(mask if window is None else mask[window], spacing_mm=spacing)
+            coloured = None
+            if quantity != _NONE:
+                coloured = colour_centreline(mask, quantity, probability=probability, spacing_mm=spacing)
+            return current.name, window, measures, coloured, quantity
+
+        self._newest.ask(work)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table as CSV."""
+        current = self.session.required_image()
+        target = Path(path)
+        target = target if target.suffix.lower() == ".csv" else target.with_name(f"{target.name}.csv")
+        write_bytes_atomic(target, to_csv([(current.name, self.part, self.measures)]))
+        self.say(texts.NAPARI_CSV_SAVED.format(name=target.name))
+        return target
+
+    def _show(self, result: tuple) -> None:
+        name, window, self.measures, coloured, quantity = result
+        if self.session.open is None or self.session.open.name != name:
+            return
+        self.part = texts.NAPARI_WHOLE_IMAGE if window is None else texts.NAPARI_PART
+        unit = texts.NAPARI_IN_MM if self.session.open.spacing_mm else texts.NAPARI_IN_PIXELS
+        self.status.setText(texts.NAPARI_MEASURED.format(name=name, part=self.part, unit=unit))
+        self.table.setRowCount(len(self.measures))
+        for number, measure in enumerate(self.measures):
+            label, tip = texts.NAPARI_MEASURES[measure.key]
+            for column, text in enumerate((label, _value_text(measure))):
+                item = QTableWidgetItem(text)
+                item.setToolTip(tip)
+                self.table.setItem(number, column, item)
+        self.table.resizeRowsToContents()
+        self._show_colours(coloured, quantity)
+
+    def _show_colours(self, coloured: Coloured | None, quantity: str) -> None:
+        if coloured is None:
+            self.session.drop_layer("centreline")
+            self.scale.setText("" if quantity == _NONE else texts.NAPARI_NO_COLOURS)
+            return
+        layer = self.session.layer("centreline")
+        if layer is not None and layer.data.shape == coloured.picture.shape:
+            layer.data = coloured.picture
+        else:
+            spacing = self.session.open.spacing_mm
+            active = self.session.viewer.layers.selection.active
+            layer = layers.add_picture(self.session.viewer, coloured.picture, name="centreline", spacing_mm=spacing)
+            self.session.keep_layer("centreline", layer)
+            self.session.viewer.layers.selection.active = active
+        self.scale.setText(texts.NAPARI_SCALE.format(low=coloured.low, high=coloured.high, unit=coloured.unit))
+
+    def _ask_and_save(self) -> None:
+        current = self.session.required_image()
+        path, _ = QFileDialog.getSaveFileName(self, texts.NAPARI_CSV, f"{current.name}.csv", "CSV (*.csv)")
+        if path:
+            self.save(path)
+
+
+def _value_text(measure: Measure) -> str:
+    if np.isnan(measure.value):
+        return texts.UNDEFINED
+    number = f"{measure.value:.0f}" if measure.key == "branch_points" else f"{measure.value:.4g}"
+    spread = "" if np.isnan(measure.spread) else f"± {measure.spread:.2g}"
+    count = f"(n = {measure.n})" if measure.n else ""
+    return " ".join(filter(None, (number, spread, measure.unit, count)))

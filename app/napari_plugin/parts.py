@@ -1,0 +1,174 @@
+"""What every panel is made of: its frame, its message line, and the few controls that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QLabeledDoubleSlider
+
+from app import texts
+from app.napari_plugin.background import in_words
+from app.napari_plugin.session import Session, session_of
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+MARGIN = 8
+NARROWEST = 330
+
+
+class Panel(QWidget):
+    """A dock widget: content that scrolls, and below it one line that says what happened."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self.session: Session = session_of(viewer)
+        self.setMinimumWidth(NARROWEST)
+        content = QWidget()
+        self.body = QVBoxLayout(content)
+        self.body.setContentsMargins(MARGIN, MARGIN, MARGIN, MARGIN)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(content)
+        self.message = words("")
+        self.message.setContentsMargins(MARGIN, 0, MARGIN, MARGIN)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scroll, 1)
+        outer.addWidget(self.message)
+        self.session.said.connect(self.say)
+
+    def say(self, text: str, level: str = "") -> None:
+        self.message.setText(text)
+        self.message.setStyleSheet("color: #ff9a76; font-weight: 600;" if level == "error" else "")
+        self.message.setVisible(bool(text))
+
+    def guarded(self, act: Callable) -> Callable:
+        """`act` as a slot: what goes wrong is said in the message line."""
+
+        def slot(*values) -> None:
+            self.say("")
+            try:
+                act(*values)
+            except Exception as error:  # a slot that raises would end the window on some platforms
+                self.say(in_words(error), "error")
+
+        return slot
+
+    def button(self, text: str, act: Callable, *, tip: str = "", main: bool = False) -> QPushButton:
+        """A button; the one that a panel is for is `main`."""
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        if main:
+            button.setStyleSheet("QPushButton:enabled { background-color: #0f6c84; color: white; font-weight: 600; }")
+        button.clicked.connect(self.guarded(lambda _checked=False: act()))
+        return button
+
+    def showEvent(self, event) -> None:  # noqa: N802 - Qt's name
+        self.session.save_when_closed(self)
+        super().showEvent(event)
+
+
+class Slider(QWidget):
+    """A labelled slider with its number; `moved` is emitted by the user's moves only."""
+
+    moved = Signal(float)
+
+    def __init__(self, text: str, tip: str, low: float, high: float, step: float) -> None:
+        super().__init__()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        label = QLabel(text)
+        self._slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
+        self._slider.setRange(low, high)
+        self._slider.setSingleStep(step)
+        self._slider.setDecimals(_decimals(step))
+        for part in (label, self._slider):
+            part.setToolTip(tip)
+        label.setBuddy(self._slider)
+        column.addWidget(label)
+        column.addWidget(self._slider)
+        self._slider.valueChanged.connect(self.moved)
+
+    @property
+    def value(self) -> float:
+        return float(self._slider.value())
+
+    def set_quietly(self, value: float) -> None:
+        """Move it without saying so; its range grows when a preset lies outside."""
+        self._slider.blockSignals(True)
+        self._slider.setRange(min(self._slider.minimum(), value), max(self._slider.maximum(), value))
+        self._slider.setValue(value)
+        self._slider.blockSignals(False)
+
+    def move_to(self, value: float) -> None:
+        """As the user's hand would."""
+        self._slider.setValue(value)
+
+
+def words(text: str) -> QLabel:
+    """Text that wraps and can be copied."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+    return label
+
+
+def heading(text: str) -> QLabel:
+    label = QLabel(text)
+    label.setStyleSheet("font-weight: 600; padding-top: 4px;")
+    return label
+
+
+def row(*parts: QWidget) -> QHBoxLayout:
+    line = QHBoxLayout()
+    line.setSpacing(6)
+    for part in parts:
+        line.addWidget(part)
+    return line
+
+
+def form() -> QFormLayout:
+    """Label and field in a line; the field takes the room."""
+    layout = QFormLayout()
+    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+    return layout
+
+
+def fill(combo: QComboBox, choices: list[tuple[str, str]], chosen: str | None = None) -> None:
+    """Offer (text, value) pairs without saying that the choice changed."""
+    combo.blockSignals(True)
+    combo.clear()
+    for text, value in choices:
+        combo.addItem(text, value)
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(10)
+    at = combo.findData(chosen) if chosen is not None else 0
+    combo.setCurrentIndex(max(at, 0) if choices else -1)
+    combo.blockSignals(False)
+
+
+def presets_text(name: str, minutes: float) -> str:
+    return texts.PRESETS[name].format(minutes=texts.minutes(minutes))
+
+
+def _decimals(step: float) -> int:
+    return 0 if step >= 1 else 1 if step >= 0.1 else 2

@@ -1,0 +1,477 @@
+"""What the panels of one viewer share: the project, the image being worked on, and its layers.
+
+Panels call methods here and listen to the signals; they do not know one another. All heavy work runs in the
+background and brings its result back into the window's thread.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qtpy.QtCore import QEvent, QObject, QTimer, Signal
+from qtpy.QtWidgets import QApplication, QWidget
+
+from app import texts
+from app.napari_plugin import layers, preferences
+from app.napari_plugin.background import Newest, in_background, in_words
+from app.napari_plugin.correction import Ridges, changed_pixels, find_ridges
+from app.napari_plugin.image_queue import ImageQueue, Status
+from app.napari_plugin.models import Found, find_vessels
+from univg.errors import InputError
+from univg.workflow.model_versions import active_segmenter
+from univg.workflow.project import Project
+
+if TYPE_CHECKING:
+    from napari.layers import Labels, Layer
+    from napari.viewer import Viewer
+
+LOOK_MS = 400  # between two looks at what is painted
+# Layers that belong to one image, and those that fit any image of the same size.
+_DRAWN, _OF_ONE_SIZE = ("roots", "boundary", "obstacles", "tree"), ("roi", "centreline")
+
+
+@dataclass(eq=False)
+class OpenImage:
+    """The image on screen.
+
+    Attributes
+    ----------
+    name : str
+    image : ndarray
+    spacing_mm : float or None
+    found : Found or None
+        What the model says.
+    threshold : float or None
+        Where the user moved it; None is the model's.
+    ridges : Ridges or None
+        Computed when a tool first needs them.
+    saved : ndarray
+        The mask as it is on the disk.
+    seen : ndarray
+        The mask at the last look.
+    at_doubt : int
+        Which of the least certain segments is on screen; -1 before the first.
+    """
+
+    name: str
+    image: np.ndarray
+    spacing_mm: float | None
+    saved: np.ndarray
+    seen: np.ndarray
+    found: Found | None = None
+    threshold: float | None = None
+    ridges: Ridges | None = None
+    at_doubt: int = -1
+
+
+class Session(QObject):
+    """One for each viewer; see `session_of`."""
+
+    project_changed = Signal()
+    queue_changed = Signal()
+    image_changed = Signal()
+    mask_changed = Signal()
+    segmented = Signal()
+    model_changed = Signal()  # another one is in use
+    said = Signal(str, str)  # text, and "" or "error"
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = weakref.ref(viewer)
+        self.project: Project | None = None
+        self.open: OpenImage | None = None
+        self.busy = 0
+        self._wanted = ""
+        self._layers: dict[str, Layer] = {}
+        self._saved_at = time.monotonic()
+        self._saving = False
+        self._windows: set[int] = set()
+        self._scoring = Newest(self._take_score, self._fail)
+        self._timer = QTimer(self)
+        self._timer.setInterval(LOOK_MS)
+        self._timer.timeout.connect(self.look)
+        self._timer.start()
+        if QApplication.instance() is not None:
+            QApplication.instance().aboutToQuit.connect(self.save_now)
+
+    # --- the viewer and its layers
+
+    @property
+    def viewer(self) -> Viewer:
+        viewer = self._viewer()
+        if viewer is None:
+            raise RuntimeError("The viewer is gone")
+        return viewer
+
+    def layer(self, name: str) -> Layer | None:
+        """One of the layers that this plugin made; None when there is none, or the user removed it."""
+        layer = self._layers.get(name)
+        return layer if layer is not None and layer in self.viewer.layers else None
+
+    def keep_layer(self, name: str, layer: Layer) -> Layer:
+        """Remember `layer` in the place of an earlier one of this name, which is removed."""
+        self.drop_layer(name)
+        self._layers[name] = layer
+        return layer
+
+    def drop_layer(self, name: str) -> None:
+        layer = self.layer(name)
+        if layer is not None:
+            self.viewer.layers.remove(layer)
+        self._layers.pop(name, None)
+
+    @property
+    def labels(self) -> Labels | None:
+        return self.layer("mask")
+
+    def mask(self) -> np.ndarray | None:
+        """The mask on screen, a copy; None without an image."""
+        return None if self.labels is None or self.open is None else layers.mask_in(self.labels)
+
+    def save_when_closed(self, panel: QWidget) -> None:
+        """Save before the window that holds `panel` closes."""
+        window = panel.window()
+        if id(window) not in self._windows:
+            self._windows.add(id(window))
+            window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        if event.type() == QEvent.Type.Close:
+            self.save_now()
+        return False
+
+    # --- projects and the queue
+
+    @property
+    def queue(self) -> ImageQueue:
+        return ImageQueue(self.required_project())
+
+    def required_project(self) -> Project:
+        if self.project is None:
+            raise InputError(texts.NO_PROJECT, fix=texts.NAPARI_OPEN_FIRST)
+        return self.project
+
+    def required_image(self) -> OpenImage:
+        if self.open is None or self.labels is None:
+            raise InputError(texts.NAPARI_NO_IMAGE, fix=texts.NAPARI_NO_IMAGE_FIX)
+        return self.open
+
+    def use_project(self, project: Project) -> None:
+        """Turn to `project`; what was open is saved first."""
+        self.close_image()
+        self.project = project
+        self.project_changed.emit()
+        self.queue_changed.emit()
+        self.score_queue()
+
+    def add_images(self, paths: list[str | Path]) -> list[str]:
+        names = self.queue.add(paths)
+        self.queue_changed.emit()
+        self.score_queue()
+        return names
+
+    def model_folder(self, version: str | None = None) -> Path:
+        """The folder of `version`, by default of the model in use; `InputError` when there is none."""
+        project = self.required_project()
+        folder = project.segmenters_folder / version if version else active_segmenter(project)
+        if folder is None or not folder.is_dir():
+            raise InputError(texts.SEG_NO_MODEL_TITLE, fix=texts.NAPARI_NO_MODEL_FIX)
+        return folder
+
+    def has_model(self) -> bool:
+        return self.project is not None and active_segmenter(self.project) is not None
+
+    def score_queue(self) -> None:
+        """Let the model in use look at images that it has not scored yet, one after the other."""
+        if self.project is None or not self.has_model() or self._scoring.busy:
+            return
+        queue, folder = self.queue, self.model_folder()
+        waiting = [e for e in queue.entries() if e.status is not Status.APPROVED and e.scored_by != folder.name]
+        if waiting:
+            name = waiting[0].name
+            self._scoring.ask(lambda: (queue, name, _score(queue, name, folder), folder.name))
+
+    def _take_score(self, scored: tuple) -> None:
+        queue, name, uncertainty, version = scored
+        queue.update(name, uncertainty=uncertainty, scored_by=version)
+        self.queue_changed.emit()
+        QTimer.singleShot(0, self.score_queue)
+
+    # --- the image on screen
+
+    def open_image(self, name: str) -> None:
+        """Show an image of the queue with its mask; one that has none is segmented at once.
+
+        The one before stays on screen, and can be painted in, until the new one is loaded.
+        """
+        queue = self.queue
+        queue.entry(name)
+        self._wanted = name
+        self._work(lambda: (name, queue.image(name), queue.mask(name), queue.spacing_mm(name)), self._show)
+
+    def open_next(self) -> None:
+        """Open the image that is worth most."""
+        name = self.queue.next_name(self.open.name if self.open else "")
+        if name is None:
+            raise InputError(texts.NAPARI_ALL_APPROVED, fix=texts.NAPARI_ALL_APPROVED_FIX)
+        self.open_image(name)
+
+    def close_image(self) -> None:
+        self.save_now()
+        self._wanted = ""
+        for name in list(self._layers):
+            self.drop_layer(name)
+        if self.open is not None:
+            self.open = None
+            self.image_changed.emit()
+
+    def _show(self, loaded: tuple) -> None:
+        name, image, mask, spacing_mm = loaded
+        if name != self._wanted:  # another one was asked for meanwhile
+            return
+        if mask is not None and mask.shape != image.shape[:2]:
+            raise InputError(texts.NAPARI_MASK_SIZE.format(name=name), fix=texts.NAPARI_MASK_SIZE_FIX)
+        self.save_now()
+        before, self.open = self.open, None
+        for other in _DRAWN:
+            self.drop_layer(other)
+        empty = mask is None
+        mask = np.zeros(image.shape[:2], bool) if empty else mask
+        if before is not None and before.image.shape[:2] != mask.shape:
+            for other in _OF_ONE_SIZE:
+                self.drop_layer(other)
+        self._show_layers(image, mask, spacing_mm)
+        self.open = OpenImage(name, image, spacing_mm, mask, mask.copy())
+        if before is None or before.image.shape[:2] != mask.shape:
+            self.viewer.reset_view()
+        self.image_changed.emit()
+        if self.has_model():
+            self.segment(into_mask=empty or self.queue.entry(name).status is Status.UNSEEN)
+
+    def _show_layers(self, image: np.ndarray, mask: np.ndarray, spacing_mm: float | None) -> None:
+        layer = self.layer("image")
+        if layers.fits(layer, image):
+            layers.show_other(layer, image, spacing_mm=spacing_mm)
+        else:
+            layer = self.keep_layer("image", layers.add_image(self.viewer, image, spacing_mm=spacing_mm))
+            self.viewer.layers.move(self.viewer.layers.index(layer), 0)
+        if self.labels is not None:
+            layers.show_other(self.labels, mask, spacing_mm=spacing_mm)
+        else:
+            self.keep_layer("mask", layers.add_mask(self.viewer, mask, spacing_mm=spacing_mm))
+        for name in ("probability", "uncertainty"):
+            if (layer := self.layer(name)) is not None:
+                layers.show_other(layer, np.zeros(mask.shape, np.float32), spacing_mm=spacing_mm)
+        self.viewer.layers.selection.active = self.labels
+
+    def segment(
+        self,
+        *,
+        version: str | None = None,
+        augmented: bool = False,
+        window: tuple[slice, slice] | None = None,
+        into_mask: bool = True,
+    ) -> None:
+        """Let a model look at the image; its mask becomes one undo step of the mask on screen."""
+        current, folder = self.required_image(), self.model_folder(version)
+        name = current.name
+
+        def work() -> tuple:
+            return name, find_vessels(current.image, folder, window=window, augmented=augmented), into_mask
+
+        self._work(work, self._take_found)
+
+    def _take_found(self, result: tuple) -> None:
+        name, found, into_mask = result
+        if self.open is None or self.open.name != name or self.labels is None:
+            return
+        self.open.found, self.open.at_doubt = found, -1
+        self._show_maps(found)
+        if into_mask:
+            threshold = found.threshold if self.open.threshold is None else self.open.threshold
+            layers.write_mask(self.labels, found.mask(threshold, self.mask()))
+            entry = self.queue.entry(name)
+            changes = {"uncertainty": found.mean_uncertainty, "scored_by": found.version} if not found.window else {}
+            if entry.status in (Status.UNSEEN, Status.SEGMENTED):  # else `look` sees a correction in it
+                changes["status"] = Status.SEGMENTED
+                self._write(name, self.mask())
+            self.queue.update(name, **changes)
+            self.queue_changed.emit()
+        self.segmented.emit()
+
+    def _show_maps(self, found: Found) -> None:
+        """Probability and uncertainty below the mask, as visible as the user left them."""
+        for name, values in (("probability", found.probability), ("uncertainty", found.uncertainty)):
+            layer = self.layer(name)
+            if layer is not None:
+                layer.data = values
+                continue
+            layer = layers.add_map(self.viewer, values, name=name, spacing_mm=self.open.spacing_mm, visible=False)
+            self.keep_layer(name, layer)
+            self.viewer.layers.move(self.viewer.layers.index(layer), self.viewer.layers.index(self.labels))
+        self.viewer.layers.selection.active = self.labels
+
+    def set_threshold(self, threshold: float) -> None:
+        """Cut the probability elsewhere, as one undo step."""
+        current = self.required_image()
+        current.threshold = threshold
+        if current.found is not None:
+            layers.write_mask(self.labels, current.found.mask(threshold, self.mask()))
+            self.look()
+
+    def correct(self, tool: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Apply ``tool(mask) -> mask`` in the background; what it changed becomes one undo step.
+
+        What is painted in the meantime stays.
+        """
+        current, before = self.required_image(), self.mask()
+
+        def take(after: np.ndarray) -> None:
+            if self.open is not current or self.labels is None:
+                return
+            if not layers.write_mask(self.labels, changed_pixels(before, after, self.mask())):
+                self.said.emit(texts.NAPARI_NOTHING_CHANGED, "")
+            self.look()
+
+        self._work(lambda: tool(before), take)
+
+    def ridges(self) -> Ridges:
+        """Of the open image; called from the background, since it takes a while on a large one."""
+        current = self.required_image()
+        if current.ridges is None:
+            current.ridges = find_ridges(current.image, self.required_project().modality)
+        return current.ridges
+
+    def jump(self, by: int) -> None:
+        """Bring the next (or an earlier) of the least certain segments to the middle."""
+        current = self.required_image()
+        doubts = current.found.doubts if current.found is not None else []
+        if not doubts:
+            raise InputError(texts.NAPARI_NO_DOUBTS, fix=texts.NAPARI_NO_DOUBTS_FIX)
+        first = current.at_doubt < 0 and by < 0
+        current.at_doubt = len(doubts) - 1 if first else (current.at_doubt + by) % len(doubts)
+        doubt = doubts[current.at_doubt]
+        layers.look_at(self.viewer, self.labels, (doubt.row, doubt.col))
+        text = texts.NAPARI_DOUBT.format(at=current.at_doubt + 1, count=len(doubts), uncertainty=doubt.uncertainty)
+        self.said.emit(text, "")
+
+    def approve(self) -> None:
+        """Say that the mask is right; it trains from the next retraining on."""
+        current, mask = self.required_image(), self.mask()
+        if not mask.any():
+            raise InputError(texts.PAINT_EMPTY, fix=texts.PAINT_EMPTY_FIX)
+        self._write(current.name, mask)
+        self.queue.update(current.name, status=Status.APPROVED)
+        self.queue_changed.emit()
+        self.said.emit(texts.NAPARI_APPROVED.format(name=current.name), "")
+
+    # --- saving
+
+    def look(self) -> None:
+        """See whether the mask was changed, by whatever means, and save it when the last time was long ago."""
+        if self._viewer() is None:
+            self._timer.stop()
+            return
+        mask = self.mask()
+        if mask is None:
+            return
+        if not np.array_equal(mask, self.open.seen):
+            self.open.seen = mask
+            self._mark_corrected()
+            self.mask_changed.emit()
+        if self._saving or np.array_equal(mask, self.open.saved):
+            return
+        if time.monotonic() - self._saved_at >= preferences.autosave_seconds():
+            self._save_in_background(mask)
+
+    def save_now(self) -> None:
+        """Write an unsaved mask before this returns."""
+        mask = self.mask() if self._viewer() is not None else None
+        if mask is not None and not np.array_equal(mask, self.open.saved):
+            try:
+                self._write(self.open.name, mask)
+                self._mark_corrected()
+            except InputError as error:
+                self._fail(error)
+
+    def _save_in_background(self, mask: np.ndarray) -> None:
+        current, queue = self.open, self.queue
+        self._saving, self._saved_at = True, time.monotonic()
+
+        def done(_: object) -> None:
+            self._saving = False
+            current.saved = mask
+
+        def failed(error: Exception) -> None:
+            self._saving = False
+            self._fail(error)
+
+        in_background(queue.save_mask, current.name, mask, done=done, failed=failed)
+
+    def _write(self, name: str, mask: np.ndarray) -> None:
+        self.queue.save_mask(name, mask)
+        self.open.saved = self.open.seen = mask
+        self._saved_at = time.monotonic()
+
+    def _mark_corrected(self) -> None:
+        """A segmented image that was painted in is a corrected one, and one approved before needs a new look."""
+        entry = self.queue.entry(self.open.name)
+        if entry.status is not Status.CORRECTED:
+            self.queue.update(entry.name, status=Status.CORRECTED)
+            self.queue_changed.emit()
+
+    # --- the background
+
+    def _work(self, work: Callable[[], object], done: Callable[[object], None]) -> None:
+        self._count(1)
+
+        def take(result: object) -> None:
+            self._count(-1)
+            try:
+                done(result)
+            except Exception as error:  # said in the panel, as those of the work itself
+                self._fail(error)
+
+        def failed(error: Exception) -> None:
+            self._count(-1)
+            self._fail(error)
+
+        in_background(work, done=take, failed=failed)
+
+    def _count(self, by: int) -> None:
+        self.busy += by
+        self.said.emit(texts.NAPARI_WORKING if self.busy else "", "")
+
+    def _fail(self, error: Exception) -> None:
+        self.said.emit(in_words(error), "error")
+
+
+_sessions: list[tuple[weakref.ref, Session]] = []
+
+
+def session_of(viewer: Viewer) -> Session:
+    """The session of `viewer`, made when it is first asked for."""
+    viewer = getattr(viewer, "__wrapped__", viewer)  # napari hands panels a proxy
+    _sessions[:] = [(reference, session) for reference, session in _sessions if reference() is not None]
+    for reference, session in _sessions:
+        if reference() is viewer:
+            return session
+    session = Session(viewer)
+    _sessions.append((weakref.ref(viewer), session))
+    from app.napari_plugin.keys import bind_keys
+
+    bind_keys(viewer, session)
+    return session
+
+
+def _score(queue: ImageQueue, name: str, folder: Path) -> float | None:
+    try:
+        return find_vessels(queue.image(name), folder, rank=False).mean_uncertainty
+    except InputError:  # said when somebody opens it; the others must get their turn
+        return None

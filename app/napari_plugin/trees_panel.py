@@ -1,0 +1,268 @@
+"""Trees: grow a vessel tree live, from roots, a boundary and obstacles that are drawn in the viewer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qtpy.QtWidgets import QCheckBox, QComboBox, QLineEdit, QSpinBox, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+from app import texts
+from app.napari_plugin import layers, parts, tree_scene
+from app.napari_plugin.background import Newest, in_words
+from app.napari_plugin.tree_scene import CHANGED, MASK, PRESET
+from univg.errors import InputError
+from univg.overlay import AGREEMENT
+from univg.sca import TreeScene
+from univg.workflow.tree_presets import save_tree_preset
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+_DRAWN = ("roots", "boundary", "obstacles")
+_TREE = "tree"
+
+
+class TreesPanel(parts.Panel):
+    """Roots are points, boundary and obstacles are shapes; each change grows the tree anew."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(napari_viewer)
+        self.scene: TreeScene | None = None
+        self._newest = Newest(self._show, self._say_error)
+        self.source = QComboBox()
+        self.source.setToolTip(texts.TREES_SOURCE_HELP)
+        self.recipe = QComboBox()
+        self.recipe.setToolTip(texts.TREES_RECIPE_HELP)
+        fields = parts.form()
+        fields.addRow(texts.TREES_SOURCE, self.source)
+        fields.addRow(texts.TREES_RECIPE, self.recipe)
+        self.body.addLayout(fields)
+
+        self.body.addWidget(parts.heading(texts.NAPARI_DRAW))
+        draw = [
+            self.button(texts.TREES_CLICKS[kind], lambda name=name: self.draw(name), tip=texts.NAPARI_DRAW_TIPS[name])
+            for name, kind in zip(_DRAWN, ("root", "boundary", "obstacle"), strict=True)
+        ]
+        self.body.addLayout(parts.row(*draw, self.button(texts.TREES_CLEAR, self.clear, tip=texts.NAPARI_CLEAR_TIP)))
+
+        self.sliders: dict[str, parts.Slider] = {}
+        more = QWidget()
+        below = QVBoxLayout(more)
+        below.setContentsMargins(0, 0, 0, 0)
+        for number, (name, (label, tip, low, high, step)) in enumerate(texts.TREE_SLIDERS.items()):
+            slider = parts.Slider(label, tip, low, high, step)
+            slider.moved.connect(self.guarded(lambda _value: self._settings_moved()))
+            self.sliders[name] = slider
+            (self.body if number < texts.TREES_MAIN else below).addWidget(slider)
+        self.closed = QCheckBox(texts.TREES_CLOSED)
+        self.closed.setToolTip(texts.TREES_CLOSED_HELP)
+        self.closed.toggled.connect(self.guarded(lambda _on: self._settings_moved()))
+        below.addWidget(self.closed)
+        self.advanced = QCollapsible(texts.ADVANCED)
+        self.advanced.addWidget(more)
+        self.body.addWidget(self.advanced)
+
+        self.seed = QSpinBox()
+        self.seed.setRange(0, 2**31 - 1)
+        self.seed.setToolTip(texts.TREES_SEED_HELP)
+        self.seed.valueChanged.connect(self.guarded(self._seed_moved))
+        self.reroll_button = self.button(texts.TREES_REROLL, lambda: self.seed.setValue(tree_scene.new_seed()))
+        seed_line = parts.row(self.seed, self.reroll_button)
+        fields = parts.form()
+        fields.addRow(texts.TREES_SEED, seed_line)
+        self.preset_name = QLineEdit()
+        self.preset_name.setPlaceholderText(texts.TREES_PRESET_NAME)
+        self.save_button = self.button(texts.TREES_PRESET_SAVE, self._save_preset)
+        fields.addRow(parts.row(self.preset_name, self.save_button))
+        self.body.addLayout(fields)
+        self.facts = parts.words(texts.TREES_EMPTY)
+        self.body.addWidget(self.facts)
+        self.body.addWidget(parts.words(texts.TREES_UNIT_HELP))
+        self.body.addStretch(1)
+
+        self.source.currentIndexChanged.connect(self.guarded(lambda _: self._source_chosen()))
+        self.recipe.currentIndexChanged.connect(self.guarded(lambda _: self._recipe_chosen()))
+        self.session.project_changed.connect(self.guarded(self.refresh))
+        self.session.image_changed.connect(self.guarded(self.refresh))
+        self.guarded(self.refresh)()
+
+    def refresh(self) -> None:
+        """Offer what can be grown from now, and go on with the source that was chosen where it still is there."""
+        project = self.session.project
+        self.setEnabled(project is not None)
+        if project is None:
+            self.scene = None
+            return
+        on_screen = self.session.open.name if self.session.open else ""
+        choices = tree_scene.sources(project, on_screen)
+        values = [value for _, value in choices]
+        chosen = self.source.currentData()
+        if on_screen and (chosen is None or not chosen.startswith(PRESET)):
+            chosen = f"{MASK}{on_screen}"
+        elif chosen not in values or not on_screen:
+            chosen = next(value for value in values if value.startswith(PRESET))
+        parts.fill(self.source, choices, chosen)
+        self._start(chosen)
+
+    def draw(self, name: str) -> None:
+        """Turn to the layer that roots, the boundary or obstacles are drawn in."""
+        self._required_scene()
+        layer = self._drawn_layer(name)
+        self.session.viewer.layers.selection.active = layer
+        layer.mode = "add" if name == "roots" else "add_polygon"
+
+    def clear(self) -> None:
+        """Take away all that was drawn; the tree itself stays."""
+        for name in _DRAWN:
+            self.session.drop_layer(name)
+        self.grow()
+
+    def grow(self) -> None:
+        """Grow what the controls and the drawn layers say; of several wishes in a row the newest is met."""
+        scene = self._required_scene()
+        drawn = {name: self.session.layer(name) for name in _DRAWN}
+        boundary = layers.polygons_in(drawn["boundary"]) if drawn["boundary"] is not None else ()
+        try:
+            scene = replace(
+                scene,
+                seed=self.seed.value(),
+                roots=layers.points_in(drawn["roots"]) if drawn["roots"] is not None else (),
+                boundary=boundary[-1] if boundary else (),
+                obstacles=layers.polygons_in(drawn["obstacles"]) if drawn["obstacles"] is not None else (),
+            )
+        except ValueError as error:
+            raise InputError(str(error).rstrip(".")) from error
+        self.scene = scene
+        mask, image = None, None
+        if scene.mask_name and self.session.open is not None and self.session.open.name == scene.mask_name:
+            mask, image = self.session.mask(), self.session.open.image
+        self._newest.ask(lambda: tree_scene.grow(scene, mask, image))
+
+    # --- changes of the controls
+
+    def _source_chosen(self) -> None:
+        source = self.source.currentData()
+        name = source.removeprefix(MASK)
+        on_screen = self.session.open.name if self.session.open else ""
+        if source.startswith(MASK) and name != on_screen:
+            self.session.open_image(name)  # which calls `refresh` when it is there
+            return
+        self._start(source)
+
+    def _start(self, source: str) -> None:
+        """A scene of `source`, without anything drawn."""
+        project, current = self.session.required_project(), self.session.open
+        side = project.working_size
+        shape = current.image.shape[:2] if current is not None else (side, side)
+        config = tree_scene.default_config(source, project.modality)
+        which = (
+            {"preset": source.removeprefix(PRESET)}
+            if source.startswith(PRESET)
+            else {"mask_name": source.removeprefix(MASK)}
+        )
+        self.scene = TreeScene(project.modality, tuple(shape), config, self.seed.value(), **which)
+        self._show_settings()
+        self.grow()
+
+    def _recipe_chosen(self) -> None:
+        key = self.recipe.currentData()
+        if key == CHANGED:
+            return
+        found = tree_scene.recipes(self.session.required_project(), self.source.currentData())
+        self.scene = replace(self._required_scene(), config=found[key][1])
+        self._show_settings()
+        self.grow()
+
+    def _settings_moved(self) -> None:
+        values = {name: slider.value for name, slider in self.sliders.items()}
+        scene = self._required_scene()
+        config = tree_scene.with_settings(scene.config, values, closed=self.closed.isChecked())
+        self.scene = replace(scene, config=config)
+        self._show_recipe()
+        self.grow()
+
+    def _seed_moved(self, _value: int) -> None:
+        if self.scene is not None:
+            self.grow()
+
+    def _save_preset(self) -> None:
+        name = save_tree_preset(self.session.required_project(), self.preset_name.text(), self._required_scene())
+        self._show_recipe()
+        self.say(texts.TREES_PRESET_SAVED.format(name=name))
+
+    # --- what is shown
+
+    def _show(self, result: tuple) -> None:
+        scene, grown = result
+        if self.scene is None or tuple(scene.shape) != tuple(self.scene.shape):
+            return
+        if scene.mask_name == self.scene.mask_name:
+            self.scene = replace(self.scene, hub=scene.hub)
+        layer = self.session.layer(_TREE)
+        if layer is not None and layer.data.shape == grown.mask.shape:
+            layer.data = grown.mask.astype(np.uint8)
+        else:
+            active = self.session.viewer.layers.selection.active
+            layer = layers.add_mask(self.session.viewer, grown.mask, name=_TREE, spacing_mm=self._spacing())
+            layer.colormap = layers.mask_colours(AGREEMENT)
+            layer.editable = False
+            self.session.keep_layer(_TREE, layer)
+            if active is not None:
+                self.session.viewer.layers.selection.active = active
+        roots = len(grown.tree.roots)
+        self.facts.setText(
+            texts.TREES_FACTS.format(
+                nodes=len(grown.tree),
+                roots=roots,
+                noun=texts.noun(roots, "root"),
+                density=100 * grown.mask.mean(),
+                ms=grown.milliseconds,
+            )
+        )
+        self.say("")
+
+    def _show_settings(self) -> None:
+        config = self._required_scene().config
+        for name, slider in self.sliders.items():
+            slider.set_quietly(getattr(config, name))
+        self.closed.blockSignals(True)
+        self.closed.setChecked(config.venation == "closed")
+        self.closed.blockSignals(False)
+        self._show_recipe()
+
+    def _show_recipe(self) -> None:
+        found = tree_scene.recipes(self.session.required_project(), self.source.currentData())
+        config = self._required_scene().config
+        chosen = next((key for key, (_, recipe) in found.items() if recipe == config), CHANGED)
+        choices = [(text, key) for key, (text, _) in found.items()]
+        if chosen == CHANGED:
+            choices.insert(0, (texts.TREES_RECIPE_CHANGED, CHANGED))
+        parts.fill(self.recipe, choices, chosen)
+
+    def _drawn_layer(self, name: str):
+        layer = self.session.layer(name)
+        if layer is not None:
+            return layer
+        if name == "roots":
+            layer = layers.add_roots(self.session.viewer, spacing_mm=self._spacing())
+        else:
+            layer = layers.add_outlines(self.session.viewer, name=name, spacing_mm=self._spacing())
+        layer.events.data.connect(self._drawn_changed)
+        return self.session.keep_layer(name, layer)
+
+    def _drawn_changed(self, _event=None) -> None:
+        self.guarded(self.grow)()
+
+    def _spacing(self) -> float | None:
+        return self.session.open.spacing_mm if self.session.open is not None else None
+
+    def _required_scene(self) -> TreeScene:
+        if self.scene is None:
+            raise InputError(texts.NO_PROJECT, fix=texts.NAPARI_OPEN_FIRST)
+        return self.scene
+
+    def _say_error(self, error: Exception) -> None:
+        self.say(in_words(error), "error")

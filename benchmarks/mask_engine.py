@@ -3,6 +3,7 @@
 usage: python benchmarks/mask_engine.py [DATA] [--sets NAME ...] [--count N] [--adapters KIND ...] [--scales A ...]
                                         [--own] [--strength S] [--start tree|noise] [--set NAME=VALUE ...]
                                         [--json FILE] [--sheet FOLDER]
+       python benchmarks/mask_engine.py --table FILE ...
 
 DATA is a folder with drive, octa500_3m, dias and dca1 (default: the folder benchmark in UNIVG_DATA). The five masks of
 split 0 adapt the engine; all others are the real ones that masks are compared with. With --own the five themselves are,
@@ -29,7 +30,7 @@ from realism import MAIN, SIZE, contact_sheet, masks_of, measure
 
 from univg.engines import SamplingConfig, finetune_mask_engine, load_backbone, nearest_dice, sample_masks
 from univg.geometry import compare_morphometry
-from univg.io import write_image, write_json_atomic
+from univg.io import read_json, write_image, write_json_atomic
 from univg.metrics import NEAR_COPY, frechet_distance
 from univg.types import SupportSet
 from univg.workflow.benchmark import describe_environment
@@ -98,6 +99,28 @@ def compare(name: str, args: argparse.Namespace, backbone, pool) -> dict:
     return result
 
 
+def table(files: list[Path]) -> str:
+    """Markdown of what `--json` wrote."""
+    lines = [
+        "| set | masks | "
+        + " | ".join(key.replace("_", " ") for key in MAIN)
+        + " | mean | FD | nearest | near copies |",
+        "|" + "---|" * (len(MAIN) + 6),
+    ]
+    for file in files:
+        for name, result in read_json(file)["sets"].items():
+            rows = {"trees": result["trees"]}
+            for kind, found in result["adapters"].items():
+                rows |= {f"{kind}, α {float(scale):g}": figures for scale, figures in found["scales"].items()}
+            for label, found in rows.items():
+                each = " | ".join(f"{found['distances'][key]['distance']:.2f}" for key in MAIN)
+                lines.append(
+                    f"| `{name}` | {label} | {each} | {found['mean_distance']:.2f} | {found['fd_effnetlite0']:.0f} "
+                    f"| {found['nearest_dice']['median']:.2f} | {found['near_copies']:.0%} |"
+                )
+    return "\n".join(lines)
+
+
 def changed(config, settings: dict):
     names = {field.name for field in fields(config)}
     return replace(config, **{key: value for key, value in settings.items() if key in names})
@@ -117,7 +140,11 @@ def main() -> None:
     parser.add_argument("--engine", type=Path, help="folder of the engine (default: the shipped one)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--table", nargs="*", type=Path, metavar="FILE", help="print the table of these results")
     args = parser.parse_args()
+    if args.table:
+        print(table(args.table))
+        return
     args.data = args.data or Path(os.environ["UNIVG_DATA"]) / "benchmark"
     args.set = {key: json.loads(value) for key, value in (text.split("=", 1) for text in args.set)}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -44,6 +44,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     masks = _add(kinds, "masks", _masks, "the compact mask engine, on an endless stream of grown trees")
     masks.add_argument("--autoencoder", metavar="DIR", help="its folder (default: the shipped one)")
     masks.add_argument("--size", type=int, metavar="N", help="side of a mask, in pixels")
+    masks.add_argument("--start", metavar="DIR", help="go on from this engine's weights; give another --seed")
     masks.add_argument(
         "--backbone",
         metavar="DIR",
@@ -116,7 +117,7 @@ def _autoencoder(args: argparse.Namespace) -> int:
 def _masks(args: argparse.Namespace) -> int:
     if args.backbone:
         return _mask_lora(args)
-    from univg.engines.backbone import load_autoencoder, save_compact  # loads torch
+    from univg.engines.backbone import load_autoencoder, load_backbone, save_compact  # loads torch
     from univg.engines.pretrain import PretrainConfig, pretrain_masks
     from univg.training import parallel
 
@@ -129,7 +130,8 @@ def _masks(args: argparse.Namespace) -> int:
         precision=args.precision,
     )
     output, work, common = _prepare(args)
-    backbone = pretrain_masks(config, load_autoencoder(args.autoencoder), work, **common)
+    start = load_backbone(args.start) if args.start else None
+    backbone = pretrain_masks(config, load_autoencoder(args.autoencoder), work, start=start, **common)
     if parallel.is_first():
         save_compact(backbone, output, figures=backbone.figures)
     return 0

@@ -120,6 +120,7 @@ def pretrain_masks(
     autoencoder: AutoencoderDC,
     folder: str | Path,
     *,
+    start: DiffusionBackbone | None = None,
     workers: int = 1,
     device: str = "auto",
     on_progress: OnProgress = ignore_progress,
@@ -134,6 +135,9 @@ def pretrain_masks(
         Trained; it stays as it is.
     folder : path-like
         An existing folder for the checkpoint and sample sheets; what is found there is resumed, exactly.
+    start : DiffusionBackbone, optional
+        Goes on from its weights, which are changed, with the schedule of `config`; new ones by default. Choose another
+        seed than it was trained with, or it sees the same trees again.
     workers : int
         Processes that grow trees; the result does not depend on their number.
     device : {'auto', 'cpu', 'cuda', 'mps'}
@@ -157,7 +161,15 @@ def pretrain_masks(
             yield mask_to_picture(masks), numbers
 
     return _pretrain(
-        config, autoencoder, Path(folder), pictures_from, "masks", resolve_device(device), on_progress, should_stop
+        config,
+        autoencoder,
+        Path(folder),
+        pictures_from,
+        "masks",
+        resolve_device(device),
+        on_progress,
+        should_stop,
+        start,
     )
 
 
@@ -306,19 +318,16 @@ def _named(**parts: nn.Module) -> dict[str, nn.Parameter]:
     return {f"{name}.{key}": p for name, part in parts.items() for key, p in part.named_parameters()}
 
 
-def _pretrain(config, autoencoder, folder, pictures_from, stage, target, on_progress, should_stop) -> DiffusionBackbone:
+def _pretrain(
+    config, autoencoder, folder, pictures_from, stage, target, on_progress, should_stop, start=None
+) -> DiffusionBackbone:
     # 1. Parts
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        unet = new_unet(
-            autoencoder.config.latent_channels,
-            channels=config.channels,
-            layers=config.layers,
-            token_width=config.token_width,
-        )
-        conditioner = ModalityEmbedding(width=config.token_width)
-    mean, sd = latent_statistics(autoencoder, pictures_from)
-    backbone = DiffusionBackbone(COMPACT, autoencoder, unet.train(), conditioner, new_scheduler(), mean, sd).to(target)
+    if start is None:
+        start = _new_backbone(config, autoencoder, pictures_from)
+    for part in (start.unet, start.conditioner):
+        part.requires_grad_(True).train()
+    backbone = replace(start, autoencoder=autoencoder).to(target)
+    unet, conditioner, mean = backbone.unet, backbone.conditioner, backbone.latent_mean.cpu()
     predict = unet_prediction(backbone)
 
     # 2. Batches: latents, noise, timesteps and modality
@@ -359,7 +368,7 @@ def _pretrain(config, autoencoder, folder, pictures_from, stage, target, on_prog
         config=config,
         stage=stage,
         folder=folder,
-        fingerprint=fingerprint(stage, config.to_json(), mean.flatten().tolist()),
+        fingerprint=fingerprint(stage, config.to_json(), mean.flatten().tolist(), start.sha256),
         look=look,
         look_every=config.look_every,
         seconds_between_checkpoints=60.0,
@@ -369,6 +378,20 @@ def _pretrain(config, autoencoder, folder, pictures_from, stage, target, on_prog
     unet.eval().requires_grad_(False)
     conditioner.eval().requires_grad_(False)
     return replace(backbone, figures={"steps": config.steps, "batch_size": config.batch_size})
+
+
+def _new_backbone(config: PretrainConfig, autoencoder: AutoencoderDC, pictures_from) -> DiffusionBackbone:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        unet = new_unet(
+            autoencoder.config.latent_channels,
+            channels=config.channels,
+            layers=config.layers,
+            token_width=config.token_width,
+        )
+        conditioner = ModalityEmbedding(width=config.token_width)
+    mean, sd = latent_statistics(autoencoder, pictures_from)
+    return DiffusionBackbone(COMPACT, autoencoder, unet, conditioner, new_scheduler(), mean, sd)
 
 
 def latent_statistics(autoencoder: AutoencoderDC, pictures_from, batches: int = 8) -> tuple[torch.Tensor, torch.Tensor]:

@@ -112,6 +112,16 @@ def test_mask_engine_resumes_exactly(new_autoencoder_of_tests, tmp_path):
     assert (tmp_path / "a" / "samples.png").is_file()
 
 
+def test_mask_engine_can_be_trained_on(new_autoencoder_of_tests, compact_folder, tmp_path):
+    start = load_backbone(compact_folder)
+    config = replace(MASKS, seed=1, steps=1)
+    after = pretrain_masks(config, new_autoencoder_of_tests(), tmp_path, start=start, workers=0, device="cpu")
+    before = load_backbone(compact_folder)
+    assert not equal(before.unet, after.unet) and torch.equal(before.latent_sd, after.latent_sd)
+    drift = max((a - b).abs().max() for a, b in zip(before.unet.parameters(), after.unet.parameters(), strict=True))
+    assert drift < 0.01, "it begins where the other ended"
+
+
 def bright_is_vessel(image, modality):
     return image.mean(axis=2)
 

@@ -437,10 +437,11 @@ STAGES = {
     "mask engine": ("Masks", "the mask engine learns yours"),
     "critic": ("Judge", "learns on real images alone"),
     "image engine": ("Images", "the image engine learns yours"),
-    "pairs": ("Pairs", "drawn, and checked"),
+    "pairs": ("Pairs", "trees drawn on your backgrounds"),
     "segmenter": ("Model", "learns, from a vessel prior, on real and synthetic pairs"),
     "check": ("Check", "on the held-out image"),
 }
+STAGE_ENGINE_PAIRS = "drawn by the engines, and checked"
 STAGE_OF = "{step} of {total}"
 TIME_LEFT = "about {time} left in this stage"
 TIME_UNKNOWN = "time left is not known yet"

@@ -197,6 +197,8 @@ def _stage_list(job: Job, seen: JobWatch) -> str:
         fraction = 0.0 if event is None else event.fraction
         state = "done" if fraction >= 1 else "now" if latest is event and event is not None else "todo"
         title, what = texts.STAGES[name]
+        if name == "pairs" and names is _STAGES_OF["full"]:
+            what = texts.STAGE_ENGINE_PAIRS
         steps = "" if event is None else texts.STAGE_OF.format(step=event.step, total=event.total)
         mark = texts.TAB_MARKS["done"] if state == "done" else ""
         entries.append(

@@ -340,7 +340,7 @@ class TestResume:
 
     def test_kind_that_is_not_known_here(self, project):
         folder = make_job_folder(project)
-        write_record(folder, JobRecord("generate", {}, "2026", JobState.FAILED))
+        write_record(folder, JobRecord("levitate", {}, "2026", JobState.FAILED))
         with pytest.raises(InputError, match="Unknown kind"):
             resume_job(Job.load(folder))
 

@@ -12,6 +12,9 @@ from scipy import ndimage
 from univg.sca import generate_mask
 from univg.types import ImageMaskPair, Modality, SupportSet
 
+# Without a screen Qt would end the process; set before anything imports it.
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:

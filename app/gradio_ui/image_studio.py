@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from univg.errors import InputError
-from univg.types import ImageMaskPair, as_float
+from univg.types import ImageMaskPair
 from univg.workflow.project import Project
 
 if TYPE_CHECKING:
@@ -193,9 +193,3 @@ def _engine(path: Path, version: str, modality: str) -> tuple[ImageEngine, Criti
     backbone, controlnet = load_base(device="auto")
     grey = Modality(modality) is not Modality.FUNDUS
     return ImageEngine(backbone, controlnet, Modality(modality), grey=grey), None
-
-
-def as_shown(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8."""
-    shown = np.rint(as_float(image) * 255).astype(np.uint8)
-    return shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)

@@ -202,7 +202,7 @@ def _looks(session: Session) -> gr.Gallery:
         studio.changed += 1
     drawn = image_studio.draw(session.required_project(), studio, wanted)
     items = [
-        (pictures.reduce(image_studio.as_shown(one.pair.image), pictures.THUMBNAIL_SIDE), _look_caption(settings))
+        (pictures.reduce(pictures.as_rgb(one.pair.image), pictures.THUMBNAIL_SIDE), _look_caption(settings))
         for one, settings in zip(drawn, wanted, strict=True)
     ]
     return gr.Gallery(items, visible=True)
@@ -287,7 +287,7 @@ def _shown(session: Session) -> list:
     mask = image_studio.mask_of(project, studio, studio.settings)
     (drawn,) = image_studio.draw(project, studio, [studio.settings])
     parameters = {"synthetic": True, "image_engine": studio.version or "pretrained", **vars(studio.settings)}
-    image = image_studio.as_shown(drawn.pair.image)
+    image = pictures.as_rgb(drawn.pair.image)
     if studio.overlay:
         image = overlay_mask(image, drawn.pair.mask, outline=True, opacity=1.0)
     folder = session.folder / "pictures"
@@ -377,7 +377,7 @@ def _real(session: Session) -> gr.Gallery:
     names = project.support_names() if project else []
     items = []
     for name in names:
-        shown = image_studio.as_shown(project.support_pair(name).image)
+        shown = pictures.as_rgb(project.support_pair(name).image)
         items.append((pictures.reduce(shown, pictures.THUMBNAIL_SIDE), name))
     return gr.Gallery(items)
 
@@ -404,7 +404,7 @@ def _pairs(session: Session) -> list:
     items = []
     for name in names[-6:]:
         pair = project.synthetic_pair(name)
-        items.append((pictures.reduce(image_studio.as_shown(pair.image), pictures.THUMBNAIL_SIDE), name))
+        items.append((pictures.reduce(pictures.as_rgb(pair.image), pictures.THUMBNAIL_SIDE), name))
     text = texts.IMAGES_PAIRS.format(count=len(names), flagged=flagged)
     caption = markup.line(texts.IMAGES_LATEST)
     return [gr.Button(interactive=ready), markup.line(text), caption, gr.Gallery(items, visible=True)]

@@ -15,7 +15,6 @@ from app import texts
 from app.gradio_ui import pictures
 from app.gradio_ui.review_board import PAGE, Entry
 from univg.overlay import PREDICTION, overlay_mask
-from univg.types import as_float
 from univg.workflow.project import Project
 
 _THUMBNAIL = 96
@@ -76,7 +75,7 @@ def _layers(project: Project, name: str, folder: Path) -> tuple[str, str]:
     image, mask = folder / f"{key}-image.png", folder / f"{key}-mask.png"
     if not (image.exists() and mask.exists()):
         pair = project.synthetic_pair(name)
-        shown = pictures.reduce(_as_rgb(pair.image), 1024)
+        shown = pictures.reduce(pictures.as_rgb(pair.image), 1024)
         layer = np.zeros((*shown.shape[:2], 4), np.uint8)
         layer[pictures.reduce(pair.mask, 1024)] = (*PREDICTION, 255)
         _write(image, cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
@@ -94,7 +93,7 @@ def _thumbnail(project: Project, name: str, folder: Path) -> str:
 @lru_cache(maxsize=5000)
 def _small(path: Path, name: str) -> np.ndarray:
     pair = Project.open(path).synthetic_pair(name)
-    drawn = overlay_mask(_as_rgb(pair.image), pair.mask, opacity=0.35)
+    drawn = overlay_mask(pictures.as_rgb(pair.image), pair.mask, opacity=0.35)
     return cv2.resize(drawn, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
 
 
@@ -105,11 +104,6 @@ def _key_of(path: Path, name: str) -> str:
 
 def _key(project: Project, name: str) -> str:
     return _key_of(project.path, name)
-
-
-def _as_rgb(image: np.ndarray) -> np.ndarray:
-    shown = np.rint(as_float(image) * 255).astype(np.uint8)
-    return shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)
 
 
 def _write(path: Path, picture: np.ndarray) -> None:

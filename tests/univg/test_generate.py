@@ -120,6 +120,9 @@ def test_what_is_missing_is_said(tmp_path, capsys):
         assert len(capsys.readouterr().err.splitlines()) == 1
     arguments = ["adapt", "--project", str(project.path), "--engine", "images", "--backbone", str(tmp_path / "none")]
     assert main(arguments) == 2 and "No such backbone" in capsys.readouterr().err
+    arguments = ["adapt", "--project", str(project.path)]
+    assert main([*arguments, "--backbone", "x"]) == 2 and "--engine" in capsys.readouterr().err
+    assert main([*arguments, "--engine", "masks", "--network", "dynunet"]) == 2
 
 
 def test_contrast_tells_polarity():

@@ -5,8 +5,10 @@ import pytest
 
 from tests.conftest import make_pair
 from univg.cli import main
+from univg.commands.benchmark import _needed
 from univg.errors import InputError
 from univg.io import read_image, write_image, write_mask
+from univg.workflow.ablation import ROWS
 from univg.workflow.report import compare_results, draw_worst_cases, plot_curve, worst_cases, write_image_table
 
 
@@ -78,6 +80,10 @@ def test_command_line_measures_several_shots_and_writes_what_was_asked_for(datas
     assert read_image(tmp_path / "w.png").ndim == 3
 
 
+def test_row_of_the_ablation_needs_the_engines_that_it_names():
+    assert [_needed(ROWS[row]) for row in ("trees", "mask engine", "all")] == [set(), {"masks"}, {"masks", "images"}]
+
+
 @pytest.mark.slow
 def test_ablation_without_engines_says_what_is_left_out(dataset, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("univg.commands.benchmark.is_shipped", lambda kind, name: False)
@@ -90,6 +96,15 @@ def test_ablation_without_engines_says_what_is_left_out(dataset, tmp_path, capsy
 
 def test_nonsense_is_refused(dataset, capsys):
     command = ["benchmark", str(dataset), "--modality", "octa"]
-    for wrong in (["--shots", "0"], ["--pairs", "-1"], ["--worst", "x.png"], ["--preset", "full"], ["--network", "x"]):
+    several = ["--shots", "1", "3", "--csv", "t.csv"]
+    for wrong in (
+        several,
+        ["--compare", "none.json"],
+        ["--shots", "0"],
+        ["--pairs", "-1"],
+        ["--worst", "x.png"],
+        ["--preset", "full"],
+        ["--network", "x"],
+    ):
         assert main([*command, *wrong]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1

@@ -65,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
             "--images and --masks belong together", fix="Give both, or neither for a project that has them."
         )
     device = checked_device(args.device)
+    if args.backbone != "compact" and not args.engine:
+        raise InputError("--backbone is of an engine", fix="Give --engine masks or --engine images with it.")
+    if args.engine and args.network != "unet":
+        raise InputError("--network is of the segmenter", fix="Leave out --engine or --network.")
     if preset.engine_pairs and not args.engine and not all(is_shipped("models", name) for name in ("masks", "images")):
         raise InputError(
             "The weights of the engines are not installed", fix="Use --preset standard, or reinstall UniVG."

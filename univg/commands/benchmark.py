@@ -75,8 +75,14 @@ def run(args: argparse.Namespace) -> int:
     if name is None:
         raise InputError("The modality is not known from the folder's name", path=data, fix="Give --modality.")
     variants = _variants(args, preset)
+    # All that could be wrong with the reports is said before hours of work, not after them.
     if args.worst and (not args.json or len(variants) > 1):
         raise InputError("--worst needs --json, and a single preset, number of shots and of pairs")
+    if args.csv and len(variants) > 1:
+        raise InputError("--csv takes a single preset, number of shots and of pairs")
+    other = read_json(args.compare) if args.compare else None
+    if other is not None and not isinstance(other.get("splits"), list):
+        raise InputError("This file holds no results of a benchmark", path=args.compare)
     if preset.engine_pairs:
         raise InputError("The full preset is measured with --ablation", fix="Leave --preset out.")
 
@@ -92,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
             data, config=config, json_file=file, synthetic=synthetic, on_progress=ProgressLine()
         )
         print(format_table(results[label], label if len(variants) > 1 else ""), flush=True)
-    _write_reports(args, data, results)
+    _write_reports(args, data, results, other)
     return 0
 
 
@@ -111,7 +117,7 @@ def _variants(args: argparse.Namespace, preset: Preset) -> dict:
         count = args.pairs[0] if args.pairs else _ABLATION_PAIRS
         folder = Path(args.json).with_suffix(".work") / "engines" if args.json else None
         maker = PairMaker(count, size=args.size, folder=folder, device=args.device)
-        rows = {row: parts for row, parts in ROWS.items() if not (missing and "engine" in parts)}
+        rows = [row for row, parts in ROWS.items() if not _needed(parts) & set(missing)]
         if missing:
             print(f"Rows that need the weights of {' and '.join(missing)} are left out: not installed.", flush=True)
         plain = replace(preset, pairs=0)
@@ -124,6 +130,11 @@ def _variants(args: argparse.Namespace, preset: Preset) -> dict:
     return found
 
 
+def _needed(parts: tuple[str, str]) -> set[str]:
+    """The engines that a row of the ablation takes its masks and its images from."""
+    return {engine for engine, part in zip(("masks", "images"), parts, strict=True) if part == "engine"}
+
+
 def _file_of(json_file: str | None, label: str, count: int) -> Path | None:
     if json_file is None:
         return None
@@ -131,18 +142,16 @@ def _file_of(json_file: str | None, label: str, count: int) -> Path | None:
     return file if count == 1 else file.with_name(f"{file.stem}-{label.replace(' ', '-')}{file.suffix}")
 
 
-def _write_reports(args: argparse.Namespace, data: Path, results: dict[str, dict]) -> None:
+def _write_reports(args: argparse.Namespace, data: Path, results: dict[str, dict], other: dict | None) -> None:
     from univg.workflow import report
 
     first = next(iter(results.values()))
     if args.csv:
-        if len(results) > 1:
-            raise InputError("--csv takes a single preset, number of shots and of pairs")
         report.write_image_table(first, args.csv)
     if args.plot:
         _plot(args, results)
-    if args.compare:
-        found = report.compare_results(read_json(args.compare), first)
+    if other is not None:
+        found = report.compare_results(other, first)
         print(
             f"against {args.compare}: Dice {found.mean_difference:+.2f} points on {found.count} images "
             f"(95 % {found.low:+.2f} to {found.high:+.2f}), better on {found.wins}, Wilcoxon p = {found.p_value:.2g}"

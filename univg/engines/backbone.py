@@ -283,9 +283,9 @@ def load_backbone(
     return _load_sd(folder).to(torch.device(device))
 
 
-def save_unet(unet: UNet2DConditionModel, folder: str | Path) -> None:
-    """Write a U-Net in float16, diffusers layout."""
-    _save_half(unet, Path(folder))
+def save_unet(unet: UNet2DConditionModel, folder: str | Path, *, changed: Mapping[str, torch.Tensor] = {}) -> None:
+    """Write a U-Net in float16, diffusers layout, with some of its weights `changed`; `unet` stays as it is."""
+    _save_half(unet, Path(folder), changed)
 
 
 def load_unet(folder: str | Path, *, like: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -295,13 +295,6 @@ def load_unet(folder: str | Path, *, like: UNet2DConditionModel) -> UNet2DCondit
     if shapes[0] != shapes[1]:
         raise InputError("This U-Net has other shapes than its base model", path=folder, fix="Adapt the engine again.")
     return unet
-
-
-def save_sd_unet(unet: UNet2DConditionModel, changed: Mapping[str, torch.Tensor], folder: str | Path) -> None:
-    """Write `unet` with some of its weights `changed`, in float16, diffusers layout; `unet` stays as it is."""
-    copy = type(unet).from_config(unet.config)
-    copy.load_state_dict({**unet.state_dict(), **changed})
-    copy.half().save_pretrained(folder, safe_serialization=True)
 
 
 def save_controlnet(controlnet: ControlNetModel, folder: str | Path) -> None:
@@ -467,9 +460,9 @@ def _assemble_sd(autoencoder, unet, encoder, tokenizer, scheduler, where: Path, 
     )
 
 
-def _save_half(part: ModelMixin, folder: Path) -> None:
+def _save_half(part: ModelMixin, folder: Path, changed: Mapping[str, torch.Tensor] = {}) -> None:
     """Write a float16 copy of `part`; the part itself stays as it is."""
-    state = part.state_dict()
+    state = {**part.state_dict(), **changed}
     copy = type(part).from_config(part.config)
     copy.load_state_dict(state)
     copy.half().save_pretrained(folder, safe_serialization=True)

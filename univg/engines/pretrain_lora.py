@@ -18,7 +18,7 @@ import torch
 
 from univg.engines.adapters import Adapter, adapted_prediction, attach_adapter, save_adapter, training_prediction
 from univg.engines.autoencoder import save_sheet
-from univg.engines.backbone import DiffusionBackbone, fingerprint, mask_to_picture, save_sd_unet
+from univg.engines.backbone import DiffusionBackbone, fingerprint, mask_to_picture, save_unet
 from univg.engines.config import AdapterConfig, DiffusionTrainConfig, SamplingConfig
 from univg.engines.diffusion import noising_batch, noising_loss, sample_latents
 from univg.engines.streams import draw_masks, in_order
@@ -148,4 +148,4 @@ def save_merged(adapter: Adapter, source: str | Path, folder: str | Path) -> Non
         elif part.suffix == ".json":
             shutil.copy2(part, folder / part.name)
     save_adapter(adapter, folder)
-    save_sd_unet(adapter.unet, adapter.weights(1.0), folder / "unet")
+    save_unet(adapter.unet, folder / "unet", changed=adapter.weights(1.0))

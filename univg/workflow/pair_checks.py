@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 import cv2
 import numpy as np
 
+from univg.engines import nearest_dice
+from univg.engines.frames import resize
 from univg.geometry import skeleton_points
 from univg.metrics import NEAR_COPY, betti_numbers, dice
 from univg.segmentation import Segmenter, segment
@@ -73,10 +75,10 @@ def check_synthetic_pair(
     """
     agreement = dice(segment(pair.image, critic).mask, pair.mask)
     contrast = centreline_contrast(pair.image, pair.mask, critic.modality)
-    nearest_mask = max((dice(pair.mask, _scaled(real.mask, pair.shape)) for real in support), default=0.0)
+    nearest_mask = nearest_dice(pair.mask, [real.mask for real in support]) if support else 0.0
     nearest_image = max((image_similarity(pair.image, real.image, critic.modality) for real in support), default=0.0)
     components = betti_numbers(pair.mask)[0]
-    most = max((betti_numbers(_scaled(real.mask, pair.shape))[0] for real in support), default=components)
+    most = max((betti_numbers(resize(real.mask, pair.shape))[0] for real in support), default=components)
     found = {
         "broken": components > _MORE_PIECES * most + 3,
         "disagrees": agreement < _LEAST_SHARE * expected_agreement,
@@ -133,9 +135,3 @@ def _vessel_scale(image: np.ndarray, modality: Modality) -> np.ndarray:
     grey = cv2.resize(to_grey(image, modality), (_COMPARED_SIDE,) * 2, interpolation=cv2.INTER_AREA)
     band = cv2.GaussianBlur(grey, (0, 0), _FINE / 2) - cv2.GaussianBlur(grey, (0, 0), _COARSE / 2)
     return (band - band.mean()) / (band.std() + 1e-6)
-
-
-def _scaled(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    if mask.shape == shape:
-        return mask
-    return cv2.resize(mask.astype(np.float32), shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5

@@ -16,7 +16,7 @@ class Preset:
     ----------
     name, description : str
     expected_minutes : float
-        On two CPU cores with native bfloat16, measured; see `docs/decisions.md`.
+        On two CPU cores with native bfloat16, measured unless said otherwise; see `docs/decisions.md`.
     pairs : int
         Synthetic pairs made, each of a tree of its own; 0 trains on the real images alone.
     engine_pairs : int
@@ -94,7 +94,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "full",
             "Mask and image engine adapted too, and a training on pairs that they drew.",
-            expected_minutes=30.0,
+            expected_minutes=30.0,  # an estimate from the parts; not measured yet
             pairs=0,
             hold_out=True,
             segmentation=_STANDARD,

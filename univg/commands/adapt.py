@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--network is of the segmenter", fix="Leave out --engine or --network.")
     if preset.engine_pairs and not args.engine and not all(is_shipped("models", name) for name in ("masks", "images")):
         raise InputError(
-            "The weights of the engines are not installed", fix="Use --preset standard, or reinstall UniVG."
+            "The weights of the engines are not installed",
+            fix="They are not part of this version; use --preset standard.",
         )
     project = _with_images(args) if args.images else Project.open(args.project)
     if not project.support_names():
@@ -103,7 +104,7 @@ def _checked_backbone(args: argparse.Namespace) -> str:
     if not is_shipped("models", args.engine):
         raise InputError(
             f"The weights of the compact {args.engine[:-1]} engine are not installed",
-            fix="Reinstall UniVG, or name another --backbone.",
+            fix="They are not part of this version; name another --backbone.",
         )
     return args.backbone
 

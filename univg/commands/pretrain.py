@@ -12,9 +12,11 @@ from typing import TypeVar
 
 from univg.commands.options import ProgressLine, add_device, output_folder
 from univg.errors import InputError
+from univg.io import write_json_atomic
 from univg.progress import ProgressEvent, ShouldStop
 
 Config = TypeVar("Config")
+TRAINING_LIST = "trained_on.json"  # beside weights: the real images that they were trained on, by hash
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -36,8 +38,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     autoencoder.add_argument("--latent-channels", type=int, metavar="N")
     autoencoder.add_argument("--mask-share", type=float, metavar="S", help="share of patches that are masks, 0 to 1")
     autoencoder.add_argument("--detail", type=float, metavar="W", help="weight of errors in fine detail")
+    autoencoder.add_argument("--contrast", type=float, metavar="W", help="weight of errors relative to local contrast")
+    autoencoder.add_argument("--anchor", type=float, metavar="W", help="weight of changes to the latents of masks")
     autoencoder.add_argument("--rate", type=float, metavar="R", help="learning rate")
-    autoencoder.add_argument(
+    start = autoencoder.add_mutually_exclusive_group()
+    start.add_argument("--start", metavar="DIR", help="go on from this autoencoder; give another --seed")
+    start.add_argument(
         "--decoder-of", metavar="DIR", help="train the decoder of this autoencoder on, and leave its encoder as it is"
     )
 
@@ -84,6 +90,7 @@ def _prior(args: argparse.Namespace) -> int:
     output, work, common = _prepare(args)
     network, figures = pretrain_prior(config, work, **common)
     save_prior(network, config, figures, output)
+    _record_images(None, output)
     return 0
 
 
@@ -103,14 +110,18 @@ def _autoencoder(args: argparse.Namespace) -> int:
         precision=args.precision,
         mask_share=args.mask_share,
         detail_weight=args.detail,
+        contrast_weight=args.contrast,
+        anchor_weight=args.anchor,
         learning_rate=args.rate,
         decoder_only=bool(args.decoder_of),
     )
     output, work, common = _prepare(args)
-    start = load_autoencoder(args.decoder_of) if args.decoder_of else None
+    before = args.decoder_of or args.start
+    start = load_autoencoder(before) if before else None
     autoencoder, _ = pretrain_autoencoder(config, args.images, work, start=start, **common)
     if parallel.is_first():
         save_autoencoder(autoencoder, output)
+        _record_images(args.images, output)
     return 0
 
 
@@ -134,6 +145,7 @@ def _masks(args: argparse.Namespace) -> int:
     backbone = pretrain_masks(config, load_autoencoder(args.autoencoder), work, start=start, **common)
     if parallel.is_first():
         save_compact(backbone, output, figures=backbone.figures)
+        _record_images(None, output)
     return 0
 
 
@@ -179,7 +191,15 @@ def _images(args: argparse.Namespace) -> int:
     if parallel.is_first():
         save_compact(backbone, output, figures=backbone.figures)
         save_controlnet(controlnet, output / "controlnet")
+        _record_images(args.images, output)
     return 0
+
+
+def _record_images(images: str | None, output: Path) -> None:
+    """Put on record which real images took part; none without a folder of them."""
+    from univg.engines.streams import training_list
+
+    write_json_atomic(output / TRAINING_LIST, training_list(images) if images else {})
 
 
 def _chosen(config: Config, **settings) -> Config:

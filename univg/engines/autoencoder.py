@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 from functools import partial
@@ -24,6 +25,9 @@ from univg.training.loop import Batch, Look, optimize
 _VALIDATION_STEP = 10**9  # no training is ever that long
 _LOOK_EVERY = 500
 _DETAIL_SIGMAS = (1, 2)
+_SURROUND_SIGMA = 8
+_LEAST_CONTRAST = 0.03  # of pictures in [-1, 1]: about that of the noise in a fundus photograph
+_LUMINANCE = (0.25, 0.6, 0.15)  # mostly green, which shows vessels best
 
 
 def pretrain_autoencoder(
@@ -71,7 +75,8 @@ def pretrain_autoencoder(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             start = new_autoencoder(config)
-    began_as = [float(weight.detach().double().sum()) for weight in start.parameters()]
+    began_as = fingerprint(start)
+    anchor = copy.deepcopy(start.encoder).to(target).requires_grad_(False) if config.anchor_weight else None
     autoencoder = start.to(target).requires_grad_(True).train()
     if config.decoder_only:
         autoencoder.encoder.requires_grad_(False)
@@ -95,7 +100,15 @@ def pretrain_autoencoder(
         with torch.set_grad_enabled(not config.decoder_only):
             latents = autoencoder.encode(pictures).latent
         decoded = autoencoder.decode(latents + noise * latents.detach().std()).sample
-        return reconstruction_loss(decoded.float(), pictures, config.detail_weight)
+        loss = reconstruction_loss(decoded.float(), pictures, config.detail_weight)
+        if config.contrast_weight and masks < len(pictures):
+            loss = loss + config.contrast_weight * contrast_loss(decoded[masks:].float(), pictures[masks:])
+        if anchor is not None and masks:
+            with torch.no_grad():
+                known = anchor(pictures[:masks])
+            moved = (latents[:masks] - known).float().square().mean() / known.float().var()
+            loss = loss + config.anchor_weight * moved
+        return loss
 
     unseen = [torch.from_numpy(draw(config.seed, _VALIDATION_STEP + i)).to(target) for i in range(4)]
     figures: dict[str, float] = {}
@@ -133,9 +146,26 @@ def reconstruction_loss(decoded: torch.Tensor, pictures: torch.Tensor, detail_we
     loss = difference.abs().mean() + 2 * difference.square().mean()
     if detail_weight:
         for sigma in _DETAIL_SIGMAS:
-            fine = difference - gaussian_blur(difference, [6 * sigma + 1] * 2, [float(sigma)] * 2)
+            fine = difference - _blurred(difference, sigma)
             loss = loss + detail_weight * fine.abs().mean() / len(_DETAIL_SIGMAS)
     return loss
+
+
+def contrast_loss(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    """Mean absolute error of the luminance at the widths of fine vessels, in units of the contrast around each pixel."""
+    weights = pictures.new_tensor(_LUMINANCE)[:, None, None]
+    shown, error = ((p * weights).sum(dim=1, keepdim=True) for p in (pictures, decoded - pictures))
+    spread = _blurred(shown.square(), _SURROUND_SIGMA) - _blurred(shown, _SURROUND_SIGMA).square()
+    contrast = spread.clamp(min=0).sqrt() + _LEAST_CONTRAST
+    bands = [_blurred(error, sigma) - _blurred(error, 3 * sigma) for sigma in _DETAIL_SIGMAS]
+    return sum((band / contrast).abs().mean() for band in bands) / len(bands)
+
+
+def _blurred(pictures: torch.Tensor, sigma: int) -> torch.Tensor:
+    """A Gaussian blur of each channel, along rows, then columns: wide ones take seconds as one convolution."""
+    for size in ([6 * sigma + 1, 1], [1, 6 * sigma + 1]):
+        pictures = gaussian_blur(pictures, size, [float(sigma)] * 2)
+    return pictures
 
 
 @torch.no_grad()

@@ -506,10 +506,13 @@ def _reading(path: Path):
 
 
 def fingerprint(*parts: object) -> str:
-    """A hash of settings and arrays, by which a checkpoint knows its own run."""
+    """A hash of settings, arrays and networks, by which a checkpoint knows its own run."""
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, np.ndarray):
+        if isinstance(part, nn.Module):
+            for name, value in part.state_dict().items():
+                digest.update(fingerprint(name, value.float().cpu().numpy()).encode())
+        elif isinstance(part, np.ndarray):
             digest.update(f"{part.shape}{part.dtype}".encode())
             digest.update(np.ascontiguousarray(part).data)
         else:

@@ -34,6 +34,12 @@ class AutoencoderConfig(OptimizationConfig):
         Share of the patches that are masks.
     detail_weight : float
         Weight of errors in what is left when a patch is blurred by 1 and by 2 pixels: fine and faint vessels.
+    contrast_weight : float
+        Weight of errors in the fine structure of images relative to the contrast around them, which is what a segmenter
+        sees: vessels of a fundus are ten times fainter than those of an angiogram.
+    anchor_weight : float
+        Weight of how far the latents of masks move away from those of the autoencoder that is trained on, so that mask
+        engines made for it stay of use.
     decoder_only : bool
         Whether the encoder stays as it is, and so do the latents that engines know.
     """
@@ -51,6 +57,8 @@ class AutoencoderConfig(OptimizationConfig):
     latent_noise: float = 0.15
     mask_share: float = 0.5
     detail_weight: float = 0.0
+    contrast_weight: float = 0.0
+    anchor_weight: float = 0.0
     decoder_only: bool = False
 
     def __post_init__(self) -> None:
@@ -67,8 +75,9 @@ class AutoencoderConfig(OptimizationConfig):
                 raise ValueError(
                     f"each of `channels` must divide four times the one before, got {coarser} after {finer}"
                 )
-        if self.detail_weight < 0:
-            raise ValueError(f"`detail_weight` must be 0 or more, got {self.detail_weight}")
+        for name in ("detail_weight", "contrast_weight", "anchor_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}")
         for name in ("latent_noise", "mask_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be between 0 and 1, got {getattr(self, name)}")

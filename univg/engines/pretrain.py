@@ -169,7 +169,7 @@ def pretrain_masks(
         resolve_device(device),
         on_progress,
         should_stop,
-        start,
+        start=start,
     )
 
 
@@ -216,6 +216,7 @@ def pretrain_images(
     """
     folder, target = Path(folder), resolve_device(device)
     found = unlabelled_images(images)
+    sources = [[f.name for f in files] for files in found.values()]
     draw = partial(draw_images, images=found, find_vessels=find_vessels, count=config.batch_size, size=config.size)
 
     def blocks_from(first: int, stage: int) -> Iterator[tuple]:
@@ -235,6 +236,7 @@ def pretrain_images(
         target,
         on_progress,
         should_stop,
+        sources=sources,
     )
 
     # 2. The ControlNet begins as its copy; both go on together
@@ -288,7 +290,7 @@ def pretrain_images(
         config=replace(config, steps=config.control_steps),
         stage="controlnet",
         folder=inside,
-        fingerprint=fingerprint("controlnet", config.to_json(), [[f.name for f in files] for files in found.values()]),
+        fingerprint=fingerprint("controlnet", config.to_json(), autoencoder.encoder, sources),
         look=look,
         look_every=config.look_every,
         seconds_between_checkpoints=60.0,
@@ -319,7 +321,7 @@ def _named(**parts: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _pretrain(
-    config, autoencoder, folder, pictures_from, stage, target, on_progress, should_stop, start=None
+    config, autoencoder, folder, pictures_from, stage, target, on_progress, should_stop, *, sources=(), start=None
 ) -> DiffusionBackbone:
     # 1. Parts
     if start is None:
@@ -327,7 +329,7 @@ def _pretrain(
     for part in (start.unet, start.conditioner):
         part.requires_grad_(True).train()
     backbone = replace(start, autoencoder=autoencoder).to(target)
-    unet, conditioner, mean = backbone.unet, backbone.conditioner, backbone.latent_mean.cpu()
+    unet, conditioner = backbone.unet, backbone.conditioner
     predict = unet_prediction(backbone)
 
     # 2. Batches: latents, noise, timesteps and modality
@@ -368,7 +370,7 @@ def _pretrain(
         config=config,
         stage=stage,
         folder=folder,
-        fingerprint=fingerprint(stage, config.to_json(), mean.flatten().tolist(), start.sha256),
+        fingerprint=fingerprint(stage, config.to_json(), autoencoder.encoder, sources, start.sha256),
         look=look,
         look_every=config.look_every,
         seconds_between_checkpoints=60.0,

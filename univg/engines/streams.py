@@ -16,7 +16,7 @@ import numpy as np
 from univg.engines.conditions import vessel_condition
 from univg.errors import InputError
 from univg.geometry import estimate_fov
-from univg.io import read_image
+from univg.io import read_image, sha256_file
 from univg.sca import generate_mask, presets_of, vary_config
 from univg.training.ahead import results_in_order
 from univg.types import Modality, as_float
@@ -86,6 +86,11 @@ def unlabelled_images(folder: str | Path) -> dict[Modality, list[Path]]:
         names = ", ".join(Modality)
         raise InputError("No images found", path=folder, fix=f"Give a folder with subfolders called {names}.")
     return found
+
+
+def training_list(images: str | Path) -> dict[str, dict[str, str]]:
+    """What `unlabelled_images` finds, as ``{modality: {name: SHA-256 of the file}}``: the record kept beside weights."""
+    return {str(m): {f.name: sha256_file(f) for f in files} for m, files in unlabelled_images(images).items()}
 
 
 def read_colour(path: Path) -> np.ndarray:

@@ -152,7 +152,7 @@ def reconstruction_loss(decoded: torch.Tensor, pictures: torch.Tensor, detail_we
 
 
 def contrast_loss(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
-    """Mean absolute error of the luminance at the widths of fine vessels, in units of the contrast around each pixel."""
+    """Mean absolute error of the luminance at the widths of fine vessels, in units of the contrast around."""
     weights = pictures.new_tensor(_LUMINANCE)[:, None, None]
     shown, error = ((p * weights).sum(dim=1, keepdim=True) for p in (pictures, decoded - pictures))
     spread = _blurred(shown.square(), _SURROUND_SIGMA) - _blurred(shown, _SURROUND_SIGMA).square()

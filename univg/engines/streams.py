@@ -89,7 +89,7 @@ def unlabelled_images(folder: str | Path) -> dict[Modality, list[Path]]:
 
 
 def training_list(images: str | Path) -> dict[str, dict[str, str]]:
-    """What `unlabelled_images` finds, as ``{modality: {name: SHA-256 of the file}}``: the record kept beside weights."""
+    """What `unlabelled_images` finds, as ``{modality: {name: SHA-256 of the file}}``, to be kept beside weights."""
     return {str(m): {f.name: sha256_file(f) for f in files} for m, files in unlabelled_images(images).items()}
 
 

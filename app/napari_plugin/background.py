@@ -6,16 +6,21 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from qtpy.QtCore import QThreadPool
 from superqt.utils import FunctionWorker
 
 from app import texts
 from univg.errors import InputError
+
+_THREADS = 8  # most of them wait for a helper process, and must not hold up the others
 
 _log = logging.getLogger(__name__)
 
 
 def in_background(work: Callable, *args: Any, done: Callable[[Any], None], failed: Callable[[Exception], None]) -> None:
     """Call ``work(*args)`` in a thread, then `done` with its result or `failed` with its error in this one."""
+    pool = QThreadPool.globalInstance()
+    pool.setMaxThreadCount(max(pool.maxThreadCount(), _THREADS))
     worker = FunctionWorker(work, *args)
     worker.returned.connect(done)
     worker.errored.connect(failed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from napari.viewer import Viewer
 
-from app.napari_plugin import correction, preferences
+from app.napari_plugin import preferences, tools
 from app.napari_plugin.background import in_words
 from app.napari_plugin.session import Session, session_of
 
@@ -37,13 +37,13 @@ def segment_image(viewer: Viewer) -> None:
 def remove_specks(viewer: Viewer) -> None:
     """Remove small separate pieces of the mask on screen."""
     smallest = preferences.smallest_speck()
-    _run(viewer, lambda session: session.correct(lambda mask: correction.remove_specks(mask, smallest)))
+    _run(viewer, lambda session: session.correct(lambda mask: tools.remove_specks(mask, smallest)))
 
 
 def prune_spurs(viewer: Viewer) -> None:
     """Remove short side branches of the mask on screen."""
     length = preferences.spur_length()
-    _run(viewer, lambda session: session.correct(lambda mask: correction.prune_spurs(mask, length)))
+    _run(viewer, lambda session: session.correct(lambda mask: tools.prune_spurs(mask, length)))
 
 
 def save_mask(viewer: Viewer) -> None:

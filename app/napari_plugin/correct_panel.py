@@ -9,7 +9,7 @@ import numpy as np
 from qtpy.QtWidgets import QButtonGroup, QDoubleSpinBox, QPushButton, QSpinBox
 
 from app import texts
-from app.napari_plugin import correction, layers, parts, preferences
+from app.napari_plugin import layers, parts, preferences, tools
 from app.napari_plugin.mouse import Pointer
 from univg.errors import InputError
 
@@ -122,11 +122,11 @@ class CorrectPanel(parts.Panel):
         """Use the tool in hand at ``(row, col)``."""
         diameter = self.diameter.value()
         if self._tool == "cut":
-            self.session.correct(lambda mask: correction.cut_branch(mask, point))
+            self.session.correct(lambda mask: tools.cut_branch(mask, point))
         elif self._tool == "calibre":
             if diameter <= 0:
                 raise InputError(texts.NAPARI_NO_DIAMETER, fix=texts.NAPARI_NO_DIAMETER_FIX)
-            self.session.correct(lambda mask: correction.set_calibre(mask, point, diameter))
+            self.session.correct(lambda mask: tools.set_calibre(mask, point, diameter))
         elif self._tool == "bridge" and self._first is None:
             self._first = point
             self.help.setText(texts.NAPARI_BRIDGE_SECOND)
@@ -134,20 +134,20 @@ class CorrectPanel(parts.Panel):
             start, self._first = self._first, None
             self.help.setText(texts.NAPARI_POINTED["bridge"][2])
             ridges = self.session.ridges
-            self.session.correct(lambda mask: correction.bridge_gap(mask, ridges(), start, point, diameter=diameter))
+            self.session.correct(lambda mask: tools.bridge_gap(mask, ridges(), start, point, diameter=diameter))
 
     def stroke(self, points: np.ndarray) -> None:
         """Snap a stroke of ``(row, col)`` to the vessel below it."""
         diameter, ridges = self.diameter.value(), self.session.ridges
-        self.session.correct(lambda mask: correction.snap_stroke(mask, ridges(), points, diameter=diameter))
+        self.session.correct(lambda mask: tools.snap_stroke(mask, ridges(), points, diameter=diameter))
 
     def remove_specks(self) -> None:
         smallest = self.speck.value()
-        self.session.correct(lambda mask: correction.remove_specks(mask, smallest))
+        self.session.correct(lambda mask: tools.remove_specks(mask, smallest))
 
     def prune_spurs(self) -> None:
         length = self.spur.value()
-        self.session.correct(lambda mask: correction.prune_spurs(mask, length))
+        self.session.correct(lambda mask: tools.prune_spurs(mask, length))
 
     def _paint_with(self, mode: str) -> None:
         self.session.required_image()

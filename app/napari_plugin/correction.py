@@ -22,6 +22,7 @@ from univg.types import Modality
 
 Point = tuple[float, float]
 
+_LARGEST_SIDE = 1024  # of the image that ridges are looked for in
 # A bar answers strongest to the scale of half its width, so the best scale is the radius.
 _RADII = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _REACH = 8.0  # pixels that a click may lie beside the vessel meant
@@ -37,16 +38,30 @@ class Ridges:
     strength: np.ndarray
     radius: np.ndarray
 
+    def part(self, window: tuple[slice, slice]) -> Ridges:
+        """A copy of what is in `window`."""
+        return Ridges(self.strength[window].copy(), self.radius[window].copy())
+
 
 def find_ridges(image: np.ndarray, modality: Modality) -> Ridges:
-    """Ridges of an image at scales from thin to thick vessels, measured in its own pixels."""
-    local = normalize_locally(to_grey(image, modality))
-    enlarge = max(max(local.shape) / 1024, 1.0)
+    """Ridges of an image at scales from thin to thick vessels, measured in its own pixels.
+
+    A large image is looked at reduced, since its thinnest vessels are several pixels wide.
+    """
+    grey = to_grey(image, modality)
+    height, width = grey.shape
+    enlarge = max(max(grey.shape) / _LARGEST_SIDE, 1.0)
+    if enlarge > 1:
+        grey = cv2.resize(grey, (round(width / enlarge), round(height / enlarge)), interpolation=cv2.INTER_AREA)
+    local = normalize_locally(grey)
     strength, radius = np.zeros(local.shape, np.float32), np.ones(local.shape, np.float32)
     for scale in _RADII:
-        found = ridge_strength(local, scale * enlarge)
+        found = ridge_strength(local, scale)
         better = found > strength
-        strength[better], radius[better] = found[better], scale * enlarge
+        strength[better], radius[better] = found[better], scale
+    if enlarge > 1:
+        strength = cv2.resize(strength, (width, height), interpolation=cv2.INTER_LINEAR)
+        radius = enlarge * cv2.resize(radius, (width, height), interpolation=cv2.INTER_LINEAR)
     return Ridges(strength, radius)
 
 
@@ -143,12 +158,6 @@ def prune_spurs(mask: np.ndarray, length: float) -> np.ndarray:
             short[spurs[np.argmax(branches.lengths[spurs])]] = False
     gone = short[branches.branch_of]
     return mask & ~_owned(mask, branches, gone) if gone.any() else mask.copy()
-
-
-def changed_pixels(before: np.ndarray, after: np.ndarray, current: np.ndarray) -> np.ndarray:
-    """`current` with what a tool changed between `before` and `after`: strokes made meanwhile stay."""
-    changed = before != after
-    return np.where(changed, after, current)
 
 
 def _branch_at(mask: np.ndarray, point: Point) -> tuple[Branches, int]:

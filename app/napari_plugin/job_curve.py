@@ -1,4 +1,4 @@
-"""What a job has reported so far, read from its folder as it grows, and its learning curve as a small plot."""
+"""What a job has reported so far, read from its folder as it grows: in words, and as a small learning curve."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 from app import texts
 from univg.overlay import PREDICTION, REFERENCE, Colour
 from univg.progress import ProgressEvent
-from univg.workflow.job_records import EventReader
+from univg.workflow.job_records import EventReader, JobState
+from univg.workflow.jobs import Job
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 34, 20, 34
 _MOST_POINTS = 300
@@ -132,3 +133,24 @@ def _thinned(points: Sequence[tuple[float, float]]) -> Points:
     size = -(-len(points) // _MOST_POINTS)
     bins = [points[start : start + size] for start in range(0, len(points), size)]
     return [(sum(s for s, _ in b) / len(b), sum(v for _, v in b) / len(b)) for b in bins]
+
+
+def job_text(job: Job, event: ProgressEvent | None, *, done: str = texts.JOB_DONE) -> str:
+    """What `job` is doing, in words; `done` is said of one that ended well, with its ``{version}`` filled in."""
+    if job.state is JobState.QUEUED:
+        return texts.JOB_QUEUED
+    if job.state is JobState.CANCELLING:
+        return texts.JOB_CANCELLING
+    if job.state is JobState.CANCELLED:
+        return texts.JOB_CANCELLED
+    if job.state is JobState.FAILED:
+        return f"{texts.JOB_FAILED.format(reason=(job.error or '').rstrip('.'))} {texts.JOB_FAILED_FIX}"
+    if job.state is JobState.DONE:
+        return done.format(version=(job.result() or {}).get("segmenter", ""))
+    if event is None:
+        return texts.JOB_STARTING
+    title = texts.STAGES.get(event.stage, (event.stage, ""))[0]
+    left = texts.TIME_UNKNOWN
+    if event.seconds_left is not None:
+        left = texts.TIME_LEFT.format(time=texts.duration(event.seconds_left))
+    return f"{title}: {texts.STAGE_OF.format(step=event.step, total=event.total)}, {left}."

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 BOUNDARY: Colour = (240, 228, 66)  # Okabe and Ito's yellow
 VESSEL = 1
+_MILLIMETRES = {"nanometer": 1e-6, "micrometer": 1e-3, "millimeter": 1.0, "centimeter": 10.0, "meter": 1000.0}
+_UNIT_NAMES = {"mm": "millimeter", "pixel": "pixel"}  # as napari says them
+_RING = 36.0  # pixels across
 _ROUND = 48  # corners that stand for an ellipse
 
 
@@ -60,8 +63,16 @@ def show_other(layer: Image | Labels, data: np.ndarray, *, spacing_mm: float | N
         layer.editable = True
     else:
         layer.data = data
-    layer.scale = (spacing_mm or 1.0, spacing_mm or 1.0)
-    layer.units = ("mm", "mm") if spacing_mm else ("pixel", "pixel")
+    _place(layer, spacing_mm)
+
+
+def _place(layer: Layer, spacing_mm: float | None) -> None:
+    scale, unit = spacing_mm or 1.0, "mm" if spacing_mm else "pixel"
+    # Each of these draws the layer anew.
+    if not np.allclose(layer.scale, scale):
+        layer.scale = (scale, scale)
+    if any(str(known) != _UNIT_NAMES[unit] for known in layer.units):
+        layer.units = (unit, unit)
 
 
 def fits(layer: Image | None, image: np.ndarray) -> bool:
@@ -70,14 +81,14 @@ def fits(layer: Image | None, image: np.ndarray) -> bool:
 
 
 def add_map(viewer: Viewer, values: np.ndarray, *, name: str, spacing_mm: float | None, visible: bool) -> Image:
-    """A map of values from 0 to 1 over the image, (H, W) float32."""
+    """A map of values from 0 to 1 over the image, (H, W) float32; where uncertainty is 0 the image shows through."""
     return viewer.add_image(
         values,
         name=texts.NAPARI_LAYERS[name],
         colormap="cividis" if name == "probability" else "magma",
         contrast_limits=(0, 1),
         opacity=0.7,
-        blending="translucent",
+        blending="translucent" if name == "probability" else "additive",
         visible=visible,
         **placement(spacing_mm),
     )
@@ -90,6 +101,15 @@ def add_picture(viewer: Viewer, rgba: np.ndarray, *, name: str, spacing_mm: floa
     )
 
 
+def show_growth(layer: Labels, data: np.ndarray, *, factor: float, spacing_mm: float | None) -> None:
+    """A smaller picture in `layer`, as large on screen as the image: `factor` of its pixels go on one of `data`."""
+    size = spacing_mm or 1.0
+    layer.data = data
+    layer.scale = (size * factor, size * factor)
+    # The middle of the first pixel is where a layer lies, so a larger pixel must move by half of what it gained.
+    layer.translate = (size * (factor - 1) / 2, size * (factor - 1) / 2)
+
+
 def add_roots(viewer: Viewer, *, spacing_mm: float | None = None) -> Points:
     return viewer.add_points(
         np.empty((0, 2)),
@@ -100,6 +120,28 @@ def add_roots(viewer: Viewer, *, spacing_mm: float | None = None) -> Points:
         border_color="white",
         **placement(spacing_mm),
     )
+
+
+def add_marker(viewer: Viewer, *, spacing_mm: float | None = None) -> Points:
+    """A layer for a ring around the place that is meant, see `mark`."""
+    return viewer.add_points(
+        np.empty((0, 2)),
+        ndim=2,
+        name=texts.NAPARI_LAYERS["here"],
+        symbol="disc",
+        size=_RING,
+        face_color="transparent",
+        border_color=np.array([_rgba(BOUNDARY)]),
+        border_width=0.04,
+        **placement(spacing_mm),
+    )
+
+
+def mark(layer: Points, pixel: tuple[float, float] | None, *, spacing_mm: float | None) -> None:
+    """Put the ring around ``(row, col)``; None takes it away."""
+    layer.data = np.empty((0, 2)) if pixel is None else np.array([pixel])
+    layer.size = _RING
+    _place(layer, spacing_mm)
 
 
 def add_outlines(viewer: Viewer, *, name: str, spacing_mm: float | None = None) -> Shapes:
@@ -121,6 +163,25 @@ def mask_colours(colour: Colour) -> DirectLabelColormap:
     return DirectLabelColormap(color_dict={None: _rgba(colour), 0: (0, 0, 0, 0), VESSEL: _rgba(colour)})
 
 
+def other_masks(viewer: Viewer, own: Labels | None) -> list[Labels]:
+    """The Labels layers with two axes beside `own`, those that only illustrate left out."""
+    from napari.layers import Labels
+
+    left_out = (texts.NAPARI_LAYERS["growth"],)
+    return [
+        layer
+        for layer in viewer.layers
+        if isinstance(layer, Labels) and layer.ndim == 2 and layer is not own and layer.name not in left_out
+    ]
+
+
+def spacing_mm_of(layer: Layer) -> float | None:
+    """Millimetres that a pixel of `layer` is wide, when its units say so."""
+    row, col = layer.scale[-2:]
+    factor = _MILLIMETRES.get(str(layer.units[-1]))
+    return float(np.sqrt(row * col)) * factor if factor else None
+
+
 def mask_in(layer: Labels) -> np.ndarray:
     """What is painted, as an (H, W) bool array of its own."""
     return np.asarray(layer.data) != 0
@@ -128,10 +189,22 @@ def mask_in(layer: Labels) -> np.ndarray:
 
 def write_mask(layer: Labels, mask: np.ndarray) -> bool:
     """Make `layer` show `mask`, as one step of its undo history; False when it did already."""
-    where = np.nonzero(mask_in(layer) != mask)
-    if not len(where[0]):
+    where, values = pixel_changes(mask_in(layer), mask)
+    return write_pixels(layer, where, values)
+
+
+def pixel_changes(before: np.ndarray, after: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """(rows, cols) of the pixels in which two masks differ, and the values of `after` there."""
+    # Much quicker on a large frame than `np.nonzero` in two dimensions.
+    flat = np.flatnonzero(before != after)
+    return np.divmod(flat, before.shape[1]), after.reshape(-1)[flat]
+
+
+def write_pixels(layer: Labels, where: tuple[np.ndarray, np.ndarray], values: np.ndarray) -> bool:
+    """Set pixels of a mask, as one step of its undo history; False when there are none."""
+    if not len(values):
         return False
-    layer.data_setitem(where, mask[where].astype(layer.data.dtype))
+    layer.data_setitem(where, values.astype(layer.data.dtype))
     return True
 
 
@@ -174,11 +247,12 @@ def pixel_at(layer: Layer, world: Sequence[float]) -> tuple[float, float]:
 def look_at(viewer: Viewer, layer: Layer, pixel: tuple[float, float], *, across: float = 160.0) -> None:
     """Bring ``(row, col)`` of `layer` to the middle; the frame becomes about `across` pixels wide if it was wider."""
     row, col = layer.data_to_world(pixel)[-2:]
-    viewer.camera.center = (0.0, float(row), float(col))
-    width = viewer.camera.zoom * across * float(layer.scale[-1])
+    camera = getattr(viewer, "scene", viewer).camera  # its place since napari 0.9
+    camera.center = (0.0, float(row), float(col))
+    width = camera.zoom * across * float(layer.scale[-1])
     wanted = 500.0  # screen pixels
     if width < wanted:
-        viewer.camera.zoom *= wanted / width
+        camera.zoom *= wanted / width
 
 
 def _ellipse(corners: np.ndarray) -> np.ndarray:

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QHeaderView, QTableWidget, QTableWidgetItem
 
 from app import texts
 from app.napari_plugin import layers, parts
 from app.napari_plugin.background import Newest, in_words
+from app.napari_plugin.helpers import MEASURING
 from app.napari_plugin.measures import QUANTITIES, Coloured, Measure, colour_centreline, measure_mask, to_csv
 from univg.errors import InputError
 from univg.io import write_bytes_atomic
 
 if TYPE_CHECKING:
+    from napari.layers import Labels
     from napari.viewer import Viewer
 
 _NONE = "none"
 _SETTLE_MS = 250  # strokes in quick succession are measured once
 
 
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    name: str
+    mask: np.ndarray
+    spacing_mm: float | None
+    probability: np.ndarray | None = None
+
+
 class MeasurePanel(parts.Panel):
-    """Measures all of the frame, or the region of interest of the Segment panel."""
+    """Measures the mask being corrected or another Labels layer: all of the frame, or the region of interest."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
         self.measures: list[Measure] = []
-        self.part = texts.NAPARI_WHOLE_IMAGE
+        self.name, self.part = "", texts.NAPARI_WHOLE_IMAGE
         self._newest = Newest(self._show, lambda error: self.say(in_words(error), "error"))
         self.status = parts.words(texts.NAPARI_NO_IMAGE_FIX)
+        self.source = QComboBox()
+        self.source.setToolTip(texts.NAPARI_MEASURE_LAYER_TIP)
+        self._watched: Labels | None = None
         self.part_only = QCheckBox(texts.NAPARI_MEASURE_ROI)
         self.part_only.setToolTip(texts.NAPARI_ROI_TIP)
         self.table = QTableWidget(0, 2)
@@ -51,7 +66,10 @@ class MeasurePanel(parts.Panel):
         self.csv_button = self.button(texts.NAPARI_CSV, self._ask_and_save, tip=texts.NAPARI_CSV_TIP)
         fields = parts.form()
         fields.addRow(texts.NAPARI_COLOUR, self.colour)
+        which = parts.form()
+        which.addRow(texts.NAPARI_MEASURE_LAYER, self.source)
         self.body.addWidget(self.status)
+        self.body.addLayout(which)
         self.body.addWidget(self.part_only)
         self.body.addWidget(self.table, 1)
         self.body.addLayout(fields)
@@ -61,19 +79,23 @@ class MeasurePanel(parts.Panel):
 
         self.part_only.toggled.connect(self.guarded(lambda _: self.measure()))
         self.colour.currentIndexChanged.connect(self.guarded(lambda _: self.measure()))
+        self.source.currentIndexChanged.connect(self.guarded(lambda _: self.measure()))
         self._settled = QTimer(self)
         self._settled.setSingleShot(True)
         self._settled.setInterval(_SETTLE_MS)
         self._settled.timeout.connect(self.guarded(self.measure))
         for signal in (self.session.image_changed, self.session.mask_changed, self.session.segmented):
             signal.connect(self._settled.start)
+        for event in (self.session.viewer.layers.events.inserted, self.session.viewer.layers.events.removed):
+            event.connect(self._layers_changed)
+        self._layers_changed()
         self.guarded(self.measure)()
 
     def measure(self) -> None:
         """Measure what is on screen; while that runs, later wishes wait and only the newest is met."""
-        current, mask = self.session.open, self.session.mask()
-        self.csv_button.setEnabled(mask is not None)
-        if mask is None:
+        measured = self._measured()
+        self.csv_button.setEnabled(measured is not None)
+        if measured is None:
             self.measures = []
             self.table.setRowCount(0)
             self.scale.setText("")
@@ -81,37 +103,91 @@ class MeasurePanel(parts.Panel):
             return
         window = None
         if self.part_only.isChecked():
-            window = layers.window_in(self.session.layer("roi"), mask.shape)
+            window = layers.window_in(self.session.layer("roi"), measured.mask.shape)
             if window is None:
                 raise InputError(texts.NAPARI_NO_ROI, fix=texts.NAPARI_NO_ROI_FIX)
-        quantity, spacing = self.colour.currentData(), current.spacing_mm
-        probability = current.found.probability if current.found is not None else None
+        quantity = self.colour.currentData()
 
         def work() -> tuple:
-            measures = measure_mask(mask if window is None else mask[window], spacing_mm=spacing)
+            mask, spacing = measured.mask, measured.spacing_mm
+            part = mask if window is None else mask[window].copy()
+            measures = MEASURING.call(measure_mask, part, spacing_mm=spacing)
             coloured = None
             if quantity != _NONE:
-                coloured = colour_centreline(mask, quantity, probability=probability, spacing_mm=spacing)
-            return current.name, window, measures, coloured, quantity
+                coloured = MEASURING.call(
+                    colour_centreline, mask, quantity, probability=measured.probability, spacing_mm=spacing
+                )
+            return measured, window, measures, coloured, quantity
 
         self._newest.ask(work)
 
+    def _measured(self) -> _Measured | None:
+        """What the choice of the layer means now; None when there is nothing to measure."""
+        layer = self.chosen_layer()
+        self._watch(layer)
+        current = self.session.open
+        if layer is not None:
+            return _Measured(layer.name, layers.mask_in(layer), layers.spacing_mm_of(layer))
+        if current is None or self.session.labels is None:
+            return None
+        probability = current.found.probability if current.found is not None else None
+        return _Measured(current.name, self.session.mask(), current.spacing_mm, probability)
+
+    def chosen_layer(self) -> Labels | None:
+        """A Labels layer that is not the mask being corrected; None is that mask."""
+        chosen = self.source.currentData()
+        return next(
+            (
+                layer
+                for layer in layers.other_masks(self.session.viewer, self.session.labels)
+                if layer.unique_id == chosen
+            ),
+            None,
+        )
+
+    def _layers_changed(self, _event=None) -> None:
+        """Offer the mask being corrected and all other Labels layers with two axes."""
+        if not isalive(self):  # the panel was closed; napari does not know
+            return
+        others = [
+            (layer.name, layer.unique_id) for layer in layers.other_masks(self.session.viewer, self.session.labels)
+        ]
+        chosen = self.source.currentData()
+        parts.fill(self.source, [(texts.NAPARI_MEASURE_MASK, _NONE), *others], chosen)
+        if self.source.currentData() != chosen:  # its layer is gone
+            self._settled.start()
+
+    def _watch(self, layer: Labels | None) -> None:
+        """Measure again when a layer changes that the session does not look after."""
+        if layer is self._watched:
+            return
+        for watched, change in ((self._watched, "disconnect"), (layer, "connect")):
+            for name in ("set_data", "labels_update", "paint"):
+                if watched is not None and hasattr(watched.events, name):
+                    getattr(getattr(watched.events, name), change)(self._other_changed)
+        self._watched = layer
+
+    def _other_changed(self, _event=None) -> None:
+        if isalive(self):
+            self._settled.start()
+
     def save(self, path: str | Path) -> Path:
         """Write the table as CSV."""
-        current = self.session.required_image()
         target = Path(path)
         target = target if target.suffix.lower() == ".csv" else target.with_name(f"{target.name}.csv")
-        write_bytes_atomic(target, to_csv([(current.name, self.part, self.measures)]))
+        write_bytes_atomic(target, to_csv([(self.name, self.part, self.measures)]))
         self.say(texts.NAPARI_CSV_SAVED.format(name=target.name))
         return target
 
     def _show(self, result: tuple) -> None:
-        name, window, self.measures, coloured, quantity = result
-        if self.session.open is None or self.session.open.name != name:
+        measured, window, measures, coloured, quantity = result
+        now = self._measured()
+        if now is None or now.name != measured.name:
             return
+        self.name, self.measures = measured.name, measures
         self.part = texts.NAPARI_WHOLE_IMAGE if window is None else texts.NAPARI_PART
-        unit = texts.NAPARI_IN_MM if self.session.open.spacing_mm else texts.NAPARI_IN_PIXELS
-        self.status.setText(texts.NAPARI_MEASURED.format(name=name, part=self.part, unit=unit))
+        unit = texts.NAPARI_IN_MM if measured.spacing_mm else texts.NAPARI_IN_PIXELS
+        self.status.setText(texts.NAPARI_MEASURED.format(name=measured.name, part=self.part, unit=unit))
         self.table.setRowCount(len(self.measures))
         for number, measure in enumerate(self.measures):
             label, tip = texts.NAPARI_MEASURES[measure.key]
@@ -120,18 +196,17 @@ class MeasurePanel(parts.Panel):
                 item.setToolTip(tip)
                 self.table.setItem(number, column, item)
         self.table.resizeRowsToContents()
-        self._show_colours(coloured, quantity)
+        self._show_colours(coloured, quantity, measured.spacing_mm)
 
-    def _show_colours(self, coloured: Coloured | None, quantity: str) -> None:
+    def _show_colours(self, coloured: Coloured | None, quantity: str, spacing: float | None) -> None:
         if coloured is None:
             self.session.drop_layer("centreline")
             self.scale.setText("" if quantity == _NONE else texts.NAPARI_NO_COLOURS)
             return
         layer = self.session.layer("centreline")
         if layer is not None and layer.data.shape == coloured.picture.shape:
-            layer.data = coloured.picture
+            layers.show_other(layer, coloured.picture, spacing_mm=spacing)
         else:
-            spacing = self.session.open.spacing_mm
             active = self.session.viewer.layers.selection.active
             layer = layers.add_picture(self.session.viewer, coloured.picture, name="centreline", spacing_mm=spacing)
             self.session.keep_layer("centreline", layer)
@@ -139,8 +214,7 @@ class MeasurePanel(parts.Panel):
         self.scale.setText(texts.NAPARI_SCALE.format(low=coloured.low, high=coloured.high, unit=coloured.unit))
 
     def _ask_and_save(self) -> None:
-        current = self.session.required_image()
-        path, _ = QFileDialog.getSaveFileName(self, texts.NAPARI_CSV, f"{current.name}.csv", "CSV (*.csv)")
+        path, _ = QFileDialog.getSaveFileName(self, texts.NAPARI_CSV, f"{self.name}.csv", "CSV (*.csv)")
         if path:
             self.save(path)
 

@@ -1,8 +1,7 @@
-"""Running a project's models, away from the window's thread; torch is loaded with the first one."""
+"""What a project's models find in images. They run in a process of their own, see `helpers`."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.napari_plugin.helpers import MODELS
 from app.napari_plugin.uncertainty import Doubt, doubtful_segments, uncertainty_map
 from univg.metrics import cldice, dice
 from univg.types import ImageMaskPair
 
 if TYPE_CHECKING:
     from univg.segmentation import Segmenter
-
-# Two images at once would be slower on the same cores.
-_one_at_a_time = threading.Lock()
-_loading = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,19 +70,6 @@ class Score:
     cldice: float
 
 
-def load_segmenter(folder: Path) -> Segmenter:
-    """The model in `folder`, kept in memory; the folders of models never change."""
-    with _loading:
-        return _load(folder)
-
-
-@lru_cache(maxsize=2)
-def _load(folder: Path) -> Segmenter:
-    from univg.segmentation import Segmenter
-
-    return Segmenter.load(folder, "auto")
-
-
 def find_vessels(
     image: np.ndarray,
     folder: Path,
@@ -95,7 +78,7 @@ def find_vessels(
     augmented: bool = False,
     rank: bool = True,
 ) -> Found:
-    """Segment `image`, or its part in `window` alone, with the model in `folder`.
+    """Segment `image`, or its part in `window` alone, with the model in `folder`; waits for the result.
 
     Parameters
     ----------
@@ -111,18 +94,9 @@ def find_vessels(
     -------
     Found
     """
-    segmenter = load_segmenter(folder)
-    from univg.segmentation import segment
-
-    started = time.perf_counter()
-    with _one_at_a_time:
-        found = segment(image if window is None else image[window], segmenter, test_time_augmentation=augmented)
-    seconds = time.perf_counter() - started
-    probability, unsure = found.probability, uncertainty_map(found.probability)
-    if window is not None:
-        probability, unsure = (_placed(part, window, image.shape[:2]) for part in (probability, unsure))
-    doubts = doubtful_segments(probability) if rank else []
-    return Found(probability, unsure, segmenter.threshold, folder.name, window, doubts, seconds)
+    part = image if window is None else np.ascontiguousarray(image[window])
+    shape = image.shape[:2]
+    return MODELS.call(run_model, part, folder, window=window, shape=shape, augmented=augmented, rank=rank)
 
 
 def score_on(pairs: Sequence[ImageMaskPair], folder: Path) -> list[Score]:
@@ -133,6 +107,49 @@ def score_on(pairs: Sequence[ImageMaskPair], folder: Path) -> list[Score]:
         mask = found.mask(found.threshold)
         scores.append(Score(pair.name, dice(mask, pair.mask), cldice(mask, pair.mask)))
     return scores
+
+
+# --- in the helper process
+
+
+def load_model(folder: Path) -> None:
+    """Have torch and a model ready."""
+    segmenter = _loaded(folder)
+    from univg.segmentation import segment
+
+    # The first call of a network plans its memory and threads; a small image suffices.
+    segment(np.zeros((64, 64), np.uint8), segmenter)
+
+
+def run_model(
+    part: np.ndarray,
+    folder: Path,
+    *,
+    window: tuple[slice, slice] | None,
+    shape: tuple[int, int],
+    augmented: bool,
+    rank: bool,
+) -> Found:
+    """As `find_vessels`, with `part` cut out of an image of `shape` already."""
+    segmenter = _loaded(folder)
+    from univg.segmentation import segment
+
+    started = time.perf_counter()
+    probability = segment(part, segmenter, test_time_augmentation=augmented).probability
+    seconds = time.perf_counter() - started
+    unsure = uncertainty_map(probability)
+    if window is not None:
+        probability, unsure = (_placed(values, window, shape) for values in (probability, unsure))
+    doubts = doubtful_segments(probability) if rank else []
+    return Found(probability, unsure, segmenter.threshold, folder.name, window, doubts, seconds)
+
+
+@lru_cache(maxsize=2)
+def _loaded(folder: Path) -> Segmenter:
+    """The model in `folder`, kept in memory; the folders of models never change."""
+    from univg.segmentation import Segmenter
+
+    return Segmenter.load(folder, "auto")
 
 
 def _placed(part: np.ndarray, window: tuple[slice, slice], shape: tuple[int, int]) -> np.ndarray:

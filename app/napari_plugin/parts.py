@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 MARGIN = 8
-NARROWEST = 330
+NARROWEST = 360
 
 
 class Panel(QWidget):
@@ -72,11 +72,9 @@ class Panel(QWidget):
 
     def button(self, text: str, act: Callable, *, tip: str = "", main: bool = False) -> QPushButton:
         """A button; the one that a panel is for is `main`."""
-        button = QPushButton(text)
-        button.setToolTip(tip)
+        button = push_button(text, self.guarded(lambda *_: act()), tip=tip)
         if main:
             button.setStyleSheet("QPushButton:enabled { background-color: #0f6c84; color: white; font-weight: 600; }")
-        button.clicked.connect(self.guarded(lambda _checked=False: act()))
         return button
 
     def showEvent(self, event) -> None:  # noqa: N802 - Qt's name
@@ -120,6 +118,35 @@ class Slider(QWidget):
     def move_to(self, value: float) -> None:
         """As the user's hand would."""
         self._slider.setValue(value)
+
+
+class Fold(QWidget):
+    """Controls that are hidden until their heading is clicked."""
+
+    def __init__(self, text: str, content: QWidget) -> None:
+        super().__init__()
+        self._text, self._content = text, content
+        self._head = push_button("", lambda *_: self.set_open(not self.is_open))
+        self._head.setStyleSheet("text-align: left; padding: 4px 6px; font-weight: 600;")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 4, 0, 4)
+        column.setSpacing(6)
+        column.addWidget(self._head)
+        column.addWidget(content)
+        self.is_open = False
+        self.set_open(False)
+
+    def set_open(self, is_open: bool) -> None:
+        self.is_open = is_open
+        self._head.setText(f"{'▾' if is_open else '▸'}  {self._text}")
+        self._content.setVisible(is_open)
+
+
+def push_button(text: str, slot: Callable, *, tip: str = "") -> QPushButton:
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    button.clicked.connect(slot)
+    return button
 
 
 def words(text: str) -> QLabel:

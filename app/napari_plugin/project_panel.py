@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from app import texts
 from app.napari_plugin import parts
@@ -85,7 +84,7 @@ class ProjectPanel(parts.Panel):
         """A project with the settings of the form."""
         spacing = self.spacing.value() or None
         self.session.use_project(Project.create(folder, modality=self.modality.currentData(), pixel_spacing_mm=spacing))
-        self.create_part.collapse(animate=False)
+        self.create_part.set_open(False)
 
     def open_sample(self, folder: str | Path) -> None:
         """The user's own copy of the sample, with its unseen images in the queue."""
@@ -93,8 +92,7 @@ class ProjectPanel(parts.Panel):
         self.session.add_images(sample_unseen_images())
 
     def add(self, files: list[str]) -> None:
-        names = self.session.add_images(files)
-        self.say(texts.NAPARI_ADDED.format(count=len(names), noun=texts.noun(len(names), "image")))
+        self.session.add_images_in_background(files)
 
     # --- what is shown
 
@@ -120,7 +118,7 @@ class ProjectPanel(parts.Panel):
             button.setEnabled(project is not None)
         self.approve_button.setEnabled(bool(current))
 
-    def _create_part(self) -> QCollapsible:
+    def _create_part(self) -> parts.Fold:
         self.modality = QComboBox()
         parts.fill(self.modality, [(name, str(key)) for key, name in texts.MODALITIES.items()], str(Modality.FUNDUS))
         self.spacing = QDoubleSpinBox()
@@ -138,8 +136,7 @@ class ProjectPanel(parts.Panel):
         column.setContentsMargins(0, 0, 0, 0)
         column.addLayout(fields)
         column.addWidget(self.button(texts.NAPARI_CREATE_IN, self._ask_and_create, tip=texts.NAPARI_CREATE_TIP))
-        self.create_part = QCollapsible(texts.CREATE_TITLE)
-        self.create_part.addWidget(content)
+        self.create_part = parts.Fold(texts.CREATE_TITLE, content)
         return self.create_part
 
     def _open_row(self, row: int) -> None:

@@ -11,14 +11,15 @@ from qtpy.QtWidgets import QComboBox, QHeaderView, QProgressBar, QTableWidget, Q
 from app import texts
 from app.napari_plugin import parts
 from app.napari_plugin.background import in_background, in_words
-from app.napari_plugin.image_queue import Status
-from app.napari_plugin.job_curve import Curve, JobReports
+from app.napari_plugin.image_queue import ImageQueue, Status
+from app.napari_plugin.job_curve import Curve, JobReports, job_text
 from app.napari_plugin.models import Score, score_on
 from univg.errors import InputError, JobRunningError
 from univg.workflow.jobs import Job, JobState, cancel_job, list_jobs, resume_job, start_job
 from univg.workflow.model_versions import active_segmenter, held_out_of, promote
 from univg.workflow.presets import PRESETS
-from univg.workflow.verdicts import pairs_that_train
+from univg.workflow.project import Project
+from univg.workflow.verdicts import training_choice
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -37,11 +38,12 @@ class RetrainPanel(parts.Panel):
         self.scores: tuple[list[Score], list[Score]] | None = None
         self._reports: JobReports | None = None
         self._compared = ""
+        self._starting = False
         self.status = parts.words("")
         self.effort = QComboBox()
-        efforts = [(parts.presets_text(name, PRESETS[name].expected_minutes), name) for name in _EFFORTS]
-        parts.fill(self.effort, efforts, "standard")
-        self.effort.setToolTip(texts.PRESET_HELP)
+        described = {name: parts.presets_text(name, PRESETS[name].expected_minutes) for name in _EFFORTS}
+        parts.fill(self.effort, [(text.partition(": ")[0], name) for name, text in described.items()], "standard")
+        self.effort.setToolTip("\n".join((texts.PRESET_HELP, *described.values())))
         fields = parts.form()
         fields.addRow(texts.PRESET, self.effort)
         self.start_button = self.button(texts.NAPARI_RETRAIN, self.start, tip=texts.NAPARI_RETRAIN_TIP, main=True)
@@ -87,26 +89,31 @@ class RetrainPanel(parts.Panel):
     def start(self) -> None:
         """Approved images become annotated pairs; the job trains from the vessel prior on all of these."""
         self.session.save_now()
-        project, queue = self.session.required_project(), self.session.queue
-        added = queue.approved_into_support()
-        if not project.support_names():
-            raise InputError(texts.NAPARI_NOTHING_APPROVED, fix=texts.NAPARI_NOTHING_APPROVED_FIX)
-        before = active_segmenter(project)
-        params = {
-            "preset": self.effort.currentData(),
-            "seed": 0,
-            "pairs": pairs_that_train(project),
-            "held_out": queue.freeze(),
-            "compare_with": before.name if before else None,
-        }
-        try:
-            self._watch(start_job(project, "retrain", params))
-            self.say(texts.NAPARI_TAKEN_IN.format(count=len(added), noun=texts.noun(len(added), "image")))
-        except JobRunningError as error:
-            self._watch(next(job for job in list_jobs(project) if job.id == error.job_id))
-            raise
-        finally:
+        project, queue, preset = self.session.required_project(), self.session.queue, self.effort.currentData()
+        self._starting = True
+        self.refresh()
+        self.say(texts.NAPARI_WORKING)
+        in_background(
+            lambda: _start_retraining(project, queue, preset), done=self._take_started, failed=self._start_failed
+        )
+
+    def _take_started(self, started: tuple[Job, int]) -> None:
+        job, count = started
+        self._starting = False
+        if self.session.project is not None and job.folder.is_relative_to(self.session.project.path):
+            self._watch(job)
             self.session.queue_changed.emit()
+        self.say(texts.NAPARI_TAKEN_IN.format(count=count, noun=texts.noun(count, "image")))
+
+    def _start_failed(self, error: Exception) -> None:
+        self._starting = False
+        if isinstance(error, JobRunningError) and self.session.project is not None:
+            running = [job for job in list_jobs(self.session.project) if job.id == error.job_id]
+            if running:
+                self._watch(running[0])
+        self.session.queue_changed.emit()
+        self.refresh()
+        self.say(in_words(error), "error")
 
     def cancel(self) -> None:
         if self.job is None or self.job.state.finished:
@@ -158,7 +165,7 @@ class RetrainPanel(parts.Panel):
     def refresh(self) -> None:
         project, job = self.session.project, self.job
         running = job is not None and not job.state.finished
-        self.start_button.setEnabled(project is not None and not running)
+        self.start_button.setEnabled(project is not None and not running and not self._starting)
         self.cancel_button.setEnabled(running and job.state is not JobState.CANCELLING)
         self.resume_button.setEnabled(job is not None and job.state in (JobState.CANCELLED, JobState.FAILED))
         self.curve.show_reports(self._reports)
@@ -172,7 +179,7 @@ class RetrainPanel(parts.Panel):
         event = self._reports.latest if self._reports else None
         self.progress.setVisible(running)
         self.progress.setValue(round(1000 * event.fraction) if event else 0)
-        self.progress_text.setText("" if job is None else _state_text(job, event))
+        self.progress_text.setText("" if job is None else job_text(job, event))
         done = job is not None and job.state is JobState.DONE
         old, new = self._versions() if done else (None, None)
         self.promote_button.setEnabled(new is not None)
@@ -256,21 +263,17 @@ class RetrainPanel(parts.Panel):
         self.refresh()
 
 
-def _state_text(job: Job, event) -> str:
-    if job.state is JobState.QUEUED:
-        return texts.JOB_QUEUED
-    if job.state is JobState.CANCELLING:
-        return texts.JOB_CANCELLING
-    if job.state is JobState.CANCELLED:
-        return texts.JOB_CANCELLED
-    if job.state is JobState.FAILED:
-        return f"{texts.JOB_FAILED.format(reason=(job.error or '').rstrip('.'))} {texts.JOB_FAILED_FIX}"
-    if job.state is JobState.DONE:
-        return texts.JOB_DONE.format(version=(job.result() or {}).get("segmenter", ""))
-    if event is None:
-        return texts.JOB_STARTING
-    title = texts.STAGES.get(event.stage, (event.stage, ""))[0]
-    left = texts.TIME_UNKNOWN
-    if event.seconds_left is not None:
-        left = texts.TIME_LEFT.format(time=texts.duration(event.seconds_left))
-    return f"{title}: {texts.STAGE_OF.format(step=event.step, total=event.total)}, {left}."
+def _start_retraining(project: Project, queue: ImageQueue, preset: str) -> tuple[Job, int]:
+    """The job, and how many approved images became pairs of the project or gave one a better mask."""
+    added = queue.approved_into_support()
+    if not project.support_names():
+        raise InputError(texts.NAPARI_NOTHING_APPROVED, fix=texts.NAPARI_NOTHING_APPROVED_FIX)
+    before = active_segmenter(project)
+    params = {
+        "preset": preset,
+        "seed": 0,
+        **training_choice(project),
+        "held_out": queue.freeze(),
+        "compare_with": before.name if before else None,
+    }
+    return start_job(project, "retrain", params), len(added)

@@ -75,6 +75,7 @@ class SegmentPanel(parts.Panel):
         self.session.image_changed.connect(self.refresh)
         self.session.segmented.connect(self.refresh)
         self.session.model_changed.connect(self.refresh)
+        self.session.maps_changed.connect(self._show_maps)
         self.refresh()
 
     def run(self) -> None:
@@ -118,6 +119,9 @@ class SegmentPanel(parts.Panel):
         self.status.setText(text)
         self._set_opacity(self.opacity.value)
         self._set_outline(self.outline.isChecked())
+        self._show_maps()
+
+    def _show_maps(self) -> None:
         for name, box in self.shown.items():
             self._set_visible(name, box.isChecked())
 

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,13 @@ from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QApplication, QWidget
 
 from app import texts
-from app.napari_plugin import layers, preferences
+from app.napari_plugin import layers, preferences, tools
 from app.napari_plugin.background import Newest, in_background, in_words
-from app.napari_plugin.correction import Ridges, changed_pixels, find_ridges
+from app.napari_plugin.correction import Ridges
+from app.napari_plugin.helpers import MODELS, TOOLS
 from app.napari_plugin.image_queue import ImageQueue, Status
-from app.napari_plugin.models import Found, find_vessels
+from app.napari_plugin.mask_writer import MaskWriter
+from app.napari_plugin.models import Found, find_vessels, load_model
 from univg.errors import InputError
 from univg.workflow.model_versions import active_segmenter
 from univg.workflow.project import Project
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels, Layer
     from napari.viewer import Viewer
 
+_TURN_MS = 60
 LOOK_MS = 400  # between two looks at what is painted
 # Layers that belong to one image, and those that fit any image of the same size.
 _DRAWN, _OF_ONE_SIZE = ("roots", "boundary", "obstacles", "tree"), ("roi", "centreline")
@@ -78,6 +82,7 @@ class Session(QObject):
     image_changed = Signal()
     mask_changed = Signal()
     segmented = Signal()
+    maps_changed = Signal()  # a layer of probability or uncertainty is new
     model_changed = Signal()  # another one is in use
     said = Signal(str, str)  # text, and "" or "error"
 
@@ -91,6 +96,7 @@ class Session(QObject):
         self._layers: dict[str, Layer] = {}
         self._saved_at = time.monotonic()
         self._saving = False
+        self._writer = MaskWriter()
         self._windows: set[int] = set()
         self._scoring = Newest(self._take_score, self._fail)
         self._timer = QTimer(self)
@@ -168,13 +174,30 @@ class Session(QObject):
         self.project = project
         self.project_changed.emit()
         self.queue_changed.emit()
+        TOOLS.warm_up(tools.ready)
+        if self.has_model():
+            MODELS.warm_up(load_model, self.model_folder())
         self.score_queue()
 
     def add_images(self, paths: list[str | Path]) -> list[str]:
+        """Add images to the queue before this returns; for scripts."""
         names = self.queue.add(paths)
+        self._images_added()
+        return names
+
+    def add_images_in_background(self, paths: list[str | Path]) -> None:
+        """The same for the window: large files take a while to be looked at."""
+        queue = self.queue
+
+        def done(names: list[str]) -> None:
+            self._images_added()
+            self.said.emit(texts.NAPARI_ADDED.format(count=len(names), noun=texts.noun(len(names), "image")), "")
+
+        self._work(lambda: queue.add(paths), done)
+
+    def _images_added(self) -> None:
         self.queue_changed.emit()
         self.score_queue()
-        return names
 
     def model_folder(self, version: str | None = None) -> Path:
         """The folder of `version`, by default of the model in use; `InputError` when there is none."""
@@ -213,7 +236,14 @@ class Session(QObject):
         queue = self.queue
         queue.entry(name)
         self._wanted = name
-        self._work(lambda: (name, queue.image(name), queue.mask(name), queue.spacing_mm(name)), self._show)
+        unsaved, ticket = self._unsaved(), self._writer.ticket()
+
+        def work() -> tuple:
+            if unsaved is not None:  # before it may be read again
+                self._writer.write(queue, *unsaved, ticket)
+            return name, queue.image(name), queue.mask(name), queue.spacing_mm(name), unsaved
+
+        self._work(work, self._show)
 
     def open_next(self) -> None:
         """Open the image that is worth most."""
@@ -232,7 +262,9 @@ class Session(QObject):
             self.image_changed.emit()
 
     def _show(self, loaded: tuple) -> None:
-        name, image, mask, spacing_mm = loaded
+        name, image, mask, spacing_mm, written = loaded
+        if written is not None and self.open is not None and self.open.name == written[0]:
+            self.open.saved = written[1]
         if name != self._wanted:  # another one was asked for meanwhile
             return
         if mask is not None and mask.shape != image.shape[:2]:
@@ -248,6 +280,7 @@ class Session(QObject):
                 self.drop_layer(other)
         self._show_layers(image, mask, spacing_mm)
         self.open = OpenImage(name, image, spacing_mm, mask, mask.copy())
+        self._mark(None)
         if before is None or before.image.shape[:2] != mask.shape:
             self.viewer.reset_view()
         self.image_changed.emit()
@@ -300,22 +333,34 @@ class Session(QObject):
             changes = {"uncertainty": found.mean_uncertainty, "scored_by": found.version} if not found.window else {}
             if entry.status in (Status.UNSEEN, Status.SEGMENTED):  # else `look` sees a correction in it
                 changes["status"] = Status.SEGMENTED
-                self._write(name, self.mask())
+                self.open.seen = self.mask()  # what a model found is no correction
+                self._save_in_background(self.open.seen)
             self.queue.update(name, **changes)
             self.queue_changed.emit()
         self.segmented.emit()
 
     def _show_maps(self, found: Found) -> None:
         """Probability and uncertainty below the mask, as visible as the user left them."""
+        missing = []
         for name, values in (("probability", found.probability), ("uncertainty", found.uncertainty)):
             layer = self.layer(name)
             if layer is not None:
                 layer.data = values
-                continue
-            layer = layers.add_map(self.viewer, values, name=name, spacing_mm=self.open.spacing_mm, visible=False)
-            self.keep_layer(name, layer)
-            self.viewer.layers.move(self.viewer.layers.index(layer), self.viewer.layers.index(self.labels))
-        self.viewer.layers.selection.active = self.labels
+            else:
+                missing.append((name, values))
+        # To add a layer takes napari a tenth of a second, so the window gets a turn before each.
+        for turn, (name, values) in enumerate(missing, start=1):
+            QTimer.singleShot(_TURN_MS * turn, partial(self._add_map, found, name, values))
+
+    def _add_map(self, found: Found, name: str, values: np.ndarray) -> None:
+        if self.open is None or self.open.found is not found or self.labels is None or self.layer(name) is not None:
+            return
+        active = self.viewer.layers.selection.active
+        layer = layers.add_map(self.viewer, values, name=name, spacing_mm=self.open.spacing_mm, visible=False)
+        self.keep_layer(name, layer)
+        self.viewer.layers.move(self.viewer.layers.index(layer), self.viewer.layers.index(self.labels))
+        self.viewer.layers.selection.active = active
+        self.maps_changed.emit()
 
     def set_threshold(self, threshold: float) -> None:
         """Cut the probability elsewhere, as one undo step."""
@@ -332,20 +377,20 @@ class Session(QObject):
         """
         current, before = self.required_image(), self.mask()
 
-        def take(after: np.ndarray) -> None:
+        def take(changes: tuple) -> None:
             if self.open is not current or self.labels is None:
                 return
-            if not layers.write_mask(self.labels, changed_pixels(before, after, self.mask())):
+            if not layers.write_pixels(self.labels, *changes):
                 self.said.emit(texts.NAPARI_NOTHING_CHANGED, "")
             self.look()
 
-        self._work(lambda: tool(before), take)
+        self._work(lambda: layers.pixel_changes(before, tool(before)), take)
 
     def ridges(self) -> Ridges:
         """Of the open image; called from the background, since it takes a while on a large one."""
         current = self.required_image()
         if current.ridges is None:
-            current.ridges = find_ridges(current.image, self.required_project().modality)
+            current.ridges = tools.find_ridges(current.image, self.required_project().modality)
         return current.ridges
 
     def jump(self, by: int) -> None:
@@ -357,16 +402,29 @@ class Session(QObject):
         first = current.at_doubt < 0 and by < 0
         current.at_doubt = len(doubts) - 1 if first else (current.at_doubt + by) % len(doubts)
         doubt = doubts[current.at_doubt]
+        self._mark((doubt.row, doubt.col))
         layers.look_at(self.viewer, self.labels, (doubt.row, doubt.col))
         text = texts.NAPARI_DOUBT.format(at=current.at_doubt + 1, count=len(doubts), uncertainty=doubt.uncertainty)
         self.said.emit(text, "")
+
+    def _mark(self, pixel: tuple[float, float] | None) -> None:
+        """A ring around the segment that is meant."""
+        layer = self.layer("here")
+        if layer is None:
+            if pixel is None:
+                return
+            layer = self.keep_layer("here", layers.add_marker(self.viewer, spacing_mm=self.open.spacing_mm))
+        layers.mark(layer, pixel, spacing_mm=self.open.spacing_mm)
+        self.viewer.layers.selection.active = self.labels
 
     def approve(self) -> None:
         """Say that the mask is right; it trains from the next retraining on."""
         current, mask = self.required_image(), self.mask()
         if not mask.any():
             raise InputError(texts.PAINT_EMPTY, fix=texts.PAINT_EMPTY_FIX)
-        self._write(current.name, mask)
+        if not np.array_equal(mask, current.saved):
+            self._write(current.name, mask)
+        current.seen = mask
         self.queue.update(current.name, status=Status.APPROVED)
         self.queue_changed.emit()
         self.said.emit(texts.NAPARI_APPROVED.format(name=current.name), "")
@@ -392,16 +450,22 @@ class Session(QObject):
 
     def save_now(self) -> None:
         """Write an unsaved mask before this returns."""
-        mask = self.mask() if self._viewer() is not None else None
-        if mask is not None and not np.array_equal(mask, self.open.saved):
+        unsaved = self._unsaved()
+        if unsaved is not None:
             try:
-                self._write(self.open.name, mask)
-                self._mark_corrected()
+                if not np.array_equal(unsaved[1], self.open.seen):
+                    self._mark_corrected()
+                self._write(*unsaved)
             except InputError as error:
                 self._fail(error)
 
+    def _unsaved(self) -> tuple[str, np.ndarray] | None:
+        """Name and mask of the image on screen when the mask is not on the disk as it is."""
+        mask = self.mask() if self._viewer() is not None else None
+        return None if mask is None or np.array_equal(mask, self.open.saved) else (self.open.name, mask)
+
     def _save_in_background(self, mask: np.ndarray) -> None:
-        current, queue = self.open, self.queue
+        current, queue, ticket = self.open, self.queue, self._writer.ticket()
         self._saving, self._saved_at = True, time.monotonic()
 
         def done(_: object) -> None:
@@ -412,10 +476,10 @@ class Session(QObject):
             self._saving = False
             self._fail(error)
 
-        in_background(queue.save_mask, current.name, mask, done=done, failed=failed)
+        in_background(self._writer.write, queue, current.name, mask, ticket, done=done, failed=failed)
 
     def _write(self, name: str, mask: np.ndarray) -> None:
-        self.queue.save_mask(name, mask)
+        self._writer.write(self.queue, name, mask, self._writer.ticket())
         self.open.saved = self.open.seen = mask
         self._saved_at = time.monotonic()
 

@@ -7,11 +7,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from app import texts
 from univg.errors import InputError
 from univg.geometry import VesselTree, rasterize_tree
+from univg.geometry.tree import select_nodes
 from univg.sca import SCAConfig, TreeScene, find_hub, grow_scene, preset_named, presets_of, recipes_for
 from univg.types import Modality
 from univg.workflow.project import Project
@@ -19,6 +21,8 @@ from univg.workflow.tree_presets import tree_presets
 
 MASK, PRESET, OWN = "mask:", "preset:", "own:"
 CHANGED = "changed"  # shown when the parameters are no named ones
+VARIATIONS = 9
+_FRAMES, _FRAME_SIDE, _THUMBNAIL_SIDE = 36, 768, 192
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,86 @@ def grow(scene: TreeScene, mask: np.ndarray | None, image: np.ndarray | None) ->
         raise InputError(str(error).rstrip(".")) from error
     drawn = rasterize_tree(tree)
     return scene, Grown(tree, drawn, 1000 * (time.perf_counter() - started))
+
+
+@dataclass(frozen=True, eq=False)
+class Growth:
+    """How a tree grew, as pictures of at most `_FRAME_SIDE` pixels.
+
+    Attributes
+    ----------
+    born : (h, w) ndarray of uint8
+        The frame in which a pixel becomes vessel, from 1; `frames` + 1 where it never does.
+    frames : int
+    factor : float
+        Pixels of the tree's own frame for one of `born`.
+    """
+
+    born: np.ndarray
+    frames: int
+    factor: float
+
+    def frame(self, number: int) -> np.ndarray:
+        """The mask at frame `number`, (h, w) uint8."""
+        return (self.born <= number).astype(np.uint8)
+
+
+def growth_of(tree: VesselTree) -> Growth:
+    """The way `tree` grew; its nodes are in the order in which they did."""
+    height, width = tree.shape
+    factor = max(max(tree.shape) / _FRAME_SIDE, 1.0)
+    shape = (round(height / factor), round(width / factor))
+    small = replace(tree, positions=(tree.positions + 0.5) / factor - 0.5, radii=tree.radii / factor, shape=shape)
+    counts = np.unique(np.linspace(len(tree.roots), len(tree), _FRAMES).astype(int))
+    born = np.full(shape, len(counts) + 1, np.uint8)
+    for frame in range(len(counts), 0, -1):
+        born[rasterize_tree(select_nodes(small, np.arange(len(tree)) < counts[frame - 1]))] = frame
+    return Growth(born, len(counts), factor)
+
+
+def variations(scene: TreeScene, mask: np.ndarray | None, image: np.ndarray | None) -> list[tuple[int, np.ndarray]]:
+    """Trees of the seeds after that of `scene`: (seed, small mask, uint8 0 or 255)."""
+    found = []
+    for _ in range(VARIATIONS):
+        scene, grown = grow(replace(scene, seed=scene.seed + 1), mask, image)
+        factor = min(_THUMBNAIL_SIDE / max(grown.mask.shape), 1.0)
+        size = (max(round(grown.mask.shape[1] * factor), 1), max(round(grown.mask.shape[0] * factor), 1))
+        found.append((scene.seed, cv2.resize(grown.mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)))
+    return found
+
+
+def many_trees(project: Project, scene: TreeScene, *, count: int, every_mask: bool) -> dict:
+    """Parameters of a ``trees`` job that grows `count` trees as `scene` says into a new folder of the project.
+
+    Parameters
+    ----------
+    project : Project
+    scene : TreeScene
+    count : int
+    every_mask : bool
+        Along all masks of the project in turn, where `scene` grows along one.
+
+    Raises
+    ------
+    InputError
+        When the project does not hold the mask that `scene` grows along.
+    """
+    masks = [scene.mask_name] if scene.mask_name else []
+    held = project.support_names()
+    if masks and every_mask:
+        masks = held
+    if scene.mask_name and (not masks or not set(masks) <= set(held)):
+        raise InputError(texts.NAPARI_TREES_MASK.format(name=scene.mask_name), fix=texts.NAPARI_TREES_MASK_FIX)
+    number = 1
+    while (project.trees_folder / (folder := f"set-{number:03d}")).exists():
+        number += 1
+    return {"count": count, "scene": scene.to_json(), "masks": masks, "folder": folder}
+
+
+def saved_sets(project: Project) -> list[tuple[str, int]]:
+    """(folder, number of trees) of what such jobs have grown."""
+    folders = sorted(path.parent for path in project.trees_folder.glob("*/trees.json"))
+    return [(folder.name, sum(1 for _ in folder.glob("*.png"))) for folder in folders]
 
 
 def new_seed() -> int:

@@ -6,13 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLineEdit, QSpinBox, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from app import texts
 from app.napari_plugin import layers, parts, tree_scene
 from app.napari_plugin.background import Newest, in_words
-from app.napari_plugin.tree_scene import CHANGED, MASK, PRESET
+from app.napari_plugin.helpers import TOOLS
+from app.napari_plugin.tree_parts import ManyTrees, Variations
+from app.napari_plugin.tree_scene import CHANGED, MASK, PRESET, Grown, Growth
 from univg.errors import InputError
 from univg.overlay import AGREEMENT
 from univg.sca import TreeScene
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 _DRAWN = ("roots", "boundary", "obstacles")
-_TREE = "tree"
+_TREE, _GROWTH = "tree", "growth"
+_FRAME_MS, _LAST_FRAME_MS = 60, 1200
 
 
 class TreesPanel(parts.Panel):
@@ -31,7 +34,13 @@ class TreesPanel(parts.Panel):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
         self.scene: TreeScene | None = None
+        self.grown: Grown | None = None
         self._newest = Newest(self._show, self._say_error)
+        self._extra = Newest(lambda show: show(), self._say_error)
+        self._growth: Growth | None = None
+        self._frame = 0
+        self._film = QTimer(self)
+        self._film.timeout.connect(self.guarded(self._next_frame))
         self.source = QComboBox()
         self.source.setToolTip(texts.TREES_SOURCE_HELP)
         self.recipe = QComboBox()
@@ -61,8 +70,7 @@ class TreesPanel(parts.Panel):
         self.closed.setToolTip(texts.TREES_CLOSED_HELP)
         self.closed.toggled.connect(self.guarded(lambda _on: self._settings_moved()))
         below.addWidget(self.closed)
-        self.advanced = QCollapsible(texts.ADVANCED)
-        self.advanced.addWidget(more)
+        self.advanced = parts.Fold(texts.ADVANCED, more)
         self.body.addWidget(self.advanced)
 
         self.seed = QSpinBox()
@@ -76,10 +84,20 @@ class TreesPanel(parts.Panel):
         self.preset_name = QLineEdit()
         self.preset_name.setPlaceholderText(texts.TREES_PRESET_NAME)
         self.save_button = self.button(texts.TREES_PRESET_SAVE, self._save_preset)
-        fields.addRow(parts.row(self.preset_name, self.save_button))
         self.body.addLayout(fields)
+        self.body.addWidget(self.preset_name)
+        self.body.addWidget(self.save_button)
         self.facts = parts.words(texts.TREES_EMPTY)
         self.body.addWidget(self.facts)
+        self.animate_button = self.button(texts.TREES_ANIMATE, self.watch_it_grow, tip=texts.NAPARI_ANIMATE_TIP)
+        self.variations_button = self.button(texts.TREES_VARIATIONS, self.vary, tip=texts.TREES_VARIATIONS_HELP)
+        self.body.addLayout(parts.row(self.animate_button, self.variations_button))
+        self.variations = Variations()
+        self.variations.chosen.connect(self.seed.setValue)
+        self.body.addWidget(self.variations)
+        self.many = ManyTrees(self.session, self._required_scene, self.guarded)
+        self.many_part = parts.Fold(texts.TREES_MANY_TITLE, self.many)
+        self.body.addWidget(self.many_part)
         self.body.addWidget(parts.words(texts.TREES_UNIT_HELP))
         self.body.addStretch(1)
 
@@ -87,12 +105,17 @@ class TreesPanel(parts.Panel):
         self.recipe.currentIndexChanged.connect(self.guarded(lambda _: self._recipe_chosen()))
         self.session.project_changed.connect(self.guarded(self.refresh))
         self.session.image_changed.connect(self.guarded(self.refresh))
+        self.session.project_changed.connect(self.guarded(self.many.project_changed))
         self.guarded(self.refresh)()
+        self.guarded(self.many.project_changed)()
 
     def refresh(self) -> None:
         """Offer what can be grown from now, and go on with the source that was chosen where it still is there."""
         project = self.session.project
         self.setEnabled(project is not None)
+        self._stop_film()
+        self.grown = None
+        self.variations.show_trees([])
         if project is None:
             self.scene = None
             return
@@ -136,10 +159,41 @@ class TreesPanel(parts.Panel):
         except ValueError as error:
             raise InputError(str(error).rstrip(".")) from error
         self.scene = scene
-        mask, image = None, None
-        if scene.mask_name and self.session.open is not None and self.session.open.name == scene.mask_name:
-            mask, image = self.session.mask(), self.session.open.image
-        self._newest.ask(lambda: tree_scene.grow(scene, mask, image))
+        mask, image = self._guide()
+        self._newest.ask(lambda: TOOLS.call(tree_scene.grow, scene, mask, image))
+
+    def watch_it_grow(self) -> None:
+        """Show how the tree grew, or stop showing it."""
+        if self._film.isActive():
+            self._stop_film()
+            return
+        self._required_scene()
+        grown = self.grown
+        if grown is None:
+            raise InputError(texts.NAPARI_NO_TREE, fix=texts.NAPARI_NO_TREE_FIX)
+
+        def work():
+            growth = TOOLS.call(tree_scene.growth_of, grown.tree)
+            return lambda: self._start_film(grown, growth)
+
+        self._extra.ask(work)
+
+    def vary(self) -> None:
+        """Grow nine more trees of the same parameters, to choose one of."""
+        scene, (mask, image) = self._required_scene(), self._guide()
+
+        def work():
+            trees = TOOLS.call(tree_scene.variations, scene, mask, image)
+            return lambda: self.variations.show_trees(trees)
+
+        self._extra.ask(work)
+
+    def _guide(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The mask and image that the scene grows along; None for a preset."""
+        current = self.session.open
+        if self.scene.mask_name and current is not None and current.name == self.scene.mask_name:
+            return self.session.mask(), current.image
+        return None, None
 
     # --- changes of the controls
 
@@ -201,6 +255,8 @@ class TreesPanel(parts.Panel):
             return
         if scene.mask_name == self.scene.mask_name:
             self.scene = replace(self.scene, hub=scene.hub)
+        self._stop_film()
+        self.grown = grown
         layer = self.session.layer(_TREE)
         if layer is not None and layer.data.shape == grown.mask.shape:
             layer.data = grown.mask.astype(np.uint8)
@@ -223,6 +279,46 @@ class TreesPanel(parts.Panel):
             )
         )
         self.say("")
+
+    def _start_film(self, grown: Grown, growth: Growth) -> None:
+        if grown is not self.grown:  # another tree grew meanwhile
+            return
+        layer = self.session.layer(_GROWTH)
+        if layer is None:
+            viewer = self.session.viewer
+            active = viewer.layers.selection.active
+            layer = layers.add_mask(viewer, growth.frame(0).astype(bool), name=_GROWTH, spacing_mm=self._spacing())
+            layer.colormap = layers.mask_colours(AGREEMENT)
+            layer.editable = False
+            self.session.keep_layer(_GROWTH, layer)
+            if active is not None:
+                viewer.layers.selection.active = active
+        layers.show_growth(layer, growth.frame(0), factor=growth.factor, spacing_mm=self._spacing())
+        layer.visible = True
+        if (tree := self.session.layer(_TREE)) is not None:
+            tree.visible = False
+        self._growth, self._frame = growth, 0
+        self.animate_button.setText(texts.NAPARI_STOP)
+        self._film.start(_FRAME_MS)
+
+    def _next_frame(self) -> None:
+        layer = self.session.layer(_GROWTH)
+        self._frame += 1
+        if layer is None or self._growth is None or self._frame > self._growth.frames:
+            self._stop_film()
+            return
+        layer.data = self._growth.frame(self._frame)
+        self._film.setInterval(_LAST_FRAME_MS if self._frame == self._growth.frames else _FRAME_MS)
+
+    def _stop_film(self) -> None:
+        self._film.stop()
+        self._growth = None
+        self.animate_button.setText(texts.TREES_ANIMATE)
+        growth, tree = self.session.layer(_GROWTH), self.session.layer(_TREE)
+        if growth is not None and growth.visible:
+            growth.visible = False
+            if tree is not None:
+                tree.visible = True
 
     def _show_settings(self) -> None:
         config = self._required_scene().config

@@ -4,6 +4,7 @@ from scipy import ndimage
 
 from app.napari_plugin import correction
 from app.napari_plugin.branches import find_branches
+from app.napari_plugin.layers import pixel_changes
 from tests.app.napari_plugin.conftest import ring
 from univg.errors import InputError
 from univg.metrics import dice
@@ -132,5 +133,6 @@ def test_what_is_painted_while_a_tool_works_stays(fork):
     after = correction.cut_branch(fork, (20, 50))
     meanwhile = fork.copy()
     meanwhile[70, 70] = True
-    result = correction.changed_pixels(fork, after, meanwhile)
-    assert result[70, 70] and not result[15, 50]
+    where, values = pixel_changes(fork, after)
+    meanwhile[where] = values
+    assert meanwhile[70, 70] and not meanwhile[15, 50] and np.array_equal(meanwhile[:70], after[:70])

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,8 @@ def test_segment_correct_retrain_promote_next(session, viewer, qtbot, tiny, tiny
     # Retrain: approved images join, the test image does not
     retrain.effort.setCurrentIndex(retrain.effort.findData("preview"))
     retrain.start_button.click()
-    assert retrain.job is not None, retrain.message.text()
+    assert not retrain.start_button.isEnabled()
+    qtbot.waitUntil(lambda: retrain.job is not None, **WAIT)
     assert tiny.project.support_names() == ["new-0", "pair-0", "pair-1"]
     assert session.queue.entry("new-2").frozen
     qtbot.waitUntil(lambda: retrain.job.state.finished, **WAIT)
@@ -106,12 +106,16 @@ def test_nothing_approved_cannot_train(viewer, qtbot, tmp_path):
     panel = RetrainPanel(viewer)
     qtbot.addWidget(panel)
     panel.start_button.click()
-    assert "No image is approved" in panel.message.text()
+    qtbot.waitUntil(lambda: "No image is approved" in panel.message.text(), **WAIT)
+    assert panel.start_button.isEnabled()
     assert list_jobs(session_of(viewer).project) == []
 
 
-KILLED = """
+INTERVAL, LOOK, SLACK = 0.5, 0.4, 1.5  # seconds; the last one for a busy computer
+
+KILLED = f"""
 import os, sys, time
+import numpy as np
 import napari
 from qtpy.QtWidgets import QApplication
 from app.napari_plugin import preferences
@@ -120,36 +124,44 @@ from tests.app.napari_plugin.conftest import without_a_screen
 from univg.workflow.project import Project
 
 without_a_screen()
-preferences.autosave_seconds = lambda: 0.5
+preferences.autosave_seconds = lambda: {INTERVAL}
 viewer = napari.Viewer(show=False)
 session = session_of(viewer)
 session.use_project(Project.open(sys.argv[1]))
 session.add_images([sys.argv[2]])
 session.open_image("new-0")
+stroke = 0
 while True:
-    QApplication.processEvents()
-    time.sleep(0.01)
-    if session.labels is not None and not session.mask()[20, 20]:
-        session.labels.paint((20, 20), 1)
-        print("painted", flush=True)
+    until = time.monotonic() + 0.05
+    while time.monotonic() < until:
+        QApplication.processEvents()
+        time.sleep(0.002)
+    if session.labels is not None and stroke < {SIDE * SIDE}:
+        session.labels.data_setitem((np.array([stroke // {SIDE}]), np.array([stroke % {SIDE}])), 1)
+        print(stroke, time.monotonic(), flush=True)
+        stroke += 1
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
-def test_a_killed_process_loses_nothing_older_than_the_interval(tiny):
+def test_a_process_killed_amid_strokes_loses_nothing_older_than_the_interval(tiny):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "QT_QPA_PLATFORM": "offscreen"}
     command = [sys.executable, "-c", KILLED, str(tiny.project.path), str(tiny.files[0])]
     process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    painted: list[tuple[int, float]] = []
     try:
-        while "painted" not in process.stdout.readline():
-            assert process.poll() is None
-        deadline = time.monotonic() + 2.5
-        queue = ImageQueue(Project.open(tiny.project.path))
-        while queue.mask("new-0") is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while not painted or painted[-1][1] - painted[0][1] < 4:
+            line = process.stdout.readline()
+            assert line, "the viewer ended"
+            stroke, when = line.split()
+            painted.append((int(stroke), float(when)))
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+    queue = ImageQueue(Project.open(tiny.project.path))
     mask = queue.mask("new-0")
-    assert mask is not None and mask[20, 20] and mask.shape == (SIDE, SIDE)
+    safe = [stroke for stroke, when in painted if when < painted[-1][1] - INTERVAL - LOOK - SLACK]
+    assert len(safe) > 10
+    assert mask.shape == (SIDE, SIDE) and mask.reshape(-1)[safe].all()
+    assert not mask.reshape(-1)[len(painted) + 5 :].any()
     assert queue.entry("new-0").status is Status.CORRECTED

@@ -1,5 +1,12 @@
 """Each panel and command with a real viewer, offscreen."""
 
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -14,6 +21,29 @@ pytest.importorskip("napari")
 pytestmark = pytest.mark.gui
 
 WAIT = {"timeout": 30_000}
+ROOT = Path(__file__).resolve().parents[3]
+
+# A process of its own, since the tests themselves train.
+SEGMENTS = """
+import sys, time
+import napari
+from qtpy.QtWidgets import QApplication
+from app.napari_plugin.measure_panel import MeasurePanel
+from app.napari_plugin.session import session_of
+from tests.app.napari_plugin.conftest import without_a_screen
+from univg.workflow.project import Project
+
+without_a_screen()
+viewer = napari.Viewer(show=False)
+session, panel = session_of(viewer), MeasurePanel(viewer)
+session.use_project(Project.open(sys.argv[1]))
+session.add_images([sys.argv[2]])
+session.open_image("new-0")
+while session.open is None or session.open.found is None or not panel.measures:
+    QApplication.processEvents()
+    time.sleep(0.01)
+print("torch", "torch" in sys.modules)
+"""
 
 
 def idle(session, qtbot):
@@ -37,7 +67,7 @@ def test_project_panel_creates_opens_and_fills_the_queue(viewer, tiny, tmp_path,
 
     panel.open_folder(tiny.project.path)
     panel.add([str(file) for file in tiny.files])
-    assert panel.table.rowCount() == 5 and "3 images" in panel.message.text()
+    qtbot.waitUntil(lambda: panel.table.rowCount() == 5 and "3 images" in panel.message.text(), **WAIT)
     panel.table.item(1, HELD_OUT).setCheckState(_checked())
     assert panel.session.queue.entry("new-1").held_out
     panel.table.item(4, HELD_OUT).setCheckState(_checked())  # an annotated pair
@@ -141,8 +171,11 @@ def test_an_unseen_image_is_segmented_as_it_is_opened(with_model, qtbot):
     qtbot.waitUntil(lambda: session.open is not None and session.open.found is not None, **WAIT)
     assert np.array_equal(session.mask(), session.open.found.mask(session.open.found.threshold))
     assert session.queue.entry("new-0").status is Status.SEGMENTED
+    qtbot.waitUntil(lambda: session.queue.mask("new-0") is not None, **WAIT)
     assert np.array_equal(session.queue.mask("new-0"), session.mask())
-    assert {layer.name for layer in session.viewer.layers} == {"Image", "Vessels", "Probability", "Uncertainty"}
+    names = {"Image", "Vessels", "Probability", "Uncertainty"}
+    qtbot.waitUntil(lambda: {layer.name for layer in session.viewer.layers} == names, **WAIT)
+    assert session.queue.entry("new-0").status is Status.SEGMENTED
     session.labels.undo()
     assert not session.mask().any()
 
@@ -174,6 +207,7 @@ def test_segment_panel_threshold_region_and_views(with_model, viewer, qtbot):
     session.labels.undo()
     assert np.array_equal(session.mask(), whole)
     panel.shown["uncertainty"].setChecked(True)
+    qtbot.waitUntil(lambda: session.layer("uncertainty") is not None, **WAIT)
     assert session.layer("uncertainty").visible and not session.layer("probability").visible
     panel.outline.setChecked(True)
     assert session.labels.contour == 1
@@ -208,6 +242,34 @@ def test_keys_go_through_the_uncertain_segments(with_model, viewer, qtbot, heard
     assert session.open.at_doubt == len(doubts) - 1
     assert any("uncertainty" in text for text, _ in heard)
     assert {"Shift-N", "Shift-A", "Shift-E", "Shift-W"} <= {str(key).replace("+", "-") for key in viewer.keymap}
+
+
+def test_keys_pressed_in_the_window_jump_between_segments(with_model, viewer, qtbot):
+    from qtpy.QtCore import Qt
+
+    session = with_model
+    session.open_image("new-0")
+    qtbot.waitUntil(lambda: session.open is not None and session.open.found is not None, **WAIT)
+    window, shift = viewer.window._qt_viewer, Qt.KeyboardModifier.ShiftModifier
+    for key, place in ((Qt.Key.Key_E, 0), (Qt.Key.Key_E, 1), (Qt.Key.Key_W, 0)):
+        qtbot.keyClick(window, key, shift)
+        assert session.open.at_doubt == place
+        doubt = session.open.found.doubts[place]
+        camera = getattr(viewer, "scene", viewer).camera
+        assert np.allclose(np.array(camera.center[-2:]) / 0.02, (doubt.row, doubt.col), atol=0.5)
+        assert np.allclose(session.layer("here").data, [(doubt.row, doubt.col)])
+        assert viewer.layers.selection.active is session.labels
+    session.open_image("new-1")
+    qtbot.waitUntil(lambda: session.open.name == "new-1" and session.busy == 0, **WAIT)
+    assert len(session.layer("here").data) == 0
+
+
+def test_segmenting_leaves_torch_out_of_the_process_of_the_window(tiny, tiny_segmenter):
+    tiny.add_model(tiny_segmenter)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "QT_QPA_PLATFORM": "offscreen"}
+    command = [sys.executable, "-c", SEGMENTS, str(tiny.project.path), str(tiny.files[0])]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "torch False" in done.stdout, done.stderr
 
 
 # --- correct
@@ -249,6 +311,23 @@ def test_each_tool_is_one_undo_step_that_restores_exactly(opened, viewer, qtbot,
     assert np.array_equal(opened.mask(), before)
     panel.redo_button.click()
     assert np.array_equal(opened.mask(), after)
+
+
+def test_a_row_of_corrections_is_undone_and_redone_step_by_step(opened, viewer, qtbot):
+    from app.napari_plugin.correct_panel import CorrectPanel
+
+    panel = CorrectPanel(viewer)
+    qtbot.addWidget(panel)
+    states = [use(panel, opened, qtbot, tool) for tool in ("brush", "bridge", "calibre", "cut", "snap", "specks")]
+    states.append(opened.mask())
+    for before in states[-2::-1]:
+        panel.undo_button.click()
+        assert np.array_equal(opened.mask(), before)
+    panel.undo_button.click()  # nothing is left to undo
+    assert np.array_equal(opened.mask(), states[0])
+    for after in states[1:]:
+        panel.redo_button.click()
+        assert np.array_equal(opened.mask(), after)
 
 
 def test_a_click_beside_every_vessel_says_so_and_changes_nothing(opened, viewer, qtbot):
@@ -333,6 +412,31 @@ def test_measure_panel_follows_corrections_and_writes_csv(opened, viewer, qtbot,
     qtbot.waitUntil(lambda: opened.layer("centreline") is None, **WAIT)
 
 
+def test_measure_panel_measures_other_layers_too(viewer, qtbot, tmp_path):
+    """Also without a project: such as masks that another program made."""
+    from app.napari_plugin.measure_panel import MeasurePanel
+
+    panel = MeasurePanel(viewer)
+    qtbot.addWidget(panel)
+    mask = make_pair("x", size=SIDE, seed=4).mask
+    viewer.add_labels(mask.astype(np.int32) * 7, name="theirs", scale=(20, 20), units=("um", "um"))
+    viewer.add_labels(np.zeros((2, 8, 8), np.int32), name="a stack")
+    assert [panel.source.itemText(at) for at in range(panel.source.count())][1:] == ["theirs"]
+    panel.source.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: bool(panel.measures), **WAIT)
+    assert panel.measures[0].value == pytest.approx(100 * mask.mean())
+    assert "theirs" in panel.status.text() and "millimetres" in panel.status.text()
+    calibre = next(measure for measure in panel.measures if measure.key == "calibre")
+    assert calibre.unit == "mm" and calibre.value < 0.3
+    viewer.layers["theirs"].fill((0, 0), 1)
+    now = 100 * np.mean(viewer.layers["theirs"].data != 0)
+    assert now > 100 * mask.mean()
+    qtbot.waitUntil(lambda: panel.measures[0].value == pytest.approx(now), **WAIT)
+    assert "theirs" in panel.save(tmp_path / "table.csv").read_text(encoding="utf-8-sig")
+    viewer.layers.remove("theirs")
+    qtbot.waitUntil(lambda: not panel.measures, **WAIT)
+
+
 # --- saving
 
 
@@ -342,6 +446,35 @@ def test_corrections_are_saved_by_themselves(opened, qtbot, monkeypatch):
     painted = opened.mask()
     qtbot.waitUntil(lambda: np.array_equal(opened.queue.mask("new-0"), painted), **WAIT)
     assert opened.queue.entry("new-0").status is Status.CORRECTED
+
+
+def test_corrections_are_saved_once_in_an_interval(opened, qtbot, monkeypatch):
+    """Not at every stroke, and all that was painted meanwhile."""
+    from app.napari_plugin.image_queue import ImageQueue
+
+    monkeypatch.setattr("app.napari_plugin.preferences.autosave_seconds", lambda: 1.5)
+    writes = []
+    save = ImageQueue.save_mask
+    monkeypatch.setattr(ImageQueue, "save_mask", lambda *args: (writes.append(time.monotonic()), save(*args)))
+    opened.save_now()
+    started = time.monotonic()
+    while time.monotonic() - started < 5:
+        paint_square(opened, *np.random.default_rng(len(writes)).integers(5, 60, 2))
+        qtbot.wait(50)
+    painted = opened.mask()
+    qtbot.waitUntil(lambda: np.array_equal(opened.queue.mask("new-0"), painted), **WAIT)
+    assert 2 <= len(writes) <= 5
+    assert all(later - earlier > 1.3 for earlier, later in itertools.pairwise(writes))
+
+
+def test_the_autosave_interval_comes_from_the_preferences(npe2pm):
+    from napari.settings import get_plugin_settings  # noqa: F401 - an older napari has no page for plugins
+
+    from app.napari_plugin import preferences
+    from tests.app.napari_plugin.test_files import MANIFEST
+
+    with npe2pm.tmp_plugin(manifest=str(MANIFEST)):
+        assert preferences.autosave_seconds() == preferences.AUTOSAVE_SECONDS
 
 
 def test_turning_to_another_image_saves_and_brings_back(opened, qtbot):

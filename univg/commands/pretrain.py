@@ -61,6 +61,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     images.add_argument("--images", required=True, metavar="DIR", help="unlabelled images, a subfolder a modality")
     images.add_argument("--autoencoder", metavar="DIR", help="its folder (default: the shipped one)")
     images.add_argument("--size", type=int, metavar="N", help="side of an image, in pixels")
+    images.add_argument("--start", metavar="DIR", help="the U-Net goes on from this engine's; give another --seed")
     images.add_argument("--control-steps", type=int, metavar="N", help="steps of both after those of the U-Net alone")
     return parser
 
@@ -171,7 +172,7 @@ def _mask_lora(args: argparse.Namespace) -> int:
 
 
 def _images(args: argparse.Namespace) -> int:
-    from univg.engines.backbone import load_autoencoder, save_compact, save_controlnet  # loads torch
+    from univg.engines.backbone import load_autoencoder, load_backbone, save_compact, save_controlnet  # loads torch
     from univg.engines.pretrain import ImagePretrainConfig, pretrain_images
     from univg.segmentation.prior import find_vessels
     from univg.training import parallel
@@ -186,8 +187,10 @@ def _images(args: argparse.Namespace) -> int:
         precision=args.precision,
     )
     output, work, common = _prepare(args)
-    autoencoder = load_autoencoder(args.autoencoder)
-    backbone, controlnet = pretrain_images(config, autoencoder, args.images, find_vessels, work, **common)
+    autoencoder, start = load_autoencoder(args.autoencoder), None
+    if args.start:
+        start = load_backbone(args.start, engine="images")
+    backbone, controlnet = pretrain_images(config, autoencoder, args.images, find_vessels, work, start=start, **common)
     if parallel.is_first():
         save_compact(backbone, output, figures=backbone.figures)
         save_controlnet(controlnet, output / "controlnet")

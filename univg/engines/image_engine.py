@@ -184,7 +184,8 @@ def train_image_engine(
         conditions.append(np.rint(vessel_condition(warp(mask), warp(seen)) * 255).astype(np.uint8))
     images, conditions = np.stack(images), np.stack(conditions)
     parts = [image_to_picture(part) for part in np.array_split(images, _VARIANTS // 4)]
-    latents = torch.cat([backbone.encode(part.contiguous(memory_format=torch.channels_last)) for part in parts])
+    parts = [part.contiguous(memory_format=torch.channels_last) for part in parts]
+    latents = torch.cat([backbone.encode(part, [modality] * len(part)) for part in parts])
     tokens = backbone.condition([modality]).detach()
 
     # 2. Networks of its own
@@ -319,20 +320,21 @@ def synthesize_images(
         seen = [to_square(part, config.size) for part in seen]
         told = [vessel_condition(to_square(masks[i], config.size), part) for i, part in zip(numbers, seen, strict=True)]
         condition = condition_to_picture(np.stack(told)).to(backbone.device)
-        start = None
+        modalities, start = [engine.modality] * len(seen), None
         if starts is not None:
             begun = np.stack([to_square(as_colour(starts[i]), config.size) for i in numbers])
-            start = backbone.encode(image_to_picture(begun).contiguous(memory_format=torch.channels_last))
+            begun = image_to_picture(begun).contiguous(memory_format=torch.channels_last)
+            start = backbone.encode(begun, modalities)
         latents = sample_latents(
             partial(predict, condition=condition, scale=config.scale),
             backbone,
-            backbone.condition([engine.modality] * len(numbers)).detach(),
+            backbone.condition(modalities).detach(),
             seeds=[config.seed + i for i in numbers],
             config=config,
             start=start,
             should_stop=should_stop,
         )
-        images = picture_to_image(backbone.decode(latents))
+        images = picture_to_image(backbone.decode(latents, modalities))
         for image, part in zip(images, seen, strict=True):
             done.append(from_square(np.where(part[..., None], image, np.float32(engine.surround)), shape))
         on_progress(clock.timed(ProgressEvent("images", len(done), len(masks))))

@@ -154,7 +154,8 @@ def finetune_mask_engine(
     rng = np.random.default_rng(config.seed)
     squares = [to_square(mask, size) for mask in masks]
     variants = np.stack([random_warp(size, modality, rng)(squares[i % len(squares)]) for i in range(_VARIANTS)])
-    latents = torch.cat([backbone.encode(mask_to_picture(part)) for part in np.array_split(variants, _VARIANTS // 4)])
+    parts = np.array_split(variants, _VARIANTS // 4)
+    latents = torch.cat([backbone.encode(mask_to_picture(part), [modality] * len(part)) for part in parts])
     tokens = backbone.condition([modality])
 
     def batches_from(first: int) -> Iterator[Batch]:
@@ -263,20 +264,21 @@ def sample_masks(
     clock, done = StageClock(warmup_steps=1), []
     for first in range(0, count, config.batch_size):
         seeds = [config.seed + i for i in range(first, min(first + config.batch_size, count))]
-        start = None
+        modalities, start = [engine.modality] * len(seeds), None
         if trees is not None:
             squares = np.stack([to_square(tree, config.size) for tree in trees[first : first + len(seeds)]])
-            start = backbone.encode(mask_to_picture(squares))
+            start = backbone.encode(mask_to_picture(squares), modalities)
         latents = sample_latents(
             predict,
             backbone,
-            backbone.condition([engine.modality] * len(seeds)).detach(),
+            backbone.condition(modalities).detach(),
             seeds=seeds,
             config=config,
             start=start,
             should_stop=should_stop,
         )
-        done += [vessels_in(picture) for picture in backbone.decode(latents).mean(1).float().cpu().numpy()]
+        pictures = backbone.decode(latents, modalities).mean(1)
+        done += [vessels_in(picture) for picture in pictures.cpu().numpy()]
         on_progress(clock.timed(ProgressEvent("masks", len(done), count)))
     return np.stack([from_square(mask, engine.frame) for mask in done])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -60,30 +61,42 @@ class PretrainConfig(DiffusionTrainConfig):
         Length of the tokens that stand for a modality.
     size : int
         Side of the pictures in pixels.
+    window : int
+        Side in pixels of the random windows that steps learn from, a multiple of 8 like `size`: four times as many
+        steps in the same time as with whole pictures of twice the side.
+    whole_share : float
+        Share of the steps, the last ones, that learn from whole pictures.
     repeats : int
-        Steps in a row that learn from the same pictures, with other noise: drawing and encoding pictures takes as long
-        as a step itself.
+        Steps in a row that learn from the same pictures, with other windows and noise: drawing and encoding pictures
+        takes as long as a step itself.
     look_every : int
         Steps between sample sheets.
     """
 
-    steps: int = 5000
-    batch_size: int = 4
+    steps: int = 8000
+    batch_size: int = 8
     learning_rate: float = 4e-4
     warmup_steps: int = 200
     ema_decay: float = 0.999
+    min_snr_gamma: float = math.inf
     channels: tuple[int, ...] = (48, 96, 128)
     layers: int = 1
     token_width: int = 64
     size: int = 512
-    repeats: int = 3
+    window: int = 256
+    whole_share: float = 0.08
+    repeats: int = 12
     look_every: int = 1000
 
     def __post_init__(self) -> None:
         super().__post_init__()
         multiple = 8 * 2 ** (len(self.channels) - 1)
-        if self.size < 64 or self.size % multiple:
-            raise ValueError(f"`size` must be a multiple of {multiple} and at least 64, got {self.size}")
+        for name in ("size", "window"):
+            if getattr(self, name) < 64 or getattr(self, name) % multiple:
+                got = getattr(self, name)
+                raise ValueError(f"`{name}` must be a multiple of {multiple} and at least 64, got {got}")
+        if not 0 <= self.whole_share <= 1:
+            raise ValueError(f"`whole_share` must be between 0 and 1, got {self.whole_share}")
         for name in ("layers", "token_width", "repeats", "look_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
@@ -105,8 +118,8 @@ class ImagePretrainConfig(PretrainConfig):
         Share of the pictures for which the ControlNet is silent then, so that the U-Net still works alone.
     """
 
-    steps: int = 1200
-    control_steps: int = 3600
+    steps: int = 800
+    control_steps: int = 3200
     untold: float = 0.1
 
     def __post_init__(self) -> None:
@@ -180,6 +193,7 @@ def pretrain_images(
     find_vessels: FindVessels,
     folder: str | Path,
     *,
+    start: DiffusionBackbone | None = None,
     workers: int = 1,
     device: str = "auto",
     on_progress: OnProgress = ignore_progress,
@@ -198,6 +212,8 @@ def pretrain_images(
         See `univg.engines.streams.FindVessels`; with workers it must be importable.
     folder : path-like
         An existing folder for the checkpoints and sample sheets; what is found there is resumed, exactly.
+    start : DiffusionBackbone, optional
+        The U-Net goes on from its weights, which are changed; choose another seed than it was trained with.
     workers : int
         Processes that read images; the result does not depend on their number.
     device : {'auto', 'cpu', 'cuda', 'mps'}
@@ -237,6 +253,7 @@ def pretrain_images(
         on_progress,
         should_stop,
         sources=sources,
+        start=start,
     )
 
     # 2. The ControlNet begins as its copy; both go on together
@@ -247,9 +264,11 @@ def pretrain_images(
     backbone.conditioner.requires_grad_(True).train()
     predict = controlled_prediction(backbone, controlnet)
 
+    control = replace(config, steps=config.control_steps)
+
     def batches_from(first: int) -> Iterator[Batch]:
         blocks = blocks_from(first // config.repeats, 1)
-        for latents, noise, timesteps, numbers, conditions, step in _steps(blocks, backbone, config, first):
+        for latents, noise, timesteps, numbers, conditions, step in _steps(blocks, backbone, control, first):
             told = np.random.default_rng([config.seed, step, 2]).random(len(latents)) >= config.untold
             yield latents, noise, timesteps, numbers, conditions, torch.from_numpy(told).to(target)
 
@@ -275,7 +294,8 @@ def pretrain_images(
             told = partial(predict, condition=shown, scale=1.0)
             seeds = range(len(numbers))
             latents = sample_latents(told, backbone, tokens, seeds=seeds, config=SamplingConfig(size=config.size))
-            save_sheet([shown * 2 - 1, backbone.decode(latents)], folder / "samples.png")
+            drawn = backbone.decode(latents, [_MODALITIES[n] for n in numbers])
+            save_sheet([shown * 2 - 1, drawn], folder / "samples.png")
         backbone.unet.train()
         controlnet.train()
         return Look({}, "samples.png")
@@ -287,7 +307,7 @@ def pretrain_images(
         trained,
         loss_of,
         batches_from,
-        config=replace(config, steps=config.control_steps),
+        config=control,
         stage="controlnet",
         folder=inside,
         fingerprint=fingerprint("controlnet", config.to_json(), autoencoder.encoder, sources),
@@ -304,16 +324,31 @@ def pretrain_images(
 
 
 def _steps(blocks: Iterator[tuple], backbone: DiffusionBackbone, config: PretrainConfig, first: int) -> Iterator[tuple]:
-    """What each step learns from, from step `first` on: pictures as latents, each `config.repeats` times, and noise."""
+    """What each step learns from, from step `first` on: windows of pictures as latents, and noise.
+
+    Each block of pictures serves `config.repeats` steps.
+    """
     step = first
     for pictures, numbers, *conditions in blocks:
-        latents = backbone.encode(pictures.contiguous(memory_format=torch.channels_last))
-        numbers = torch.tensor(numbers, device=latents.device)
-        conditions = [condition_to_picture(c).to(latents.device) for c in conditions]
+        modalities = [_MODALITIES[n] for n in numbers]
+        whole = backbone.encode(pictures.contiguous(memory_format=torch.channels_last), modalities)
+        numbers = torch.tensor(numbers, device=whole.device)
+        conditions = [condition_to_picture(c).to(whole.device) for c in conditions]
         for _ in range(config.repeats - step % config.repeats):
             rng = np.random.default_rng([config.seed, step, 1])
-            yield latents, *noising_batch(latents, backbone.scheduler, rng), numbers, *conditions, step
+            told, latents = conditions, whole
+            if config.window < config.size and step < config.steps * (1 - config.whole_share):
+                corners = rng.integers((config.size - config.window) // backbone.factor + 1, size=(len(whole), 2))
+                latents = _windows(whole, corners, config.window // backbone.factor)
+                told = [_windows(c, corners * backbone.factor, config.window) for c in conditions]
+            yield latents, *noising_batch(latents, backbone.scheduler, rng), numbers, *told, step
             step += 1
+
+
+def _windows(pictures: torch.Tensor, corners: np.ndarray, side: int) -> torch.Tensor:
+    """A window of each of the pictures ``(batch, C, H, W)``, `corners` being (row, col)."""
+    cut = zip(pictures, corners.tolist(), strict=True)
+    return torch.stack([picture[:, row : row + side, col : col + side] for picture, (row, col) in cut])
 
 
 def _named(**parts: nn.Module) -> dict[str, nn.Parameter]:
@@ -355,7 +390,7 @@ def _pretrain(
         with torch.inference_mode():
             tokens = backbone.condition(_MODALITIES)
             latents = sample_latents(predict, backbone, tokens, seeds=range(len(_MODALITIES)), config=sampling)
-            save_sheet([backbone.decode(latents)], folder / "samples.png")
+            save_sheet([backbone.decode(latents, _MODALITIES)], folder / "samples.png")
         unet.train()
         return Look({}, "samples.png")
 
@@ -396,12 +431,22 @@ def _new_backbone(config: PretrainConfig, autoencoder: AutoencoderDC, pictures_f
     return DiffusionBackbone(COMPACT, autoencoder, unet, conditioner, new_scheduler(), mean, sd)
 
 
-def latent_statistics(autoencoder: AutoencoderDC, pictures_from, batches: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each latent channel, ``(C, 1, 1)`` both, over the first pictures of a stream."""
-    latents = []
+def latent_statistics(
+    autoencoder: AutoencoderDC, pictures_from, batches: int = 20
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each latent channel for each modality, over the first pictures of a stream.
+
+    Both are ``(M, C, 1, 1)``; a modality that does not occur gets those of all.
+    """
+    latents: list[torch.Tensor] = []
+    numbers: list[int] = []
     device = next(autoencoder.parameters()).device
     with torch.no_grad():
-        for pictures, _ in itertools.islice(pictures_from(0), batches):
+        for pictures, drawn in itertools.islice(pictures_from(0), batches):
             latents.append(autoencoder.encode(pictures.to(device)).latent.float().cpu())
+            numbers += drawn
     latents = torch.cat(latents)
-    return latents.mean(dim=(0, 2, 3))[:, None, None], latents.std(dim=(0, 2, 3))[:, None, None]
+    chosen = [torch.tensor([n == i for n in numbers]) for i in range(len(_MODALITIES))]
+    groups = [latents[part] if part.any() else latents for part in chosen]
+    mean, sd = (torch.stack([f(group, dim=(0, 2, 3)) for group in groups]) for f in (torch.mean, torch.std))
+    return mean[:, :, None, None], sd[:, :, None, None]

@@ -79,7 +79,7 @@ def pretrain_mask_lora(
     def batches_from(first: int) -> Iterator[Batch]:
         steps = ((config.seed, step) for step in itertools.count(first))
         for step, (masks, numbers) in enumerate(in_order(draw, steps, workers=workers, ahead=2 * workers), first):
-            latents = backbone.encode(mask_to_picture(masks))
+            latents = backbone.encode(mask_to_picture(masks), [_MODALITIES[n] for n in numbers])
             rng = np.random.default_rng([config.seed, step, 1])
             yield (
                 latents,
@@ -101,7 +101,8 @@ def pretrain_mask_lora(
             sample_latents(drawn, backbone, tokens[i : i + 1], seeds=[i], config=SamplingConfig(size=size))
             for i in range(len(_MODALITIES))
         ]
-        save_sheet([torch.cat([backbone.decode(row) for row in rows])], folder / "samples.png")
+        drawn = [backbone.decode(row, [m]) for row, m in zip(rows, _MODALITIES, strict=True)]
+        save_sheet([torch.cat(drawn)], folder / "samples.png")
         return Look({}, "samples.png")
 
     optimize(

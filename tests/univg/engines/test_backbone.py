@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,9 +46,22 @@ def test_masks_and_images_survive_the_way_to_pictures():
 
 
 def test_latents_are_an_eighth_of_the_size(backbone):
-    latents = backbone.encode(torch.zeros(2, 3, 64, 96))
+    modalities = [Modality.OCT, Modality.OCTA]
+    latents = backbone.encode(torch.zeros(2, 3, 64, 96), modalities)
     assert latents.shape == (2, 4, 8, 12)
-    assert backbone.decode(latents).shape == (2, 3, 64, 96)
+    assert backbone.decode(latents, modalities).shape == (2, 3, 64, 96)
+
+
+def test_latents_are_standard_within_their_modality(backbone):
+    octa = list(Modality).index(Modality.OCTA)
+    sd = torch.ones(len(Modality), 4, 1, 1)
+    sd[octa] = 10
+    scaled = replace(backbone, latent_mean=torch.zeros_like(sd), latent_sd=sd)
+    picture = torch.rand(1, 3, 64, 64).repeat(2, 1, 1, 1)
+    latents = scaled.encode(picture, [Modality.FUNDUS, Modality.OCTA])
+    assert torch.allclose(latents[0], 10 * latents[1], atol=1e-5)
+    decoded = scaled.decode(latents, [Modality.FUNDUS, Modality.OCTA])
+    assert torch.allclose(decoded[0], decoded[1], atol=1e-4)
 
 
 def test_modalities_have_tokens_of_their_own(backbone):
@@ -62,7 +76,7 @@ def test_stable_diffusion_folder_is_read(sd_folder):
     assert tokens.shape == (2, 77, 16) and not torch.equal(tokens[0], tokens[1])
     config = SamplingConfig(size=64, steps=2)
     latents = sample_latents(unet_prediction(backbone), backbone, tokens[:1], seeds=[0], config=config)
-    pictures = backbone.decode(latents)
+    pictures = backbone.decode(latents, [Modality.FUNDUS])
     assert pictures.shape == (1, 3, 64, 64) and torch.isfinite(pictures).all()
 
 
@@ -100,7 +114,7 @@ def test_autoencoder_of_another_engine_is_refused(compact_folder, tmp_path):
     shutil.copytree(compact_folder.parent, tmp_path / "models")
     card = tmp_path / "models" / "masks" / "backbone.json"
     known = json.loads(card.read_text())
-    card.write_text(json.dumps({**known, "latent_mean": [0.0] * 7, "latent_sd": [1.0] * 7}))
+    card.write_text(json.dumps({**known, "latent_mean": [[0.0] * 7], "latent_sd": [[1.0] * 7]}))
     with pytest.raises(InputError, match="do not belong together"):
         load_backbone(tmp_path / "models" / "masks")
 

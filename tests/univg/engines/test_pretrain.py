@@ -6,10 +6,17 @@ import torch
 
 from univg.cli import main
 from univg.engines.adapters import load_adapter
-from univg.engines.autoencoder import pretrain_autoencoder, reconstruction_loss
+from univg.engines.autoencoder import contrast_loss, pretrain_autoencoder, reconstruction_loss
 from univg.engines.backbone import load_autoencoder, load_backbone, load_controlnet
 from univg.engines.config import AutoencoderConfig
-from univg.engines.pretrain import ImagePretrainConfig, PretrainConfig, pretrain_images, pretrain_masks
+from univg.engines.pretrain import (
+    ImagePretrainConfig,
+    PretrainConfig,
+    _windows,
+    latent_statistics,
+    pretrain_images,
+    pretrain_masks,
+)
 from univg.engines.streams import draw_images, draw_masks, in_order, random_crop, unlabelled_images
 from univg.errors import Cancelled, InputError
 from univg.io import write_image
@@ -21,7 +28,9 @@ IMAGES = ImagePretrainConfig(
     channels=(16, 32),
     layers=1,
     token_width=8,
-    size=64,
+    size=128,
+    window=64,
+    whole_share=0.3,
     warmup_steps=1,
     precision="float32",
 )
@@ -36,7 +45,15 @@ AUTOENCODER = AutoencoderConfig(
     precision="float32",
 )
 MASKS = PretrainConfig(
-    steps=3, batch_size=2, channels=(16, 32), layers=1, token_width=8, size=64, warmup_steps=1, precision="float32"
+    steps=3,
+    batch_size=2,
+    channels=(16, 32),
+    layers=1,
+    token_width=8,
+    size=128,
+    window=64,
+    warmup_steps=1,
+    precision="float32",
 )
 
 
@@ -156,6 +173,48 @@ def test_images_and_what_is_found_in_them_belong_together(images):
     assert np.allclose(octa[..., 0], octa[..., 2]), "grey images get no cast"
     soft = conditions[1][..., 0] / 255
     assert np.corrcoef(soft.ravel(), octa.mean(axis=2).ravel())[0, 1] > 0.3
+
+
+def test_windows_of_latents_and_conditions_show_the_same_place():
+    places = torch.arange(16 * 16, dtype=torch.float32).view(1, 1, 16, 16).repeat(2, 1, 1, 1)
+    large = places.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+    corners = np.array([[3, 5], [0, 8]])
+    small, cut = _windows(places, corners, 8), _windows(large, corners * 8, 64)
+    assert small[0, 0, 0, 0] == 3 * 16 + 5 and torch.equal(cut[:, :, ::8, ::8], small)
+
+
+def test_statistics_are_those_of_each_modality(new_autoencoder_of_tests):
+    def pictures_from(first):
+        while True:
+            yield torch.cat([torch.rand(1, 3, 64, 64) * 0.1, torch.rand(1, 3, 64, 64)]), [0, 1]
+
+    mean, sd = latent_statistics(new_autoencoder_of_tests(), pictures_from, batches=2)
+    assert mean.shape == sd.shape == (5, 4, 1, 1)
+    assert (sd[0] < sd[1]).all() and torch.equal(sd[2], sd[4])
+
+
+def test_faint_vessels_count_as_much_as_strong_ones():
+    ground = torch.zeros(1, 3, 64, 64)
+    lines = torch.zeros_like(ground)
+    lines[..., 30:33] = 1
+    lost = [float(contrast_loss(ground, ground + strength * lines)) for strength in (0.1, 1.0)]
+    assert lost[0] > 0.5 * lost[1] > 0
+    assert float(contrast_loss(lines, lines)) == 0
+
+
+def test_latents_of_masks_stay_when_anchored(images, new_autoencoder_of_tests, tmp_path):
+    moved = []
+    for weight in (0.0, 100.0):
+        config = replace(AUTOENCODER, seed=1, anchor_weight=weight, contrast_weight=0.1, learning_rate=3e-3)
+        (tmp_path / str(weight)).mkdir()
+        start = new_autoencoder_of_tests()
+        after, _ = pretrain_autoencoder(config, images, tmp_path / str(weight), start=start, workers=0, device="cpu")
+        picture = -torch.ones(1, 3, 32, 32)
+        picture[..., 10:14] = 1
+        with torch.no_grad():
+            before = new_autoencoder_of_tests().encode(picture).latent
+            moved.append(float((after.encode(picture).latent - before).abs().mean()))
+    assert moved[1] < 0.7 * moved[0]
 
 
 def test_stream_repeats_itself_and_holds_all_modalities():

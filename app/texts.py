@@ -25,6 +25,7 @@ BACK_TO_PROJECT = "Back"
 THEME = "Light / dark"
 CANCEL = "Cancel"
 CPU = "CPU, {cores} cores"
+GPU = "{name}, free {free:.0f} MiB"
 JOB_CHIP = "{what} {percent} %"
 CHIP_LEFT = "{time} left"
 JOB_KINDS = {
@@ -37,6 +38,7 @@ JOB_KINDS = {
     "selftest": "Checking",
 }
 WAITING = "Waiting for the device"
+WAITING_BEHIND = "Waiting for the device, {count} {noun} ahead"
 CANCELLING = "Stopping after this step"
 
 # Start view
@@ -61,6 +63,24 @@ SAMPLE_HELP = (
 )
 SAMPLE_BUTTON = "Open the sample"
 SAMPLE_NAME = "Sample"
+
+# Guide to the first steps
+GUIDE_TITLE = "First steps"
+GUIDE_BUTTON = "Guide"
+GUIDE_STEPS = (
+    # (name, what to do); {tab} is the tab that the step happens in
+    ("Open", "Press “Open the sample”: five annotated images that this software made up. Or open a project of yours."),
+    ("Data", "Look at the annotated images in {tab}: the strip below the picture chooses one, orange is its mask."),
+    ("Adapt", "In {tab}, leave the effort at Preview and press Adapt. It goes on when you close this page."),
+    ("Watch", "Trees, synthetic pairs and the image kept apart change in {tab} while the model learns."),
+    ("Segment", "In {tab}, press “Use the sample’s unseen images” or drop your own, then Segment. Hold B to compare."),
+)
+GUIDE_DONE = "That was all: this model is ready for images of yours. Trees and Masks show how it is made."
+GUIDE_SHOW = "Show me"
+GUIDE_NEXT = "Got it"
+GUIDE_CLOSE = "Close the guide"
+GUIDE_CLOSED = "The guide will not come up again; the button Guide above brings it back."
+GUIDE_STATES = {"done": "done", "now": "now", "todo": "to come"}
 
 # Tabs
 TAB_DATA = "Data"
@@ -318,6 +338,8 @@ IMAGES_SOURCE_DRAWN = "The one drawn or dropped"
 IMAGES_SOURCE_OWN = "Yours: {name}"
 IMAGES_CONDITIONING = "Conditioning"
 IMAGES_CONDITIONING_HELP = "How strongly the mask decides the image: 0 not at all, 1 as learnt"
+IMAGES_STRENGTH = "Noise over the start"
+IMAGES_STRENGTH_HELP = "1 draws from noise alone; less begins with the mask drawn on one of your backgrounds"
 IMAGES_OVERLAY = "Show the mask on the image"
 IMAGES_OVERLAY_HELP = "Its outline, to check that vessels lie where the mask says"
 IMAGES_MASK_CAPTION = "The mask"
@@ -334,6 +356,7 @@ IMAGES_FLAGS = {
     "broken": "The mask falls into more pieces than yours.",
     "copied mask": "The mask is nearly a copy of one of yours.",
     "copied image": "The image is nearly a copy of one of yours.",
+    "near-duplicate": "It nearly repeats an earlier pair.",
 }
 IMAGES_LOOKS = "Four looks"
 IMAGES_SEED = "seed {seed}"
@@ -374,25 +397,62 @@ REVIEW_FILTERS = {
     "rejected": "Rejected",
 }
 REVIEW_SORT = "Order"
-REVIEW_SORTS = {"flagged": "Flagged first", "agreement": "Least agreement first", "name": "By name"}
+REVIEW_SORTS = {
+    "flagged": "Flagged first",
+    "agreement": "Least agreement first",
+    "pieces": "Most pieces first",
+    "contrast": "Faintest first",
+    "likeness": "Most like one of yours first",
+    "twins": "Near-duplicates together",
+    "name": "By name",
+}
+REVIEW_FLAG = "Flag"
+REVIEW_ANY_FLAG = "Any or none"
+REVIEW_FLAGS = {
+    "disagrees": "Image and mask disagree",
+    "broken": "Broken tree",
+    "faint": "Low contrast",
+    "copied mask": "Copy of your mask",
+    "copied image": "Copy of your image",
+    "near-duplicate": "Near-duplicate",
+}
+REVIEW_TWIN = "It is {twin}."
 REVIEW_VERDICTS = {"accepted": "accepted", "rejected": "rejected", "undecided": "undecided"}
 REVIEW_BULK = "All that are listed"
 REVIEW_ACCEPT_ALL = "Accept all listed"
 REVIEW_REJECT_ALL = "Reject all listed"
 REVIEW_BULK_DONE = "{count} pairs are {verdict} now. Undo takes that back."
-REVIEW_RETRAIN = "Train with these pairs"
+REVIEW_RETRAIN = "Train again with these verdicts"
 REVIEW_READY = "{count} pairs would train now, which takes about {minutes}."
+REVIEW_QUEUED = "Waiting for the device: another job is using it."
 REVIEW_RUNNING = "Training: {percent} %, {left}."
 REVIEW_OPACITY = "Opacity of the mask"
 REVIEW_IMAGE, REVIEW_OVERLAY = "Synthetic image", "with its mask; hold B to blink"
+REVIEW_MASK = "Its mask alone"
+REVIEW_LEFT = "Left picture"
+REVIEW_LEFTS = {"image": "Image", "mask": "Mask"}
 REVIEW_ALT = "Synthetic image {name}"
 REVIEW_AT = "Pair {at} of {count}."
 REVIEW_AGREEMENT = "Agreement {agreement:.2f} (Dice)."
 REVIEW_NOTED = "Note: {note}"
-REVIEW_PAGE = "Page {page} of {pages}"
+REVIEW_PAGE = "Page {page} of {pages}, {all} pairs listed"
 REVIEW_COUNT = "{judged} of {all} judged"
 REVIEW_TALLY = "{accepted} accepted, {rejected} rejected, {flagged} flagged"
-REVIEW_KEYS = "Keys: A accept, R reject, U undo, ← → previous and next, B blink, O mask on or off, + and - zoom."
+REVIEW_KEYS_LINE = "Keys: A accept, R reject, U undo, ← → previous and next; ? lists all."
+REVIEW_KEYS_TITLE, REVIEW_KEYS_CLOSE = "Keys", "Close"
+REVIEW_KEYS = (
+    ("A", "accept, and go on to the next pair"),
+    ("R", "reject, and go on to the next pair"),
+    ("U", "undo the last verdict, or the last judgement of all that are listed"),
+    ("← →", "previous and next pair"),
+    ("B", "blink: the mask is hidden while the key is held"),
+    ("O", "mask on or off"),
+    ("M", "the mask alone in place of the image"),
+    ("+ -", "larger and smaller"),
+    ("?", "this list"),
+)
+REVIEW_LOST = "The server did not answer; this verdict is not on record. Is it still running? Reload the page."
+REVIEW_TALLY_FLAG = "{text}: {n}"
 REVIEW_EXPORT = "Hand on"
 REVIEW_FORMAT = "Format"
 REVIEW_FORMATS = {"folder": "Plain folder", "nnunet": "nnU-Net v2", "coco": "COCO"}
@@ -412,10 +472,53 @@ REVIEW_CHANGED = {
     ),
     "not comparable": "Model {new}, {pairs} pairs, is in use. Another image was held out than before: no comparison.",
 }
+CHANGED_TITLE = "What changed"
+CHANGED_NOTHING = "Train again with your verdicts; this shows then what they changed on the image that was kept apart."
+CHANGED_HEAD = (
+    ("on “{image}” (n = 1)", "The annotated image that both models kept apart; figures from before it joined"),
+    ("before: {version}", ""),
+    ("after: {version}", ""),
+    ("difference", "After minus before"),
+)
+CHANGED_ROWS = {"dice": "Dice", "cldice": "clDice"}
+CHANGED_BEFORE, CHANGED_AFTER = "before: {version}", "after: {version}"
+CHANGED_ALT = "Held-out image with what model {version} found, missed and added"
+CHANGED_CHANCE = (
+    "Too few images to tell: resampling tiles of this one image puts the difference in Dice between {low:+.3f} and "
+    "{high:+.3f} (95 %), which includes none at all."
+)
+CHANGED_CLEAR = (
+    "On this image the difference in Dice is between {low:+.3f} and {high:+.3f} (95 %, tiles of it resampled). It is "
+    "one image: how other images change cannot be told from it, nor what another seed would have given."
+)
+CHANGED_FIRST = "There is no earlier model to compare {after} with."
+
+# Models
+MODELS_TITLE = "Compare models"
+MODELS_HEAD = (
+    ("model", "None is ever deleted"),
+    ("Dice", "On the frozen image, from before it joined the training of that model"),
+    ("clDice", "On the frozen image; of centre lines"),
+    ("pairs", "Annotated + synthetic ones that it was trained on"),
+    ("made", "Local time"),
+    ("in use", ""),
+)
+MODELS_ON = "Figures on “{image}”, the same image for all (n = 1): it tells large differences only."
+MODELS_NO_IMAGE = "No image was kept apart, so the models cannot be compared."
+MODELS_PAIRS = "{real} + {synthetic}"
+MODELS_IN_USE = "✓ in use"
+MODELS_USE = "Use"
+MODELS_USE_LABEL = "Use model {version} from now on"
+MODELS_REASONS = {
+    "trained on it": "trained on that image",
+    "another mask": "its mask was another one",
+    "not held out": "kept no image apart",
+}
+MODELS_BACK = "Undo: back to {version}"
 
 # Adapt
 PRESET = "Effort"
-PRESET_HELP = "Minutes are estimates for two CPU cores with native bfloat16; older ones take longer"
+PRESET_HELP = "Minutes are estimates for this computer when nothing else uses it"
 PRESETS = {
     "preview": "Preview, about {minutes}: a first useful overlay",
     "standard": "Standard, about {minutes}: a longer training, for better masks",
@@ -426,7 +529,32 @@ PRESET_BASELINE = "Baseline"
 PRESET_BASELINE_HELP = "The plain preset: real images only, no synthetic pairs, none held out, about {minutes}"
 MINUTES = ("{n} minute", "{n} minutes")
 ADAPT_BUTTON = "Adapt"
+ADAPT_FROM = "Adapt again from “{stage}”"
 RESUME_BUTTON = "Resume"
+GO_ON_BUTTON = "Go on"
+PREFLIGHT_WAIT = "Looking at the images and this computer …"
+PREFLIGHT_OK = "Checked: {count} images and this computer are fine."
+PREFLIGHT_SUBJECTS = {"set": "Images", "this computer": "This computer"}
+REVIEW_PAUSE = "Let me review the pairs before training"
+REVIEW_PAUSE_HELP = "The run stops once they are drawn, until you press Go on"
+REVIEW_WAITS = "{count} {noun} wait for your review: go to {tab}, then press {go_on}."
+REVIEW_GO = "Go to {tab}"
+FULL_TITLE = "Settings of the full run"
+FULL_SETTINGS = {
+    # setting: (label, help, lowest, highest, step)
+    "mask_steps": ("Steps of the mask engine", "More follow your masks closer", 1, 2000, 1),
+    "image_steps": ("Steps of the image engine", "More follow your images closer", 1, 4000, 1),
+    "pairs": ("Pairs to draw", "Each is checked before it trains", 1, 2000, 1),
+    "alpha": ("Strength α of the masks", "0 is the pretrained engine, 1 the adapted one", 0, 1.5, 0.05),
+}
+BEGIN_WITH = "Begin with"
+BEGIN_WITH_HELP = "Stages before it are kept from the last run, this and later ones are done again"
+FULL_STAGE_NAMES = {
+    "mask-engine": "Masks: all anew",
+    "image-engine": "Images",
+    "pairs": "Pairs",
+    "segmenter": "Model",
+}
 SEED = "Seed"
 SEED_HELP = "The same number gives the same result"
 DEVICE = "Device"
@@ -435,24 +563,36 @@ DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Appl
 STAGES = {
     "trees": ("Trees", "grown along your masks"),
     "mask engine": ("Masks", "the mask engine learns yours"),
+    "masks": ("Masks", "drawn to see what was learnt"),
+    "images": ("Images", "drawn to see what was learnt"),
     "critic": ("Judge", "learns on real images alone"),
     "image engine": ("Images", "the image engine learns yours"),
     "pairs": ("Pairs", "trees drawn on your backgrounds"),
+    "review": ("Review", "yours, before the training"),
     "segmenter": ("Model", "learns, from a vessel prior, on real and synthetic pairs"),
     "check": ("Check", "on the held-out image"),
 }
 STAGE_ENGINE_PAIRS = "drawn by the engines, and checked"
 STAGE_OF = "{step} of {total}"
+STAGE_KEPT = "kept"
+STAGE_STALE = "to be redone"
+STAGE_WAITS = "your turn"
 TIME_LEFT = "about {time} left in this stage"
 TIME_UNKNOWN = "time left is not known yet"
 CURVE_LOSS = "Loss"
+CURVE_OF = "Learning: {stage}"
 CURVE_DICE = "Dice, held-out image"
 CURVE_STEP = "training step"
 CURVE_EMPTY = "The curve appears with the first training steps."
 PICTURE_HELD_OUT = "Held-out image, model at step {step}"
-PICTURE_PAIR = "A synthetic pair: image and its mask"
+PICTURE_TREES = "Trees grown along your masks ({step} so far)"
+PICTURE_PAIR = "Synthetic pairs: images, and below them with their masks"
 PICTURE_MASKS = "Masks of the engine at step {step}"
-PICTURE_IMAGES = "Your masks, and images of them at step {step}"
+PICTURE_STARTS = "Grown trees, and below them the masks the engine makes of them at α 0.70"
+PICTURE_IMAGES = "Images drawn of your masks at step {step}, and below them with these masks"
+PICTURE_MIRRORED = "Images drawn of mirrored masks of yours, which are new to the engine"
+PICTURE_ALT = "What the present stage makes"
+PICTURE_BEFORE_ALT = "What an earlier stage made"
 PICTURE_WAIT = "The picture appears while the model learns."
 ADAPT_EMPTY_TITLE = "Ready when your images are"
 ADAPT_NO_DATA = "Add at least one annotated image under Data first; five are best."
@@ -471,6 +611,7 @@ JOB_STATES = {
     "failed": "Failed",
     "done": "Done",
 }
+JOB_WAITS = "Your turn"
 JOB_QUEUED = "Waiting for the device: another job is using it."
 JOB_STARTING = "Starting: loading the software takes a few seconds."
 JOB_CANCELLING = "Finishing the step and saving."
@@ -577,8 +718,8 @@ def noun(count: int, singular: str) -> str:
 
 
 def minutes(value: float) -> str:
-    """A duration in minutes as people say it: "1 minute", "6 minutes"."""
-    rounded = max(1, round(value))
+    """A duration in minutes as people say it: "1 minute", "6 minutes", "30 minutes"; coarser the longer it is."""
+    rounded = 5 * round(value / 5) if value > 20 else max(1, round(value))
     return MINUTES[rounded != 1].format(n=rounded)
 
 
@@ -644,6 +785,8 @@ NAPARI_MASK_SIZE = "The mask of “{name}” is not of the size of its image"
 NAPARI_MASK_SIZE_FIX = "Was the image replaced by another one of that name?"
 NAPARI_NO_MODEL_FIX = "There is no model yet: approve a few images and use Retrain, or adapt in the browser."
 NAPARI_WORKING = "Working …"
+NAPARI_HELPER_ENDED = "The process that was computing this ended before it was done"
+NAPARI_HELPER_ENDED_FIX = "Was there too little memory? Close other programs and try again."
 NAPARI_ON = "On “{name}”."
 NAPARI_LAYERS = {
     "image": "Image",
@@ -656,6 +799,8 @@ NAPARI_LAYERS = {
     "obstacles": "Obstacles",
     "roi": "Region of interest",
     "tree": "Tree",
+    "growth": "Growth",
+    "here": "Uncertain segment",
 }
 NAPARI_IN_USE = "{version} (in use)"
 NAPARI_ROI_ONLY = "Region of interest only"
@@ -732,9 +877,20 @@ NAPARI_DRAW_TIPS = {
     "boundary": "Click the corners of the area that vessels stay in, double-click to close it",
     "obstacles": "Click the corners of an area without vessels, double-click to close it",
 }
+NAPARI_ANIMATE_TIP = "Shows on the picture in which order the vessels grew"
+NAPARI_STOP = "Stop"
+NAPARI_NO_TREE = "No tree has grown yet"
+NAPARI_NO_TREE_FIX = "Wait until it is on the picture, or change what the message says."
+NAPARI_VARIATION_TIP = "Go on with seed {seed}"
+NAPARI_TREES_MASK = "The project does not hold the mask of “{name}” yet"
+NAPARI_TREES_MASK_FIX = "Approve it and retrain, which takes it into the project, or grow from a preset."
+NAPARI_TREES_DONE = "The trees are in the project."
 NAPARI_CLEAR_TIP = "Take away roots, boundary and obstacles"
 NAPARI_WHOLE_IMAGE = "whole image"
 NAPARI_PART = "region of interest"
+NAPARI_MEASURE_LAYER = "Layer"
+NAPARI_MEASURE_LAYER_TIP = "The mask being corrected, or any other Labels layer of the viewer"
+NAPARI_MEASURE_MASK = "Mask of the open image"
 NAPARI_MEASURE_ROI = "Region of interest only"
 NAPARI_MEASURE_HEAD = ("Quantity", "Value")
 NAPARI_MEASURED = "“{name}”, {part}. {unit}"

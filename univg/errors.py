@@ -45,6 +45,20 @@ class Cancelled(Exception):  # noqa: N818 - a request that was honoured, not an 
     """Raised by long work after it has saved its state because it was asked to stop."""
 
 
+class Paused(Cancelled):
+    """Raised by long work that has saved its state and goes on once a person has done something.
+
+    Parameters
+    ----------
+    waits_for : str
+        What it waits for, as a job's record names it, for example ``"review"``.
+    """
+
+    def __init__(self, waits_for: str) -> None:
+        self.waits_for = waits_for
+        super().__init__(f"Waiting for {waits_for}")
+
+
 def _printable(path: Path) -> str:
     """A path on one line: control characters in a file name must not reach a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(path))

@@ -52,6 +52,8 @@ class ImageMaskPair:
     fov : (H, W) ndarray of bool, optional
         Field of view; None means the whole frame.
     synthetic : bool
+    weight : float
+        How often it is drawn in training against a pair of weight 1; above 0.
     """
 
     image: np.ndarray
@@ -59,8 +61,11 @@ class ImageMaskPair:
     name: str
     fov: np.ndarray | None = None
     synthetic: bool = False
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf"):
+            raise ValueError(f"weight of {self.name!r} must be above 0, got {self.weight!r}")
         check_image(self.image, name=f"image of {self.name!r}")
         for label, array in (("mask", self.mask), ("fov", self.fov)):
             if array is None:

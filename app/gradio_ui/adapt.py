@@ -1,63 +1,65 @@
-"""Tab 2, Adapt: start the job that makes a model, watch it, stop it, and see the runs so far."""
+"""Tab Adapt: look whether a run can go well, start it, watch it, stop it, and see the runs so far."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from html import escape
 
 import gradio as gr
-import numpy as np
-from PIL import Image
 
 from app import texts
-from app.gradio_ui import markup, pictures
+from app.gradio_ui import adapt_view, markup, pictures, run_check
 from app.gradio_ui.context import Ui
 from app.gradio_ui.devices import selectable
 from app.gradio_ui.errors import note
 from app.gradio_ui.header import cancel_running
-from app.gradio_ui.job_watch import JobWatch, active_job, jobs_of, watch
+from app.gradio_ui.job_watch import active_job, jobs_of, watch
 from app.gradio_ui.models import is_stale
-from app.gradio_ui.plots import learning_curve
-from app.gradio_ui.state import Session
+from app.gradio_ui.run_settings import (
+    FULL,
+    FullSettings,
+    begin_signature,
+    changes_for_rerun,
+    finished_full_run,
+    full_params,
+    stale_from,
+    stale_stages,
+    take_from_job,
+)
+from app.gradio_ui.state import RunForm, Session
 from univg.errors import InputError
-from univg.progress import ProgressEvent
-from univg.weights import is_shipped
+from univg.workflow.expected_time import expected_minutes
 from univg.workflow.jobs import Job, JobState, resume_job, start_job
+from univg.workflow.machine import look_at_machine
+from univg.workflow.preflight import missing_weights, refuse_impossible
 from univg.workflow.presets import PRESETS
+from univg.workflow.rerun import rerun_job
+from univg.workflow.stages import FULL_DEFAULTS, FULL_STAGES
 from univg.workflow.summary import write_summary
 
 _FIRST, _NEXT, _BASELINE = "preview", "standard", "plain"
 _MAX_SEED = 2**31 - 1
-_USUAL_STAGES = ("trees", "pairs", "segmenter", "check")
-_STAGES_OF = {
-    _BASELINE: ("segmenter", "check"),
-    "full": ("mask engine", "critic", "image engine", "pairs", "segmenter", "check"),
-}
-# What the second picture shows: the newest of these stages that has one.
-_SYNTHETIC = {"pairs": texts.PICTURE_PAIR, "image engine": texts.PICTURE_IMAGES, "mask engine": texts.PICTURE_MASKS}
 
 
-def build(ui: Ui) -> gr.Button:
-    """Returns the button that leads to the next tab."""
+def build(ui: Ui) -> tuple[gr.Button, gr.Button]:
+    """Returns the buttons that lead to the Segment tab and to the Review tab."""
     with gr.Row(elem_classes="tab-body"):
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
             preset = gr.Radio(
-                [(_preset_label(name), name) for name in texts.PRESETS if _can_run(name)],
-                value=_FIRST,
-                label=texts.PRESET,
-                info=texts.PRESET_HELP,
-                elem_id="preset",
+                _preset_choices("auto"), value=_FIRST, label=texts.PRESET, info=texts.PRESET_HELP, elem_id="preset"
             )
+            full = FullSettings()
             adapt = gr.Button(texts.ADAPT_BUTTON, variant="primary", elem_id="adapt")
             with gr.Row():
                 cancel = gr.Button(texts.CANCEL, size="sm", min_width=60, elem_id="cancel", interactive=False)
                 resume = gr.Button(texts.RESUME_BUTTON, size="sm", min_width=60, elem_id="resume", interactive=False)
+            check = gr.HTML(elem_id="preflight")
             notice = gr.HTML(elem_id="adapt-notice")
+            full.build_fields()
             with gr.Accordion(texts.ADVANCED, open=False, elem_id="adapt-advanced"):
                 baseline = gr.Checkbox(
                     False,
                     label=texts.PRESET_BASELINE,
-                    info=texts.PRESET_BASELINE_HELP.format(minutes=texts.minutes(PRESETS[_BASELINE].expected_minutes)),
+                    info=texts.PRESET_BASELINE_HELP.format(minutes=_minutes(_BASELINE, "auto")),
                     elem_id="baseline",
                 )
                 seed = gr.Number(
@@ -68,15 +70,24 @@ def build(ui: Ui) -> gr.Button:
                 )
         with gr.Column(elem_classes="canvas", scale=1, min_width=400):
             stages = gr.HTML(elem_id="stages")
-            status = gr.HTML(elem_id="adapt-status")
+            with gr.Row(elem_classes="strip-head"):
+                status = gr.HTML(elem_id="adapt-status")
+                review = gr.Button(
+                    texts.REVIEW_GO.format(tab=texts.TAB_REVIEW),
+                    variant="primary",
+                    size="sm",
+                    elem_id="go-to-review",
+                    scale=0,
+                    visible=False,
+                )
             with gr.Row(elem_id="adapt-live"):
                 with gr.Column(min_width=240, scale=3):
                     caption = gr.HTML(elem_classes="picture-caption")
-                    held_out = gr.Image(elem_id="held-out-picture", alt_text=texts.CURVE_DICE, **pictures.PICTURE)
+                    large = gr.Image(elem_id="held-out-picture", alt_text=texts.PICTURE_ALT, **pictures.PICTURE)
                 with gr.Column(min_width=240, scale=3):
                     curve = gr.HTML(elem_id="curve")
-                    pair_caption = gr.HTML(elem_classes="picture-caption")
-                    pair = gr.Image(elem_id="pair-picture", alt_text=texts.PICTURE_PAIR, **pictures.PICTURE)
+                    small_caption = gr.HTML(elem_classes="picture-caption")
+                    small = gr.Image(elem_id="pair-picture", alt_text=texts.PICTURE_BEFORE_ALT, **pictures.PICTURE)
             with gr.Row(elem_classes="strip-head"):
                 runs = gr.HTML(elem_id="runs")
                 report = gr.DownloadButton(
@@ -86,11 +97,16 @@ def build(ui: Ui) -> gr.Button:
                     texts.NEXT_SEGMENT, variant="primary", size="sm", elem_id="next-segment", scale=0, interactive=False
                 )
 
+    def take(session: Session, chosen: str, plain: bool, number: float | None, where: str) -> None:
+        form = session.run
+        form.preset, form.baseline, form.device, form.begin = chosen, plain, where, ""
+        form.seed = -1 if number is None else int(number)
+
     def start(session: Session, chosen: str, plain: bool, number: float | None, where: str) -> None:
-        if number is None or not 0 <= number <= _MAX_SEED:
-            raise InputError(f"The seed must lie between 0 and {_MAX_SEED}, got {number}", fix="0 is fine.")
-        name = _BASELINE if plain else chosen
-        start_job(session.required_project(), "adapt", {"preset": name, "seed": int(number), "device": where})
+        take_begin = session.run.begin
+        take(session, chosen, plain, number, where)
+        session.run.begin = take_begin
+        _start(session)
         note(texts.STARTED)
 
     def resume_latest(session: Session) -> None:
@@ -100,30 +116,91 @@ def build(ui: Ui) -> gr.Button:
         resume_job(job)
         note(texts.RESUMED)
 
-    ui.part([preset], lambda session: session.project and session.project.path, _preset)
-    ui.part([adapt, cancel, resume, notice, following], _controls_signature, _controls)
+    form = [preset, baseline, seed, device]
+    settings = [preset, seed, full.review, *full.fields.values()]
+    ui.part(settings, lambda session: (_project_path(session), session.run.device), _form)
+    ui.part([check], _check_signature, lambda session: [_check(session)])
+    ui.part([adapt, cancel, resume, notice, following, review], _controls_signature, _controls)
     ui.part([stages, status, curve], _progress_signature, _progress)
-    ui.part([held_out, caption, pair, pair_caption], _pictures_signature, _pictures)
+    ui.part([large, caption, small, small_caption], _pictures_signature, _pictures)
     ui.part([runs, report], _runs_signature, lambda session: [_runs(session), _report(session)])
-    ui.on(adapt.click, start, [preset, baseline, seed, device])
+    ui.on([preset.input, baseline.input, seed.input, device.input], take, form)
+    ui.on(adapt.click, start, form)
     ui.on(cancel.click, cancel_running)
     ui.on(resume.click, resume_latest)
-    return following
+    full.wire(ui)
+    return following, review
 
 
-def _preset(session: Session) -> list:
-    """A first look for a project without a model, the better one afterwards."""
-    has_model = bool(session.project and session.project.segmenter_versions())
-    return [_NEXT if has_model else _FIRST]
+def _start(session: Session) -> None:
+    """Start what the controls say: anew, or from the first stage that is to be redone."""
+    project, form = session.required_project(), session.run
+    if not 0 <= form.seed <= _MAX_SEED:
+        raise InputError(f"The seed must be a whole number from 0 to {_MAX_SEED}", fix="0 is fine.")
+    name = _chosen(form)
+    refuse_impossible(run_check.findings_before(project, name, form.device))
+    job, stage = finished_full_run(session), stale_from(session)
+    if job is not None and stage not in (None, next(iter(FULL_STAGES))):
+        rerun_job(project, job, stage, changes_for_rerun(form))
+    else:
+        params = {"preset": name, "seed": form.seed, "device": form.device}
+        if name == FULL:
+            params |= full_params(form) | ({"review": True} if form.review else {})
+        start_job(project, "adapt", params)
+    form.begin = ""
 
 
-def _can_run(name: str) -> bool:
+def _chosen(form: RunForm) -> str:
+    return _BASELINE if form.baseline else form.preset
+
+
+def _project_path(session: Session):
+    return session.project and session.project.path
+
+
+def _form(session: Session) -> list:
+    """The controls as they stand; for another project, as its last full run had them."""
+    form = session.run
+    if form.project != _project_path(session):
+        form.project, form.preset = _project_path(session), _usual_preset(session)
+        job = _latest(session)
+        take_from_job(form, job if form.preset == FULL else None)
+    choices = _preset_choices(form.device)
+    settings = [form.settings.get(name, FULL_DEFAULTS[name]) for name in texts.FULL_SETTINGS]
+    return [gr.Radio(choices=choices, value=form.preset), form.seed, form.review, *settings]
+
+
+def _usual_preset(session: Session) -> str:
+    """A first look for a project without a model, the better one afterwards; the full one goes on as that."""
+    job = _latest(session)
+    if job is not None and job.params.get("preset") == FULL and not missing_weights(PRESETS[FULL]):
+        return FULL
+    return _NEXT if session.project and session.project.segmenter_versions() else _FIRST
+
+
+def _preset_choices(device: str) -> list[tuple[str, str]]:
     """The full preset needs the weights of both engines."""
-    return not PRESETS[name].engine_pairs or all(is_shipped("models", kind) for kind in ("masks", "images"))
+    names = [name for name in texts.PRESETS if not missing_weights(PRESETS[name])]
+    return [(texts.PRESETS[name].format(minutes=_minutes(name, device)), name) for name in names]
 
 
-def _preset_label(name: str) -> str:
-    return texts.PRESETS[name].format(minutes=texts.minutes(PRESETS[name].expected_minutes))
+def _minutes(name: str, device: str) -> str:
+    return texts.minutes(expected_minutes(PRESETS[name], look_at_machine(".", device)))
+
+
+def _check_signature(session: Session) -> tuple:
+    project, form = session.project, session.run
+    if project is None or active_job(project) is not None or not project.support_names():
+        return ()
+    return run_check.signature(project, _chosen(form), form.device)
+
+
+def _check(session: Session) -> str:
+    """Nothing while a job runs, and none of what an empty project is told elsewhere."""
+    project, form = session.project, session.run
+    if project is None or active_job(project) is not None or not project.support_names():
+        return ""
+    return run_check.view(project, _chosen(form), form.device)
 
 
 def _latest(session: Session) -> Job | None:
@@ -139,8 +216,11 @@ def _controls_signature(session: Session) -> tuple:
     project, job = session.project, _latest(session)
     if project is None:
         return ()
-    versions = tuple(project.segmenter_versions())
-    return project.path, tuple(project.support_names()), versions, is_stale(project), job and (job.id, job.state)
+    names, versions = tuple(project.support_names()), tuple(project.segmenter_versions())
+    running = active_job(project)
+    run = running and (running.id, running.state)
+    latest = job and (job.id, job.state, job.waits_for)
+    return project.path, names, versions, is_stale(project), run, latest, begin_signature(session)
 
 
 def _controls(session: Session) -> list:
@@ -149,18 +229,27 @@ def _controls(session: Session) -> list:
     running = active_job(project) if project else None
     if count == 0:
         text = texts.ADAPT_NO_DATA
-    elif count == 1:
-        text = texts.ADAPT_ONE
     elif project.segmenter_versions() and is_stale(project):
         text = texts.ADAPT_STALE.format(version=project.segmenter_versions()[-1])
     else:
         text = ""
+    stage, job = stale_from(session), _resumable(session)
+    label = texts.ADAPT_BUTTON
+    if stage not in (None, next(iter(FULL_STAGES))):
+        label = texts.ADAPT_FROM.format(stage=texts.FULL_STAGE_NAMES[stage])
+    waits = running is None and job is not None and job.waits_for is not None
     return [
-        gr.Button(interactive=count > 0 and running is None),
+        # One thing to press: while pairs wait for a review, that is Go on.
+        gr.Button(label, interactive=count > 0 and running is None, variant="secondary" if waits else "primary"),
         gr.Button(interactive=running is not None and running.state is not JobState.CANCELLING),
-        gr.Button(interactive=running is None and _resumable(session) is not None),
+        gr.Button(
+            texts.GO_ON_BUTTON if waits else texts.RESUME_BUTTON,
+            interactive=running is None and job is not None,
+            variant="primary" if waits else "secondary",
+        ),
         markup.line(text, "notice"),
         gr.Button(interactive=bool(project and project.segmenter_versions())),
+        gr.Button(visible=waits),
     ]
 
 
@@ -168,7 +257,7 @@ def _progress_signature(session: Session) -> tuple:
     job = _latest(session)
     if job is None:
         return session.project and (session.project.path, len(session.project.support_names()))
-    return job.id, job.state, job.attempt, watch(job).count
+    return job.id, job.state, job.waits_for, job.attempt, watch(job).count, begin_signature(session)
 
 
 def _progress(session: Session) -> list:
@@ -176,8 +265,8 @@ def _progress(session: Session) -> list:
     if job is None:
         return ["", _before_the_first_run(session), ""]
     seen = watch(job)
-    total = seen.stages["segmenter"].total if "segmenter" in seen.stages else 1
-    return [_stage_list(job, seen), _status(job, seen), learning_curve(seen.loss, seen.dice, total)]
+    bar = adapt_view.stage_bar(job, seen, stale=stale_stages(session))
+    return [bar, adapt_view.status(session.project, job, seen), adapt_view.curve(seen)]
 
 
 def _before_the_first_run(session: Session) -> str:
@@ -188,87 +277,20 @@ def _before_the_first_run(session: Session) -> str:
     return markup.empty_state(texts.ADAPT_READY_TITLE, text)
 
 
-def _stage_list(job: Job, seen: JobWatch) -> str:
-    names = _STAGES_OF.get(job.params.get("preset"), _USUAL_STAGES)
-    latest = seen.latest
-    entries = []
-    for name in names:
-        event = seen.stages.get(name)
-        fraction = 0.0 if event is None else event.fraction
-        state = "done" if fraction >= 1 else "now" if latest is event and event is not None else "todo"
-        title, what = texts.STAGES[name]
-        if name == "pairs" and names is _STAGES_OF["full"]:
-            what = texts.STAGE_ENGINE_PAIRS
-        steps = "" if event is None else texts.STAGE_OF.format(step=event.step, total=event.total)
-        mark = texts.TAB_MARKS["done"] if state == "done" else ""
-        entries.append(
-            f'<li class="{state}" style="--done:{100 * fraction:.0f}%"><b>{escape(title)} {mark}</b>'
-            f"<span>{escape(what)}</span><em>{escape(steps)}</em></li>"
-        )
-    return f'<ol class="stages">{"".join(entries)}</ol>'
-
-
-def _status(job: Job, seen: JobWatch) -> str:
-    state, kind, latest = texts.JOB_STATES[job.state], str(job.state), seen.latest
-    if job.state is JobState.QUEUED:
-        text = texts.JOB_QUEUED
-    elif job.state is JobState.CANCELLING:
-        text = texts.JOB_CANCELLING
-    elif job.state is JobState.RUNNING:
-        text = texts.JOB_STARTING if latest is None else _running_text(latest)
-    elif job.state is JobState.CANCELLED:
-        text = texts.JOB_CANCELLED
-    elif job.state is JobState.FAILED:
-        text = f"{texts.JOB_FAILED.format(reason=(job.error or '').rstrip('.'))} {texts.JOB_FAILED_FIX}"
-    else:
-        text = f"{texts.JOB_DONE.format(version=(job.result() or {}).get('segmenter', ''))} {_held_out_text(job)}"
-    return f'<p class="status {kind}" role="status"><b>{escape(state)}</b> {escape(text)}</p>'
-
-
-def _running_text(event: ProgressEvent) -> str:
-    title, _ = texts.STAGES.get(event.stage, (event.stage, ""))
-    left = texts.TIME_UNKNOWN
-    if event.seconds_left is not None:
-        left = texts.TIME_LEFT.format(time=texts.duration(event.seconds_left))
-    steps = texts.STAGE_OF.format(step=event.step, total=event.total)
-    return f"{title}: {steps}, {left}."
-
-
-def _held_out_text(job: Job) -> str:
-    figures = (job.result() or {}).get("held_out") or {}
-    if figures.get("dice") is None:
-        return texts.NO_HELD_OUT
-    if figures.get("cldice") is None:
-        return texts.HELD_OUT_DICE.format(dice=figures["dice"])
-    return texts.HELD_OUT.format(dice=figures["dice"], cldice=figures["cldice"])
-
-
 def _pictures_signature(session: Session) -> tuple:
     job = _latest(session)
-    return () if job is None else (job.id, job.state.finished, tuple(sorted(watch(job).pictures.items())))
+    return () if job is None else (job.id, job.state.finished, tuple(watch(job).pictures.items()))
 
 
 def _pictures(session: Session) -> list:
     job = _latest(session)
-    found = {} if job is None else watch(job).pictures
-    updates = []
-    newest = next((stage for stage in _SYNTHETIC if stage in found), "pairs")
-    for stage, caption in (("segmenter", texts.PICTURE_HELD_OUT), (newest, _SYNTHETIC[newest])):
-        step, path = found.get(stage, (0, None))
-        if path is None:
-            waiting = stage == "segmenter" and job is not None and not job.state.finished
-            updates += [gr.Image(value=None, visible=False), markup.waiting(texts.PICTURE_WAIT) if waiting else ""]
-            continue
-        with Image.open(path) as opened:
-            picture = np.asarray(opened.convert("RGB"))
-        parameters = {"job": job.id, "stage": stage, "step": step, **job.params}
-        shown = pictures.save_picture(picture, session.folder / "pictures", parameters)
-        updates += [gr.Image(shown, visible=True), markup.line(caption.format(step=step))]
-    return updates
+    return adapt_view.live_pictures(session, job, None if job is None else watch(job))
 
 
 def _runs_signature(session: Session) -> tuple:
-    return () if session.project is None else tuple((job.id, job.state) for job in jobs_of(session.project))
+    return (
+        () if session.project is None else tuple((job.id, job.state, job.waits_for) for job in jobs_of(session.project))
+    )
 
 
 def _runs(session: Session) -> str:
@@ -283,7 +305,7 @@ def _runs(session: Session) -> str:
             (
                 _local_time(job.created),
                 str(job.params.get("preset", texts.UNDEFINED)),
-                texts.JOB_STATES[job.state],
+                texts.JOB_WAITS if job.waits_for else texts.JOB_STATES[job.state],
                 result.get("segmenter") or texts.UNDEFINED,
                 texts.UNDEFINED if dice is None else f"{dice:.2f}",
             )

@@ -7,24 +7,14 @@ import gradio as gr
 from app import texts
 from app.gradio_ui import adapt, data, header, images, masks, review, segment, start, trees
 from app.gradio_ui.context import QUIET, Ui
+from app.gradio_ui.guide import Guide
 from app.gradio_ui.job_watch import active_job
 from app.gradio_ui.models import is_stale
 from app.gradio_ui.state import Session, Sessions
+from app.gradio_ui.tabs import TABS, TITLES, tab_title, tabs_of
 from univg import __version__
-from univg.weights import is_shipped
+from univg.workflow.project import Project
 
-_TITLES = {
-    "data": texts.TAB_DATA,
-    "trees": texts.TAB_TREES,
-    "masks": texts.TAB_MASKS,
-    "images": texts.TAB_IMAGES,
-    "adapt": texts.TAB_ADAPT,
-    "review": texts.TAB_REVIEW,
-    "segment": texts.TAB_SEGMENT,
-}
-# A tab exists only when it works: those of the engines need their weights.
-_NEEDS = {"masks": "masks", "images": "images", "review": "images"}
-_TABS = tuple(tab for tab in _TITLES if tab not in _NEEDS or is_shipped("models", _NEEDS[tab]))
 _BUSY_SECONDS, _IDLE_SECONDS = 1.0, 2.0
 # Files of the page (drops, pictures) older than a day are removed every hour.
 _CACHE = (3600, 86400)
@@ -36,7 +26,8 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         ui = Ui(sessions)
         timer = gr.Timer(_IDLE_SECONDS)
         stored_id = gr.Textbox(visible="hidden", elem_id="session-id")
-        switch, page_state = header.build(ui)
+        switch, guide_button, page_state = header.build(ui)
+        guide = Guide(guide_button)
         workspace = start.build(ui, switch)
         with workspace, gr.Tabs(selected="data", elem_id="tabs") as tabs:
             with _tab("data") as data_tab:
@@ -44,30 +35,31 @@ def build_page(sessions: Sessions) -> gr.Blocks:
             with _tab("trees") as trees_tab:
                 trees.build(ui)
             shown = [data_tab, trees_tab]
-            if "masks" in _TABS:
+            if "masks" in TABS:
                 with _tab("masks") as masks_tab:
                     masks.build(ui, masks_tab)
                 shown.append(masks_tab)
-            if "images" in _TABS:
+            if "images" in TABS:
                 with _tab("images") as images_tab:
                     images.build(ui, images_tab)
                 shown.append(images_tab)
             with _tab("adapt") as adapt_tab:
-                to_segment = adapt.build(ui)
+                to_segment, to_review = adapt.build(ui)
             shown.append(adapt_tab)
-            if "review" in _TABS:
-                with _tab("review") as review_tab:
-                    review.build(ui, review_tab)
-                shown.append(review_tab)
+            with _tab("review") as review_tab:
+                review.build(ui, review_tab)
+            shown.append(review_tab)
             with _tab("segment") as segment_tab:
                 segment.build(ui, segment_tab)
         gr.HTML(f"{texts.FOOTER} {texts.APP} {__version__}", elem_id="page-footer")
 
         ui.part([page_state], _shown, lambda session: [_page_state(session)])
-        ui.part([*shown, segment_tab], lambda s: tuple(_marks(s).items()), lambda s: _labels(_marks(s)))
+        ui.part([*shown, segment_tab], lambda s: (*_marks(s).items(), tabs_of(s.project)), _labels)
         ui.part([timer], _is_busy, lambda s: [gr.Timer(_BUSY_SECONDS if _is_busy(s) else _IDLE_SECONDS)])
         to_adapt.click(lambda: gr.Tabs(selected="adapt"), None, [tabs], **QUIET)
+        to_review.click(lambda: gr.Tabs(selected="review"), None, [tabs], **QUIET)
         to_segment.click(lambda: gr.Tabs(selected="segment"), None, [tabs], **QUIET)
+        guide.wire(ui, tabs)
         ui.finish(page, timer, stored_id)
     return page
 
@@ -86,16 +78,17 @@ def _page_state(session: Session) -> str:
     return f'<i id="page-state" data-view="{view}" data-painting="{painting}"></i>'
 
 
-def _label(tab: str, mark: str) -> str:
-    return f"{_TABS.index(tab) + 1} {_TITLES[tab]} {texts.TAB_MARKS[mark]}"
+def _label(tab: str, mark: str, project: Project | None) -> str:
+    return f"{tab_title(tab, project)} {texts.TAB_MARKS[mark]}"
 
 
 def _tab(name: str) -> gr.Tab:
-    return gr.Tab(_label(name, "empty"), id=name, elem_id=f"tab-{name}")
+    return gr.Tab(_label(name, "empty", None), id=name, elem_id=f"tab-{name}", visible=name in tabs_of(None))
 
 
-def _labels(marks: dict[str, str]) -> list[gr.Tab]:
-    return [gr.Tab(_label(tab, marks[tab])) for tab in _TABS]
+def _labels(session: Session) -> list[gr.Tab]:
+    marks, tabs = _marks(session), tabs_of(session.project)
+    return [gr.Tab(_label(tab, marks[tab], session.project), visible=tab in tabs) for tab in TABS]
 
 
 def _is_busy(session: Session) -> bool:
@@ -106,7 +99,7 @@ def _marks(session: Session) -> dict[str, str]:
     """The state of each tab: empty, ready, running, stale or done."""
     project = session.project
     if project is None:
-        return dict.fromkeys(_TITLES, "empty")
+        return dict.fromkeys(TITLES, "empty")
     has_pairs, has_model = bool(project.support_names()), bool(project.segmenter_versions())
     running = active_job(project)
     if running is not None and running.kind == "trees":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from functools import cache
 from html import escape
 
 import gradio as gr
@@ -15,26 +13,29 @@ from app.gradio_ui.errors import note
 from app.gradio_ui.job_watch import active_job, watch
 from app.gradio_ui.state import Session
 from univg.errors import InputError
+from univg.workflow.device_queue import jobs_ahead
 from univg.workflow.jobs import Job, JobState, cancel_job
+from univg.workflow.machine import core_count
 
 TOGGLE_THEME = "() => { window.univg.toggleTheme(); }"
 
 
-def build(ui: Ui) -> tuple[gr.Button, gr.HTML]:
-    """Returns the button that asks for the list of projects, and a place for what the style needs to know."""
+def build(ui: Ui) -> tuple[gr.Button, gr.Button, gr.HTML]:
+    """Returns the buttons for the list of projects and for the guide, and a place for what the style needs to know."""
     with gr.Row(elem_id="header"):
         title = gr.HTML(elem_id="header-title")
         page_state = gr.HTML()
         chip = gr.HTML(elem_id="job-chip")
         cancel = gr.Button(texts.CANCEL, size="sm", elem_id="header-cancel", visible=False, min_width=70)
         projects = gr.Button(texts.SWITCH_PROJECT, size="sm", elem_id="switch-project", min_width=90)
+        guide = gr.Button(texts.GUIDE_BUTTON, size="sm", elem_id="open-guide", min_width=60)
         theme = gr.Button(texts.THEME, size="sm", elem_id="switch-theme", min_width=100)
     theme.click(None, None, None, js=TOGGLE_THEME, api_visibility="private")
 
     ui.part([title], lambda s: (_project_key(s), device_text()), lambda s: [_title(s)])
     ui.part([chip, cancel], _chip_signature, lambda s: _chip(_running(s)))
     ui.on(cancel.click, cancel_running)
-    return projects, page_state
+    return projects, guide, page_state
 
 
 def cancel_running(session: Session) -> None:
@@ -45,13 +46,8 @@ def cancel_running(session: Session) -> None:
     note(texts.CANCEL_ASKED)
 
 
-@cache
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def device_text() -> str:
-    return graphics_card() or texts.CPU.format(cores=_cores())
+    return graphics_card() or texts.CPU.format(cores=core_count())
 
 
 def _project_key(session: Session) -> tuple:
@@ -80,7 +76,14 @@ def _chip_signature(session: Session) -> tuple:
     if job is None:
         return ()
     event = watch(job).latest
+    if job.state is JobState.QUEUED:
+        return (job.id, job.state, jobs_ahead(job.record.pid))
     return (job.id, job.state, event and (event.stage, event.step, _left(event)))
+
+
+def _waiting(ahead: int | None) -> str:
+    """Jobs of other projects are counted and not named: each page shows its own project only."""
+    return texts.WAITING_BEHIND.format(count=ahead, noun=texts.noun(ahead, "job")) if ahead else texts.WAITING
 
 
 def _left(event) -> str:
@@ -93,7 +96,7 @@ def _chip(job: Job | None) -> list:
     event = watch(job).latest
     percent = 0
     if job.state is JobState.QUEUED:
-        text = texts.WAITING
+        text = _waiting(jobs_ahead(job.record.pid))
     elif job.state is JobState.CANCELLING:
         text = texts.CANCELLING
     elif event is None:

@@ -45,12 +45,15 @@ class ImageSettings:
         Of the image, and of a new mask.
     conditioning : float
     steps : int
+    strength : float
+        How far noise covers the rendered image that it starts from; 1 starts from noise alone.
     """
 
     source: str = NEW
     seed: int = 0
     conditioning: float = 1.0
     steps: int = 12
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,9 +143,9 @@ def conditions_of(pair: ImageMaskPair, project: Project) -> dict[str, np.ndarray
 
 
 def _draw_one(project: Project, studio: ImageStudio, settings: ImageSettings) -> Drawn:
-    from univg.engines import SamplingConfig, synthesize_images
+    from univg.engines import SamplingConfig
     from univg.workflow.engines import engine_size
-    from univg.workflow.image_engines import as_pair
+    from univg.workflow.image_engines import draw_pair
     from univg.workflow.pair_checks import check_synthetic_pair
 
     mask = mask_of(project, studio, settings)
@@ -150,17 +153,17 @@ def _draw_one(project: Project, studio: ImageStudio, settings: ImageSettings) ->
     config = SamplingConfig(
         steps=settings.steps,
         scale=settings.conditioning,
+        strength=settings.strength,
         seed=settings.seed,
         size=engine_size(project.working_size),
     )
     started = time.perf_counter()
-    image = synthesize_images(engine, [mask], config=config)[0]
+    support = None if critic is None and settings.strength == 1 else project.load_support()
+    pair = draw_pair(engine, mask, support, config, name=f"seed-{settings.seed}")
     seconds = time.perf_counter() - started
-    pair = as_pair(image, mask, f"seed-{settings.seed}")
     if critic is None:
         return Drawn(pair, None, seconds)
-    support = project.load_support().pairs
-    checks = check_synthetic_pair(pair, support, critic.segmenter, expected_agreement=critic.expected_agreement)
+    checks = check_synthetic_pair(pair, support.pairs, critic.segmenter, expected_agreement=critic.expected_agreement)
     return Drawn(pair, checks, seconds)
 
 

@@ -68,6 +68,15 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 generate = gr.Button(texts.IMAGES_GENERATE, elem_id="image-generate")
                 pairs_line = gr.HTML(elem_id="image-pairs")
             with gr.Accordion(texts.ADVANCED, open=False, elem_id="image-advanced"):
+                strength = gr.Slider(
+                    0.2,
+                    1,
+                    ImageSettings.strength,
+                    step=0.05,
+                    label=texts.IMAGES_STRENGTH,
+                    info=texts.IMAGES_STRENGTH_HELP,
+                    elem_id="image-strength",
+                )
                 steps = gr.Slider(
                     4, 30, 12, step=1, label=texts.MASKS_STEPS, info=texts.MASKS_STEPS_HELP, elem_id="image-steps"
                 )
@@ -104,14 +113,14 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                     label=texts.IMAGES_DROP, file_count="single", type="filepath", elem_id="image-drop", height=90
                 )
 
-    controls = [source, conditioning, seed, steps]
+    controls = [source, conditioning, seed, steps, strength]
     shown = [mask, picture, caption, facts]
     ui.part([*controls, version], _controls_signature, _controls)
     JOBS.wire(ui, adapt, status, {"device": device})
     ui.part([real], _real_signature, lambda session: [_real(session)])
     ui.part([generate, pairs_line, latest_caption, latest], _pairs_signature, _pairs)
     ui.part(shown, _first_signature, _first)
-    ui.on([conditioning.release, steps.release, source.input], _settle, controls, shown)
+    ui.on([conditioning.release, steps.release, strength.release, source.input], _settle, controls, shown)
     ui.on([seed.submit, seed.blur], _settle, controls, shown)
     ui.on(tab.select, _opened, [], shown)
     ui.on(another.click, _another_seed, [], shown)
@@ -120,7 +129,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     ui.on(looks.click, _looks, [], [strip], show_progress="minimal")
     ui.on_selected(strip, _choose_look, shown)
     ui.on(conditions.click, _conditions, [], [told], show_progress="minimal")
-    ui.on(generate.click, _generate, [count, conditioning, steps, device])
+    ui.on(generate.click, _generate, [count, conditioning, steps, strength, device])
     ui.on(begin.click, _begin_drawing, [], [editor])
     ui.on(use.click, _use_drawing, [editor], shown)
     ui.on(dropped.upload, _use_file, [dropped], shown)
@@ -156,11 +165,15 @@ def studio_of(session: Session) -> ImageStudio:
 # --- what controls do
 
 
-def _settle(session: Session, source: str, conditioning: float, seed: float | None, steps: float) -> list:
+def _settle(
+    session: Session, source: str, conditioning: float, seed: float | None, steps: float, strength: float
+) -> list:
     if seed is None or not 0 <= seed <= _MAX_SEED:
         raise InputError(f"The seed must lie between 0 and {_MAX_SEED}, got {seed}", fix="0 is fine.")
     studio = studio_of(session)
-    settings = ImageSettings(_checked_source(session, source), int(seed), float(conditioning), int(steps))
+    settings = ImageSettings(
+        _checked_source(session, source), int(seed), float(conditioning), int(steps), float(strength)
+    )
     if settings == studio.settings and studio.found(settings) is not None:
         return [gr.skip()] * 4
     studio.settings = settings
@@ -234,14 +247,21 @@ def _conditions(session: Session) -> gr.Gallery:
     return gr.Gallery(items, visible=True)
 
 
-def _generate(session: Session, count: float | None, conditioning: float, steps: float, device: str) -> None:
+def _generate(
+    session: Session, count: float | None, conditioning: float, steps: float, strength: float, device: str
+) -> None:
     project = session.required_project()
     if not project.image_engine_versions():
         raise InputError(texts.IMAGES_NOT_ADAPTED, fix=texts.IMAGES_NOT_ADAPTED_FIX)
     if count is None or not 1 <= count <= _MAX_PAIRS:
         raise InputError(f"Choose from 1 to {_MAX_PAIRS} pairs, got {count}", fix="50 is a good beginning.")
-    params = {"count": int(count), "conditioning": float(conditioning), "steps": int(steps), "device": device}
-    start_job(project, "generate", params)
+    params = {
+        "count": int(count),
+        "conditioning": float(conditioning),
+        "image_strength": float(strength),
+        "steps": int(steps),
+    }
+    start_job(project, "generate", params | {"device": device})
     note(texts.STARTED)
 
 
@@ -354,7 +374,7 @@ def _controls_signature(session: Session) -> tuple:
 
 def _controls(session: Session) -> list:
     if session.project is None:
-        return [gr.skip()] * 5
+        return [gr.skip()] * 6
     studio = studio_of(session)
     settings = studio.settings
     versions = [(texts.MASKS_PRETRAINED, "")] + [(v, v) for v in session.project.image_engine_versions()]
@@ -363,6 +383,7 @@ def _controls(session: Session) -> list:
         settings.conditioning,
         settings.seed,
         settings.steps,
+        settings.strength,
         gr.Dropdown(choices=versions, value=studio.version),
     ]
 

@@ -19,7 +19,7 @@ class JobWatch:
 
     folder: Path
     stages: dict[str, ProgressEvent] = field(default_factory=dict)
-    loss: list[tuple[float, float]] = field(default_factory=list)
+    losses: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     dice: list[tuple[float, float]] = field(default_factory=list)
     pictures: dict[str, tuple[int, Path]] = field(default_factory=dict)
     count: int = 0
@@ -38,17 +38,29 @@ class JobWatch:
     def latest(self) -> ProgressEvent | None:
         return next(reversed(self.stages.values()), None)
 
+    @property
+    def loss(self) -> list[tuple[float, float]]:
+        """Of the segmenter's own training."""
+        return self.losses.get("segmenter", [])
+
+    @property
+    def learning(self) -> str | None:
+        """The stage that learnt last, as far as its loss is known."""
+        return next((stage for stage in reversed(self.stages) if stage in self.losses), None)
+
     def _take(self, event: ProgressEvent) -> None:
         self.count += 1
         self.stages.pop(event.stage, None)  # so that the latest stage comes last
         self.stages[event.stage] = event
+        if "loss" in event.metrics:
+            _append(self.losses.setdefault(event.stage, []), event, "loss")
         if event.stage == "segmenter":
-            _append(self.loss, event, "loss")
             _append(self.dice, event, "held_out_dice")
         if event.picture:
             path = (self.folder / event.picture).resolve()
             # The folder may come from elsewhere; nothing outside it is shown.
             if path.is_relative_to(self.folder.resolve()) and path.is_file():
+                self.pictures.pop(event.stage, None)  # so that the newest comes last
                 self.pictures[event.stage] = (event.step, path)
 
 

@@ -14,7 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 36, 34, 26, 38
 Points = Sequence[tuple[float, float]]
 
 
-def learning_curve(loss: Points, dice: Points, total: int) -> str:
+def learning_curve(loss: Points, dice: Points, total: int, *, title: str = "") -> str:
     """Loss (left axis) and held-out Dice (right axis, 0 to 1) over the steps of training.
 
     Parameters
@@ -22,6 +22,8 @@ def learning_curve(loss: Points, dice: Points, total: int) -> str:
     loss, dice : sequence of (step, value)
     total : int
         Steps in all; the axis spans them from the start, so that the curve also shows how much is left.
+    title : str
+        What learns; above the curve.
     """
     if not loss:
         return f'<div class="curve empty-curve"><p>{escape(texts.CURVE_EMPTY)}</p></div>'
@@ -38,12 +40,16 @@ def learning_curve(loss: Points, dice: Points, total: int) -> str:
     for share in (0, 0.25, 0.5, 0.75, 1):
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(share):.1f}" y2="{y(share):.1f}"/>')
         parts.append(_text(LEFT - 6, y(share) + 4, f"{share * top:.2g}", "loss", "end"))
-        parts.append(_text(WIDTH - RIGHT + 6, y(share) + 4, f"{share:.2g}", "dice", "start"))
+        if dice:
+            parts.append(_text(WIDTH - RIGHT + 6, y(share) + 4, f"{share:.2g}", "dice", "start"))
     for share in (0, 0.5, 1):
         parts.append(_text(x(share * total), HEIGHT - BOTTOM + 16, f"{round(share * total)}", "", "middle"))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, texts.CURVE_STEP, "", "middle"))
     parts.append(_text(4, 14, texts.CURVE_LOSS, "loss", "start"))
-    parts.append(_text(WIDTH - 4, 14, texts.CURVE_DICE, "dice", "end"))
+    if title:
+        parts.append(_text(WIDTH / 2, 14, title, "", "middle"))
+    if dice:
+        parts.append(_text(WIDTH - 4, 14, texts.CURVE_DICE, "dice", "end"))
     parts.append(_path([(x(step), y(value / top)) for step, value in _thinned(loss)], "loss"))
     if dice:
         parts.append(_path([(x(step), y(value)) for step, value in dice], "dice"))

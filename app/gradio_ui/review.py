@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import math
 import shutil
+from contextlib import suppress
 from html import escape
 
 import gradio as gr
 
 from app import texts
-from app.gradio_ui import markup, review_view
+from app.gradio_ui import markup, review_changed, review_view
 from app.gradio_ui.context import Ui
 from app.gradio_ui.errors import note
 from app.gradio_ui.job_watch import active_job, watch
-from app.gradio_ui.review_board import FILTERS, SORTS, ReviewBoard, all_entries, counts
+from app.gradio_ui.models import reader
+from app.gradio_ui.review_board import FILTERS, FLAGS, SORTS, all_entries
+from app.gradio_ui.review_routes import board_of
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.workflow.export import export_pairs
 from univg.workflow.jobs import JobState, list_jobs, start_job
+from univg.workflow.near_duplicates import are_compared, read_near_duplicates, update_near_duplicates
 from univg.workflow.presets import PRESETS
-from univg.workflow.verdicts import POLICY, Verdict, pairs_that_train
+from univg.workflow.project import Project
+from univg.workflow.verdicts import POLICY, Verdict, pairs_that_train, training_choice
 
-_AHEAD = 2
+# A preset that adapts the engines draws its own pairs.
+_EFFORTS = tuple(name for name in texts.PRESET_NAMES if not PRESETS[name].engine_pairs)
 # The click comes after the page has got the new address.
 _FETCH = "() => { window.setTimeout(() => document.querySelector('#review-file').click(), 150); }"
-# A verdict is on the pair that the person sees, whatever the server thinks is on screen.
-_WITH_NAME_ON_SCREEN = """(session, words) => {
-  const stage = document.querySelector('.review-stage');
-  return [session, words, stage ? stage.dataset.name : ''];
-}"""
 
 
 def build(ui: Ui, tab: gr.Tab) -> None:
-    """Lay out the tab and wire it. Keys are in ``page.js``: they press the buttons."""
+    """Lay out the tab and wire it. Keys and the buttons of verdicts are in ``review.js``."""
     with gr.Row(elem_classes="tab-body"):
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
             progress = gr.HTML(elem_id="review-progress")
@@ -40,24 +40,34 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 accept = gr.Button(texts.REVIEW_ACCEPT, variant="primary", elem_id="review-accept", min_width=80)
                 reject = gr.Button(texts.REVIEW_REJECT, elem_id="review-reject", min_width=80)
                 undo = gr.Button(texts.REVIEW_UNDO, elem_id="review-undo", min_width=70)
-            words = gr.Textbox(label=texts.REVIEW_NOTE, info=texts.REVIEW_NOTE_HELP, max_lines=2, elem_id="review-note")
+            gr.HTML(f'<p id="review-message" role="alert" hidden data-lost="{escape(texts.REVIEW_LOST)}"></p>')
+            gr.Textbox(label=texts.REVIEW_NOTE, info=texts.REVIEW_NOTE_HELP, max_lines=2, elem_id="review-note")
             shown = gr.Radio(
                 [(texts.REVIEW_FILTERS[name], name) for name in FILTERS],
                 value="all",
                 label=texts.REVIEW_FILTER,
                 elem_id="review-filter",
             )
-            sort = gr.Dropdown(
-                [(texts.REVIEW_SORTS[name], name) for name in SORTS],
-                value="flagged",
-                label=texts.REVIEW_SORT,
-                elem_id="review-sort",
-            )
+            with gr.Row():
+                flag = gr.Dropdown(
+                    [(texts.REVIEW_ANY_FLAG, ""), *((texts.REVIEW_FLAGS[name], name) for name in FLAGS)],
+                    value="",
+                    label=texts.REVIEW_FLAG,
+                    elem_id="review-flag",
+                    min_width=130,
+                )
+                sort = gr.Dropdown(
+                    [(texts.REVIEW_SORTS[name], name) for name in SORTS],
+                    value="flagged",
+                    label=texts.REVIEW_SORT,
+                    elem_id="review-sort",
+                    min_width=130,
+                )
             with gr.Accordion(texts.REVIEW_BULK, open=False, elem_id="review-bulk"):
                 accept_all = gr.Button(texts.REVIEW_ACCEPT_ALL, size="sm", elem_id="review-accept-all")
                 reject_all = gr.Button(texts.REVIEW_REJECT_ALL, size="sm", elem_id="review-reject-all")
             effort = gr.Radio(
-                [(text, name) for name, text in texts.PRESET_NAMES.items()],
+                [(texts.PRESET_NAMES[name], name) for name in _EFFORTS],
                 value="standard",
                 label=texts.PRESET,
                 elem_id="review-effort",
@@ -77,7 +87,14 @@ def build(ui: Ui, tab: gr.Tab) -> None:
         with gr.Column(elem_classes="canvas", scale=1, min_width=400):
             picture = gr.HTML(elem_id="review-picture")
             with gr.Row(elem_classes="strip-head"):
-                facts = gr.HTML(elem_id="review-facts")
+                left = gr.Radio(
+                    [(text, name) for name, text in texts.REVIEW_LEFTS.items()],
+                    value="image",
+                    label=texts.REVIEW_LEFT,
+                    container=False,
+                    elem_id="review-left",
+                    min_width=170,
+                )
                 opacity = gr.Slider(
                     0,
                     100,
@@ -89,31 +106,36 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                     container=False,
                 )
             grid = gr.HTML(elem_id="review-grid")
-            gr.HTML(markup.line(texts.REVIEW_KEYS, "help"))
-            # What keys and thumbnails press.
-            with gr.Row(elem_id="review-hidden"):
-                back = gr.Button("back", elem_id="review-back")
-                forth = gr.Button("forth", elem_id="review-forth")
-                goto = gr.Textbox(elem_id="review-goto", show_label=False)
+            gr.HTML(review_view.keys_dialog())
+            with gr.Accordion(texts.CHANGED_TITLE, open=True, elem_id="review-changed"):
+                changed = gr.HTML()
 
-    view = [picture, facts, grid, progress]
+    view = [picture, grid, progress]
     ui.part(view, _signature, _view)
     ui.part([retrain, status], _retrain_signature, _retrain_state)
-    quick = {"redraw": False, "show_progress": "hidden"}
-    judging = {**quick, "js": _WITH_NAME_ON_SCREEN}
-    ui.on(accept.click, _judge(Verdict.ACCEPTED), [words, goto], [*view, words], **judging)
-    ui.on(reject.click, _judge(Verdict.REJECTED), [words, goto], [*view, words], **judging)
-    ui.on(undo.click, _undo, [], view, **quick)
-    ui.on(back.click, lambda session: _move(session, -1), [], view, **quick)
-    ui.on(forth.click, lambda session: _move(session, 1), [], view, **quick)
-    ui.on(goto.input, _go_to, [goto], view, **quick)
-    ui.on(shown.input, _filter, [shown], view)
-    ui.on(sort.input, _sort, [sort], view)
+    ui.part([changed], review_changed.signature, lambda session: [review_changed.draw(session)])
+    for button, script in (
+        (accept, "judge('accepted')"),
+        (reject, "judge('rejected')"),
+        (undo, "undo()"),
+    ):
+        button.click(None, None, None, js=f"() => {{ window.univg.review.{script}; }}", api_visibility="private")
+    ui.on(shown.input, lambda session, value: _list_anew(session, shown=value), [shown], view)
+    ui.on(flag.input, lambda session, value: _list_anew(session, flag=value), [flag], view)
+    ui.on(sort.input, lambda session, value: _list_anew(session, sort=value), [sort], view)
     ui.on(accept_all.click, lambda session: _judge_all(session, Verdict.ACCEPTED), [], view)
     ui.on(reject_all.click, lambda session: _judge_all(session, Verdict.REJECTED), [], view)
     ui.on(retrain.click, _retrain, [effort])
+    ui.on(tab.select, _look_for_near_duplicates)
     prepared = ui.on(export.click, _export, [form], [exported], redraw=False)
     prepared.success(None, None, None, js=_FETCH, api_visibility="private")
+    left.change(
+        None,
+        [left],
+        None,
+        js="(value) => { window.univg.review.showMask(value === 'mask'); }",
+        api_visibility="private",
+    )
     opacity.change(
         None,
         [opacity],
@@ -123,65 +145,43 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     )
 
 
-def board_of(session: Session) -> ReviewBoard:
-    session.required_project()
-    if session.review is None:
-        session.review = ReviewBoard()
-    return session.review
-
-
-def _judge(verdict: Verdict):
-    def act(session: Session, words: str, name: str) -> list:
-        project, board = session.required_project(), board_of(session)
-        if name in project.pair_names():
-            board.current = name
-        board.judge_current(project, verdict, (words or "").strip())
-        return [*_view(session), ""]
-
-    return act
-
-
-def _undo(session: Session) -> list:
-    board_of(session).take_back(session.required_project())
-    return _view(session)
-
-
-def _move(session: Session, by: int) -> list:
-    board_of(session).move(session.required_project(), by)
-    return _view(session)
-
-
-def _go_to(session: Session, name: str) -> list:
+def _list_anew(session: Session, **choice: str) -> list:
+    """Answer a control: the list is made again, from its beginning."""
     board = board_of(session)
-    if name in session.required_project().pair_names():
-        board.current = name
-    return _view(session)
-
-
-def _filter(session: Session, shown: str) -> list:
-    board = board_of(session)
-    board.shown, board.current = shown, ""
-    return _view(session)
-
-
-def _sort(session: Session, sort: str) -> list:
-    board_of(session).sort = sort
-    return _view(session)
+    with board.lock:
+        board.list_anew(**choice)
+        if "sort" not in choice:
+            board.current = ""
+        return _view(session)
 
 
 def _judge_all(session: Session, verdict: Verdict) -> list:
     project, board = session.required_project(), board_of(session)
-    entries = [entry for entry in board.entries(project) if entry.verdict is not verdict]
-    board.judge_many(project, entries, verdict)
-    note(texts.REVIEW_BULK_DONE.format(count=len(entries), verdict=texts.REVIEW_VERDICTS[str(verdict)]))
+    with board.lock:
+        entries = [entry for entry in board.entries(project) if entry.verdict is not verdict]
+        board.judge_many(project, entries, verdict)
+    count = len(entries)
+    note(texts.REVIEW_BULK_DONE.format(count=count, verdict=texts.REVIEW_VERDICTS[str(verdict)]))
     return _view(session)
+
+
+def _look_for_near_duplicates(session: Session) -> None:
+    """Compare pairs that came from elsewhere, or were made by an earlier UniVG; the page shows what is found later."""
+    project = session.project
+    if project is not None and project.pair_names() and not are_compared(project):
+        reader.submit(_compared_quietly, project)
+
+
+def _compared_quietly(project: Project) -> None:
+    with suppress(InputError):  # a project that cannot be written to is reviewed without these flags
+        update_near_duplicates(project)
 
 
 def _retrain(session: Session, effort: str) -> None:
     project = session.required_project()
     if not project.support_names():
         raise InputError(texts.ENGINES_NEED_PAIRS, fix=texts.TREES_COMPARE_FIX)
-    start_job(project, "retrain", {"preset": effort, "seed": 0, "pairs": pairs_that_train(project)})
+    start_job(project, "retrain", {"preset": effort, "seed": 0, **training_choice(project)})
     note(texts.STARTED)
 
 
@@ -201,36 +201,26 @@ def _signature(session: Session) -> tuple:
     project = session.project
     if project is None:
         return ()
-    # Not what keys change: their own answers show that, and a late redraw must not bring back an earlier pair.
-    return project.path, len(project.pair_names())
+    # Not what keys change: the page shows that itself, and a late redraw must not bring back an earlier pair.
+    return project.path, len(project.pair_names()), len(read_near_duplicates(project))
 
 
 def _view(session: Session) -> list:
     project = session.project
     if project is None or not project.pair_names():
-        return [markup.empty_state(texts.REVIEW_EMPTY_TITLE, texts.REVIEW_EMPTY), "", "", ""]
-    board, folder = board_of(session), session.folder / "review"
-    entry = board.on_screen(project)
-    found = counts(all_entries(project))
-    bar = (
-        f'<div class="review-count"><b>{texts.REVIEW_COUNT.format(**found)}</b>'
-        f'<progress max="{found["all"]}" value="{found["judged"]}"></progress>'
-        f"<span>{texts.REVIEW_TALLY.format(**found)}</span></div>"
-    )
+        return [markup.empty_state(texts.REVIEW_EMPTY_TITLE, texts.REVIEW_EMPTY), "", ""]
+    board = board_of(session)
+    with board.lock:
+        entry, entries = board.on_screen(project), board.entries(project)
+        tally = review_view.tally(all_entries(project))
     if entry is None:
-        return [markup.empty_state(texts.REVIEW_NONE_TITLE, texts.REVIEW_NONE), "", "", bar]
-    entries = board.entries(project)
+        return [markup.empty_state(texts.REVIEW_NONE_TITLE, texts.REVIEW_NONE), "", tally]
     at = [other.name for other in entries].index(entry.name)
-    ahead = entries[at + 1 : at + 1 + _AHEAD] + entries[max(at - 1, 0) : at]
-    agreement = "" if math.isnan(entry.agreement) else texts.REVIEW_AGREEMENT.format(agreement=entry.agreement)
-    parts = [texts.REVIEW_AT.format(at=at + 1, count=len(entries)), agreement, review_view.flags_text(entry)]
-    if entry.judgement.note:
-        parts.append(texts.REVIEW_NOTED.format(note=entry.judgement.note))
+    line = review_view.facts(entry, at + 1, len(entries))
     return [
-        review_view.stage(project, entry, ahead, folder),
-        markup.line(" ".join(filter(None, parts))),
-        review_view.grid(project, entries, entry.name, folder),
-        bar,
+        review_view.stage(session.id, project.path, entry, position=line),
+        review_view.grid(session.id, project.path, entries, entry.name),
+        tally,
     ]
 
 
@@ -256,9 +246,11 @@ def _retrain_state(session: Session) -> list:
         minutes = texts.minutes(PRESETS["standard"].expected_minutes)
         text = texts.REVIEW_READY.format(count=len(pairs_that_train(project)), minutes=minutes)
     elif job.state is JobState.DONE:
-        text, kind = _what_changed(job.result() or {}), "done"
+        text, kind = _settled(job.result() or {}), "done"
     elif job.state is JobState.FAILED:
         text, kind = texts.JOB_FAILED.format(reason=(job.error or "").rstrip(".")), "failed"
+    elif job.state is JobState.QUEUED:
+        text, kind = texts.REVIEW_QUEUED, "running"
     else:
         event = watch(job).latest
         kind, text = "running", texts.JOB_STARTING
@@ -269,8 +261,8 @@ def _retrain_state(session: Session) -> list:
     return [gr.Button(interactive=running is None and bool(project.support_names())), line]
 
 
-def _what_changed(result: dict) -> str:
-    """Dice on the held-out image before and after, and how little one image says."""
+def _settled(result: dict) -> str:
+    """Which model is in use after a training, and why."""
     versions = result.get("versions") or {}
     texts_by_reason = texts.REVIEW_CHANGED
     reason = versions.get("reason", "first")

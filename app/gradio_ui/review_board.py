@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from univg.errors import InputError
+from univg.workflow.near_duplicates import FLAG as NEAR_DUPLICATE
+from univg.workflow.near_duplicates import RESULT_FILE, read_near_duplicates
 from univg.workflow.project import Project
-from univg.workflow.verdicts import Judgement, Verdict, flags_of, judge, read_judgements
+from univg.workflow.support_store import read_sidecar
+from univg.workflow.verdicts import VERDICTS_FILE, Judgement, JudgementLog, Verdict, flags_of, judge
 
 PAGE = 40
 FILTERS = ("all", "undecided", "flagged", "accepted", "rejected")
-SORTS = ("flagged", "agreement", "name")
+FLAGS = ("disagrees", "broken", "faint", "copied mask", "copied image", NEAR_DUPLICATE)
 _MAX_UNDO = 500
+_NOT_MEASURED = 2.0  # sorts behind everything measured
+_UNDECIDED = Judgement(Verdict.UNDECIDED)
+_SETTLED_NS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -25,8 +33,14 @@ class Entry:
     ----------
     name : str
     flags : tuple of str
-    agreement : float
-        See `univg.workflow.pair_checks.PairChecks`; NaN where it was not checked.
+        Of `FLAGS`.
+    agreement, contrast, likeness : float
+        See `univg.workflow.pair_checks.PairChecks`; `likeness` is that of the most similar real mask or image. NaN
+        where it was not checked.
+    pieces : int
+        That the mask falls into.
+    twin : str
+        The earlier pair that this one nearly repeats; empty when there is none.
     judgement : Judgement
     """
 
@@ -34,10 +48,27 @@ class Entry:
     flags: tuple[str, ...]
     agreement: float
     judgement: Judgement
+    contrast: float = float("nan")
+    likeness: float = float("nan")
+    pieces: int = 0
+    twin: str = ""
 
     @property
     def verdict(self) -> Verdict:
         return self.judgement.verdict
+
+
+# Flagged pairs first in the order of the work, then by one figure after another.
+_KEYS: dict[str, Callable[[Entry], tuple]] = {
+    "flagged": lambda entry: (not entry.flags, _or_last(entry.agreement), entry.name),
+    "agreement": lambda entry: (_or_last(entry.agreement), entry.name),
+    "contrast": lambda entry: (entry.contrast if entry.contrast == entry.contrast else float("inf"), entry.name),
+    "pieces": lambda entry: (-entry.pieces, entry.name),
+    "likeness": lambda entry: (-entry.likeness if entry.likeness == entry.likeness else _NOT_MEASURED, entry.name),
+    "twins": lambda entry: (not entry.twin, entry.twin or entry.name, entry.name),
+    "name": lambda entry: (entry.name,),
+}
+SORTS = tuple(_KEYS)
 
 
 @dataclass
@@ -46,29 +77,44 @@ class ReviewBoard:
 
     Attributes
     ----------
-    shown, sort : str
-        Of `FILTERS` and `SORTS`.
+    shown : str
+        Of `FILTERS`.
+    flag : str
+        Of `FLAGS`, to list only pairs that carry it; empty for all.
+    sort : str
+        Of `SORTS`.
     current : str
         Name of the pair on screen.
     undo : list
         What each verdict replaced: pairs of a name and the verdict before.
+    lock : Lock
+        Held while the board answers: a page may ask several things at once.
     """
 
     shown: str = "all"
     sort: str = "flagged"
     current: str = ""
     undo: list[list[tuple[str, Judgement]]] = field(default_factory=list)
-    changed: int = 0
+    flag: str = ""
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    _listing: list[str] = field(default_factory=list, repr=False)
+    _listed_for: tuple = field(default=(), repr=False)
 
     def entries(self, project: Project) -> list[Entry]:
-        """The listed pairs in order. A pair that is judged stays until the list is asked for anew by a control."""
-        every = all_entries(project)
-        wanted = [entry for entry in every if _is_shown(entry, self.shown) or entry.name == self.current]
-        if self.sort == "name":
-            return sorted(wanted, key=lambda entry: entry.name)
-        if self.sort == "agreement":
-            return sorted(wanted, key=lambda entry: (_finite(entry.agreement), entry.name))
-        return sorted(wanted, key=lambda entry: (not entry.flags, _finite(entry.agreement), entry.name))
+        """The listed pairs in order. A pair that is judged stays where it is until a control asks for a new list."""
+        every = {entry.name: entry for entry in all_entries(project)}
+        wanted = (self.shown, self.flag, self.sort, len(every), _stamp(project.pairs_folder / RESULT_FILE))
+        if self._listed_for != wanted:
+            listed = [entry for entry in every.values() if self._is_listed(entry)]
+            self._listing = [entry.name for entry in sorted(listed, key=_KEYS[self.sort])]
+            self._listed_for = wanted
+        return [every[name] for name in self._listing if name in every]
+
+    def list_anew(self, **choice: str) -> None:
+        """Change `shown`, `flag` or `sort` and forget the list, so that judged pairs leave it."""
+        for name, value in choice.items():
+            setattr(self, name, value)
+        self._listed_for = ()
 
     def on_screen(self, project: Project) -> Entry | None:
         """The current pair, or the first one listed."""
@@ -79,11 +125,11 @@ class ReviewBoard:
         return found
 
     def move(self, project: Project, by: int) -> None:
-        """Go on by some pairs; stops at the ends."""
+        """Go `by` pairs on, or back where it is negative; the list has ends."""
+        if self.on_screen(project) is None:
+            return
         names = [entry.name for entry in self.entries(project)]
-        if names:
-            at = names.index(self.current) if self.current in names else 0
-            self.current = names[min(max(at + by, 0), len(names) - 1)]
+        self.current = names[min(max(names.index(self.current) + by, 0), len(names) - 1)]
 
     def judge_current(self, project: Project, verdict: Verdict, note: str = "") -> None:
         """Judge the pair on screen and go on to the next one."""
@@ -103,24 +149,27 @@ class ReviewBoard:
         self.undo.append([(entry.name, entry.judgement) for entry in entries])
         del self.undo[:-_MAX_UNDO]
 
-    def take_back(self, project: Project) -> None:
-        """Undo the last step: the verdicts of before are appended to the log."""
+    def take_back(self, project: Project) -> list[str]:
+        """Undo the last step: the verdicts of before are appended to the log. Returns the names."""
         if not self.undo:
             raise InputError("There is nothing to undo")
-        step = self.undo.pop()
+        step = self.undo[-1]
+        alike: dict[tuple[Verdict, str], list[str]] = {}
         for name, before in step:
-            judge(project, [name], before.verdict, note=before.note)
+            alike.setdefault((before.verdict, before.note), []).append(name)
+        for (verdict, note), names in alike.items():
+            judge(project, names, verdict, note=note)
+        self.undo.pop()
         self.current = step[0][0]
+        return [name for name, _ in step]
+
+    def _is_listed(self, entry: Entry) -> bool:
+        return _is_shown(entry, self.shown) and (not self.flag or self.flag in entry.flags)
 
 
-def all_entries(project: Project) -> list[Entry]:
-    """Every synthetic pair of `project` with its latest verdict."""
-    judged = read_judgements(project)
-    entries = []
-    for name in project.pair_names():
-        flags, agreement = _checks_of(project.path, name)
-        entries.append(Entry(name, flags, agreement, judged.get(name, Judgement(Verdict.UNDECIDED))))
-    return entries
+def all_entries(project: Project) -> Sequence[Entry]:
+    """Every synthetic pair of `project` with its latest verdict, by name."""
+    return _index(project).entries()
 
 
 def counts(entries: Sequence[Entry]) -> dict[str, int]:
@@ -129,19 +178,85 @@ def counts(entries: Sequence[Entry]) -> dict[str, int]:
     return {**found, "judged": found["all"] - found["undecided"]}
 
 
+def flag_counts(entries: Sequence[Entry]) -> dict[str, int]:
+    """How many pairs carry each flag."""
+    return {flag: sum(flag in entry.flags for entry in entries) for flag in FLAGS}
+
+
 def _is_shown(entry: Entry, shown: str) -> bool:
     if shown == "flagged":
         return bool(entry.flags)
-    return shown == "all" or str(entry.verdict) == shown
+    return shown == "all" or entry.verdict == shown
 
 
-def _finite(number: float) -> float:
-    return number if number == number else 2.0
+def _or_last(number: float) -> float:
+    return number if number == number else _NOT_MEASURED
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Changes whenever `file` does."""
+    try:
+        found = file.stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)
+
+
+class _Index:
+    """What is known of the pairs of one project; files are read again only when they have changed."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._log = JudgementLog(project)
+        self._seen: tuple = ()
+        self._entries: tuple[Entry, ...] = ()
+        self._lock = threading.Lock()
+
+    def entries(self) -> tuple[Entry, ...]:
+        folder = self._project.pairs_folder
+        files = ("images", "masks", VERDICTS_FILE, RESULT_FILE)
+        with self._lock:
+            stamps = tuple(_stamp(folder / name) for name in files)
+            # A folder's time has steps of some milliseconds: a pair may come right after a look at it.
+            settled = time.time_ns() - max(stamps[0][0], stamps[1][0]) > _SETTLED_NS
+            if stamps != self._seen or not settled:
+                self._entries, self._seen = self._read(folder), stamps
+            return self._entries
+
+    def _read(self, folder: Path) -> tuple[Entry, ...]:
+        judged, twins = self._log.latest(), read_near_duplicates(self._project)
+        entries = []
+        for name in self._project.pair_names():
+            checks = _checks_of(folder, name)
+            flags = (*checks["flags"], NEAR_DUPLICATE) if name in twins else checks["flags"]
+            judgement, twin = judged.get(name, _UNDECIDED), twins.get(name, "")
+            entries.append(Entry(name, judgement=judgement, twin=twin, **{**checks, "flags": flags}))
+        return tuple(entries)
+
+
+@lru_cache(maxsize=8)
+def _index(project: Project) -> _Index:
+    return _Index(project)
 
 
 @lru_cache(maxsize=100_000)
-def _checks_of(path: Path, name: str) -> tuple[tuple[str, ...], float]:
+def _checks_of(folder: Path, name: str) -> dict:
     """Pairs never change, so their records are read once."""
-    record = Project.open(path).pair_record(name)
+    record = read_sidecar(folder, name)
     checks = record.get("checks") or {}
-    return flags_of(record), float(checks.get("agreement", float("nan")))
+    return {
+        "flags": flags_of(record),
+        "agreement": _number(checks.get("agreement")),
+        "contrast": _number(checks.get("contrast")),
+        "likeness": max(filter(_is_number, map(checks.get, ("nearest_mask", "nearest_image"))), default=float("nan")),
+        "pieces": int(checks.get("components") or 0),
+    }
+
+
+def _number(value: object) -> float:
+    """NaN for what records hold in its place."""
+    return float(value) if _is_number(value) else float("nan")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and value == value

@@ -1,114 +1,144 @@
-"""The Review tab as HTML: the pair on screen, with the mask as a layer of its own, and the grid of thumbnails."""
+"""The Review tab as HTML: the pair on screen, with the mask as a layer of its own, and the grid of thumbnails.
+
+Pictures are fetched by their addresses (`app.gradio_ui.review_routes`), so drawing the HTML of thousands of pairs reads
+none of them. ``review.js`` turns to the next pair by itself, from what the grid says of each.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-import cv2
-import numpy as np
-
 from app import texts
-from app.gradio_ui import pictures
-from app.gradio_ui.review_board import PAGE, Entry
-from univg.overlay import PREDICTION, overlay_mask
-from univg.workflow.project import Project
+from app.gradio_ui import markup
+from app.gradio_ui.review_board import PAGE, Entry, counts, flag_counts
+from app.gradio_ui.review_pictures import LAYERS
 
-_THUMBNAIL = 96
-_MARKS = {"accepted": "✓", "rejected": "✕", "undecided": ""}
+MARKS = {"accepted": "✓", "rejected": "✕", "undecided": ""}
+# A page that is drawn again with the same text keeps what its script changed meanwhile; so no text comes twice.
+_drawn = itertools.count()
 
 
-def stage(project: Project, entry: Entry, neighbours: list[Entry], folder: Path) -> str:
-    """The pair large: image, and its mask above it with an opacity that the page sets; neighbours are fetched early."""
-    image, mask = _layers(project, entry.name, folder)
+def base_address(session_id: str) -> str:
+    """Where the pictures of the pairs that a session looks at are found, and where its verdicts go."""
+    return f"/review/{quote(session_id)}"
+
+
+def picture_address(session_id: str, project_path: Path, layer: str, name: str) -> str:
+    return f"{base_address(session_id)}/{layer}/{quote(name, safe='')}?of={_key_of(project_path)}"
+
+
+def stage(session_id: str, project_path: Path, entry: Entry, *, position: str) -> str:
+    """The pair large: image, and its mask above it with an opacity that the page sets."""
+    image, mask, alone = (picture_address(session_id, project_path, layer, entry.name) for layer in LAYERS[:3])
     alt = escape(texts.REVIEW_ALT.format(name=entry.name))
-    ahead = "".join(
-        f'<img class="ahead" alt="" src="{url}">'
-        for other in neighbours
-        for url in _layers(project, other.name, folder)
-    )
-    verdict = str(entry.verdict)
-    badge = f'<span class="verdict {verdict}">{_MARKS[verdict]} {escape(texts.REVIEW_VERDICTS[verdict])}</span>'
+    words = {name: texts.REVIEW_VERDICTS[name] for name in MARKS}
+    badge = f'<span class="verdict {entry.verdict}">{MARKS[entry.verdict]} {escape(words[entry.verdict])}</span>'
+    data = {
+        "name": entry.name,
+        "base": base_address(session_id),
+        "of": _key_of(project_path),
+        "alt": texts.REVIEW_ALT,
+        "drawn": next(_drawn),
+        **{f"word-{name}": f"{MARKS[name]} {word}" for name, word in words.items()},
+    }
+    attributes = " ".join(f'data-{key}="{escape(str(value))}"' for key, value in data.items())
     return (
-        f'<div class="review-stage" data-name="{escape(entry.name)}">'
-        f'<div class="review-pictures"><figure><img src="{image}" alt="{alt}">'
-        f"<figcaption>{escape(texts.REVIEW_IMAGE)}</figcaption></figure>"
-        f'<figure class="layered"><img src="{image}" alt=""><img class="layer" src="{mask}" alt="">'
-        f"<figcaption>{escape(texts.REVIEW_OVERLAY)}</figcaption></figure></div>{badge}{ahead}</div>"
+        f'<div class="review-stage" {attributes}>'
+        f'<div class="review-pictures"><figure class="alone"><img data-layer="image" src="{image}" alt="{alt}">'
+        f'<img data-layer="white" class="white" src="{alone}" alt="">'
+        f'<figcaption><span class="of-image">{escape(texts.REVIEW_IMAGE)}</span>'
+        f'<span class="of-mask">{escape(texts.REVIEW_MASK)}</span></figcaption></figure>'
+        f'<figure class="layered"><img data-layer="image" src="{image}" alt="">'
+        f'<img data-layer="mask" class="layer" src="{mask}" alt="">'
+        f"<figcaption>{escape(texts.REVIEW_OVERLAY)}</figcaption></figure></div>{badge}</div>"
+        f'<p class="line" id="review-line">{escape(position)}</p>'
     )
 
 
-def grid(project: Project, entries: list[Entry], current: str, folder: Path) -> str:
+def grid(session_id: str, project_path: Path, entries: Sequence[Entry], current: str) -> str:
     """The page of thumbnails that holds `current`."""
     if not entries:
         return ""
     names = [entry.name for entry in entries]
     page = names.index(current) // PAGE if current in names else 0
-    cells = []
-    for entry in entries[page * PAGE :][:PAGE]:
-        chosen = ' aria-current="true"' if entry.name == current else ""
-        title = escape(f"{entry.name}. {texts.REVIEW_VERDICTS[str(entry.verdict)]}. {flags_text(entry)}")
-        flag = '<i class="flag" aria-hidden="true">!</i>' if entry.flags else ""
-        cells.append(
-            f'<button type="button" class="cell {entry.verdict}" data-name="{escape(entry.name)}" title="{title}"'
-            f'{chosen}><img alt="{title}" src="{_thumbnail(project, entry.name, folder)}">'
-            f"<b>{_MARKS[str(entry.verdict)]}</b>{flag}</button>"
-        )
+    first = page * PAGE
+    listed = entries[first:][:PAGE]
+    cells = "".join(
+        _cell(session_id, project_path, entry, facts(entry, first + at + 1, len(entries)), entry.name == current)
+        for at, entry in enumerate(listed)
+    )
+    following = "".join(
+        f'<link rel="prefetch" as="image" href="{picture_address(session_id, project_path, "small", entry.name)}">'
+        for entry in entries[first + PAGE :][:PAGE]
+    )
     pages = -(-len(entries) // PAGE)
-    where = texts.REVIEW_PAGE.format(page=page + 1, pages=pages) if pages > 1 else ""
-    return f'<div class="review-grid">{"".join(cells)}</div><p class="line">{escape(where)}</p>'
+    where = texts.REVIEW_PAGE.format(page=page + 1, pages=pages, all=len(entries)) if pages > 1 else ""
+    return (
+        f'<div class="review-grid" data-page="{page}" data-drawn="{next(_drawn)}">{cells}</div>'
+        f'<p class="line">{escape(where)}</p>{following}'
+    )
+
+
+def tally(entries: Sequence[Entry]) -> str:
+    """How many of all pairs were judged, and how."""
+    found = counts(entries)
+    flags = ((texts.REVIEW_FLAGS[flag], n) for flag, n in flag_counts(entries).items() if n)
+    carried = "".join(f"<li>{escape(texts.REVIEW_TALLY_FLAG.format(text=text, n=n))}</li>" for text, n in flags)
+    return (
+        f'<div class="review-count" data-drawn="{next(_drawn)}"><b>{escape(texts.REVIEW_COUNT.format(**found))}</b>'
+        f'<progress max="{found["all"]}" value="{found["judged"]}"></progress>'
+        f"<span>{escape(texts.REVIEW_TALLY.format(**found))}</span><ul>{carried}</ul></div>"
+    )
+
+
+def facts(entry: Entry, at: int, count: int) -> str:
+    """What is known of a pair, in a line."""
+    parts = [texts.REVIEW_AT.format(at=at, count=count)]
+    if not math.isnan(entry.agreement):
+        parts.append(texts.REVIEW_AGREEMENT.format(agreement=entry.agreement))
+    parts.append(flags_text(entry))
+    if entry.judgement.note:
+        parts.append(texts.REVIEW_NOTED.format(note=entry.judgement.note))
+    return " ".join(filter(None, parts))
 
 
 def flags_text(entry: Entry) -> str:
-    return " ".join(texts.IMAGES_FLAGS[flag] for flag in entry.flags if flag in texts.IMAGES_FLAGS)
+    found = [texts.IMAGES_FLAGS[flag] for flag in entry.flags if flag in texts.IMAGES_FLAGS]
+    return " ".join([*found, *([texts.REVIEW_TWIN.format(twin=entry.twin)] if entry.twin else [])])
 
 
-def _url(path: Path) -> str:
-    return f"/gradio_api/file={quote(path.as_posix())}"
+def keys_dialog() -> str:
+    """The list of keys, opened by ``?``."""
+    keys = ((escape(key), escape(text)) for key, text in texts.REVIEW_KEYS)
+    rows = "".join(f"<tr><th><kbd>{key}</kbd></th><td>{text}</td></tr>" for key, text in keys)
+    return (
+        f'<dialog id="review-help" aria-label="{escape(texts.REVIEW_KEYS_TITLE)}">'
+        f"<h3>{escape(texts.REVIEW_KEYS_TITLE)}</h3><table>{rows}</table>"
+        f'<form method="dialog"><button>{escape(texts.REVIEW_KEYS_CLOSE)}</button></form></dialog>'
+        f"{markup.line(texts.REVIEW_KEYS_LINE, 'help')}"
+    )
 
 
-def _layers(project: Project, name: str, folder: Path) -> tuple[str, str]:
-    key = _key(project, name)
-    image, mask = folder / f"{key}-image.png", folder / f"{key}-mask.png"
-    if not (image.exists() and mask.exists()):
-        pair = project.synthetic_pair(name)
-        shown = pictures.reduce(pictures.as_rgb(pair.image), 1024)
-        layer = np.zeros((*shown.shape[:2], 4), np.uint8)
-        layer[pictures.reduce(pair.mask, 1024)] = (*PREDICTION, 255)
-        _write(image, cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
-        _write(mask, cv2.cvtColor(layer, cv2.COLOR_RGBA2BGRA))
-    return _url(image), _url(mask)
+def _cell(session_id: str, project_path: Path, entry: Entry, line: str, is_current: bool) -> str:
+    chosen = ' aria-current="true"' if is_current else ""
+    title = escape(f"{entry.name}. {line}")
+    flag = '<i class="flag" aria-hidden="true">!</i>' if entry.flags else ""
+    address = picture_address(session_id, project_path, "small", entry.name)
+    return (
+        f'<button type="button" class="cell {entry.verdict}" data-name="{escape(entry.name)}" title="{title}"'
+        f' data-verdict="{entry.verdict}" data-facts="{escape(line)}"{chosen}><img alt="{title}" src="{address}">'
+        f"<b>{MARKS[entry.verdict]}</b>{flag}</button>"
+    )
 
 
-def _thumbnail(project: Project, name: str, folder: Path) -> str:
-    path = folder / f"{_key(project, name)}-small.png"
-    if not path.exists():
-        _write(path, cv2.cvtColor(_small(project.path, name), cv2.COLOR_RGB2BGR))
-    return _url(path)
-
-
-@lru_cache(maxsize=5000)
-def _small(path: Path, name: str) -> np.ndarray:
-    pair = Project.open(path).synthetic_pair(name)
-    drawn = overlay_mask(pictures.as_rgb(pair.image), pair.mask, opacity=0.35)
-    return cv2.resize(drawn, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
-
-
-@lru_cache(maxsize=100_000)
-def _key_of(path: Path, name: str) -> str:
-    return hashlib.sha256(f"{path}\n{name}".encode()).hexdigest()[:20]
-
-
-def _key(project: Project, name: str) -> str:
-    return _key_of(project.path, name)
-
-
-def _write(path: Path, picture: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    encoded = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-    temporary = path.with_suffix(f".{id(picture)}.tmp")
-    temporary.write_bytes(encoded.tobytes())
-    temporary.replace(path)
+@lru_cache(maxsize=64)
+def _key_of(project_path: Path) -> str:
+    """Part of every address, so that a browser never shows a picture of the project that was open before."""
+    return hashlib.sha256(str(project_path).encode()).hexdigest()[:12]

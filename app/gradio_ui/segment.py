@@ -6,16 +6,15 @@ import gradio as gr
 import numpy as np
 
 from app import texts
-from app.gradio_ui import markup, pictures, segment_views
+from app.gradio_ui import markup, pictures, segment_views, versions
 from app.gradio_ui.context import Ui
-from app.gradio_ui.errors import note
 from app.gradio_ui.files import Upload, file_drop
 from app.gradio_ui.models import warm_up
 from app.gradio_ui.segment_board import Item, Run
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.types import Modality
-from univg.workflow.model_versions import active_segmenter, promote
+from univg.workflow.model_versions import active_segmenter
 from univg.workflow.sample import sample_unseen_images
 
 DEVICE = "auto"
@@ -85,6 +84,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 elem_classes="strip",
             )
             table = gr.HTML(elem_id="figures")
+            versions.build(ui)
             with gr.Row(elem_id="downloads") as downloads:
                 one = gr.Button(texts.SEG_DOWNLOAD_ONE, size="sm", elem_id="get-mask")
                 every = gr.Button(texts.SEG_DOWNLOAD_ALL, size="sm", elem_id="get-masks")
@@ -135,7 +135,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
         return segment_views.table_file(session.board, session.folder / "downloads")
 
     ui.part([files_help, sample, model, use], _models_signature, _models)
-    ui.on(use.click, _use, [model])
+    ui.on(use.click, versions.use, [model])
     ui.part([empty, picture, strip, run, stop, status, downloads], _board_signature, _board)
     ui.part([legend], _legend_signature, _legend)
     ui.part([table], _figures_signature, lambda session: [segment_views.figures_table(session.board)])
@@ -187,12 +187,6 @@ def _models(session: Session) -> list:
         ),
         gr.Button(visible=len(versions) > 1),
     ]
-
-
-def _use(session: Session, version: str | None) -> None:
-    """Promote the chosen model, or roll back to it."""
-    promote(session.required_project(), version or "")
-    note(texts.SEG_USED.format(version=version))
 
 
 def _board_signature(session: Session) -> tuple:

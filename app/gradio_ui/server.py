@@ -80,14 +80,16 @@ def serve(project: Project | None, *, port: int | None, open_browser: bool, anno
 
 
 def _launch(project: Project | None, folder: Path, port: int):
+    from app.gradio_ui import review_routes
     from app.gradio_ui.blocks import build_page
     from app.gradio_ui.models import shut_down
     from app.gradio_ui.state import Sessions
     from app.gradio_ui.theme import head, style, theme
 
-    page = build_page(Sessions(folder / "cache" / "sessions", project))
+    sessions = Sessions(folder / "cache" / "sessions", project)
+    page = build_page(sessions)
     page.queue(default_concurrency_limit=4, api_open=False)
-    page.launch(
+    app, _, _ = page.launch(
         server_name=HOST,
         server_port=port,
         share=False,
@@ -105,4 +107,5 @@ def _launch(project: Project | None, folder: Path, port: int):
         css=style(),
         head=head(),
     )
+    review_routes.attach(app, sessions)
     return page, shut_down

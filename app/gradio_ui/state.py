@@ -43,6 +43,33 @@ class SegmentView:
 
 
 @dataclass
+class RunForm:
+    """What the Adapt tab would start: as the controls stand.
+
+    Attributes
+    ----------
+    project : Path or None
+        That the controls were set for.
+    preset, device : str
+    baseline, review : bool
+    seed : int
+    settings : dict
+        Of the full preset, by their names in `univg.workflow.stages`.
+    begin : str
+        The stage chosen to begin with; empty for the first one that is stale.
+    """
+
+    project: Path | None = None
+    preset: str = "preview"
+    device: str = "auto"
+    baseline: bool = False
+    review: bool = False
+    seed: int = 0
+    settings: dict = field(default_factory=dict)
+    begin: str = ""
+
+
+@dataclass
 class Painting:
     """What is on the painter's canvas: `name`, and the dropped image when it is not in the project yet."""
 
@@ -65,6 +92,8 @@ class Session:
     painting: Painting | None = None
     drafts: dict[str, np.ndarray] = field(default_factory=dict)
     removed: str = ""
+    run: RunForm = field(default_factory=RunForm)
+    looked_at_data: bool = False
     choosing_project: bool = False
     pages: set[str] = field(default_factory=set)
     closed_at: float | None = None
@@ -120,6 +149,9 @@ class Sessions:
             session.pages.add(page)
             # As the fresh page shows them:
             session.painting, session.view, session.segment_view = None, PairView(session.view.selected), SegmentView()
+            session.run = RunForm()
+            if session.review is not None:
+                session.review.list_anew(shown="all", flag="", sort="flagged")
             session.closed_at = None
             self._sessions.move_to_end(session.id)
             while len(self._sessions) > MAX_SESSIONS:

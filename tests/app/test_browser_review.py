@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +13,12 @@ from tests.conftest import make_pair
 from univg.io import read_json
 from univg.sca import generate_mask
 from univg.types import ImageMaskPair, Modality
-from univg.weights import is_shipped
+from univg.workflow.jobs import list_jobs
 from univg.workflow.model_versions import active_segmenter
 from univg.workflow.project import Project
-from univg.workflow.verdicts import pairs_that_train, read_judgements
+from univg.workflow.verdicts import Verdict, judge, pairs_that_train, read_judgements
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not is_shipped("models", "images"), reason="the image engine's weights are not here"),
-]
+pytestmark = pytest.mark.browser
 
 
 def with_pairs(folder, count, size=64):
@@ -50,6 +48,10 @@ def current(page):
     return page.get_attribute(".review-stage", "data-name")
 
 
+def opacity(page, layer):
+    return float(page.evaluate(f"getComputedStyle(document.querySelector('.review-pictures {layer}')).opacity"))
+
+
 def press(page, key):
     """Press a key and wait until another pair is on screen; returns the milliseconds that took."""
     before, started = current(page), time.perf_counter()
@@ -58,10 +60,25 @@ def press(page, key):
     return 1000 * (time.perf_counter() - started)
 
 
-def test_fifty_pairs_by_keyboard_then_a_training_without_the_rejected(serve, page, tmp_path):
+def retrain(page, project):
+    """Train again from the page, as briefly as it offers; returns the names that the job put on record."""
+    before = len(list_jobs(project))
+    page.check("#review-effort input[value=preview]")
+    page.click("#review-retrain:not([disabled])")
+    page.wait_for_selector("#review-status .running", timeout=30_000)
+    page.wait_for_selector("#review-status .done", timeout=240_000)
+    job, *_ = list_jobs(project)
+    assert len(list_jobs(project)) == before + 1 and job.kind == "retrain"
+    return set(job.params["pairs"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_fifty_pairs_by_keyboard_then_trainings_without_the_rejected_and_back(serve, page, tmp_path):
     project = with_pairs(tmp_path / "p", 50)
     open_review(page, serve("--project", str(project.path)))
-    page.locator(".review-stage").click()
+
+    # 1. Judge by keys, as fast as they can be pressed, over the end of a part of the grid
     rejected = set()
     for number in range(49):
         if number % 3 == 0:
@@ -73,26 +90,95 @@ def test_fifty_pairs_by_keyboard_then_a_training_without_the_rejected(serve, pag
     rejected.discard(current(page))
     found = {name for name, judgement in read_judgements(project).items() if judgement.verdict == "rejected"}
     assert found == rejected and len(found) == 16
+
+    # 2. A note goes with a verdict, and typing it presses no key
+    page.fill("#review-note textarea, #review-note input", "a dark rim")
+    noted = current(page)
+    page.click("#review-accept")
+    page.wait_for_selector("#review-progress:has-text('49 of 50')")
+    assert read_judgements(project)[noted].note == "a dark rim"
+
+    # 3. Keys that only change the view, and the list of keys
+    page.locator(".review-stage").click()
+    page.keyboard.press("o")
+    assert opacity(page, ".layer") == 0
+    page.keyboard.press("o")
+    assert opacity(page, ".layer") > 0
+    page.keyboard.down("b")
+    assert opacity(page, ".layer") == 0
+    page.keyboard.up("b")
+    assert opacity(page, ".layer") > 0 and opacity(page, ".white") == 0
+    page.keyboard.press("m")
+    assert opacity(page, ".white") == 1
+    page.keyboard.press("m")
+    page.keyboard.press("?")
+    page.wait_for_selector("#review-help[open]")
+    page.keyboard.press("Escape")
+
+    # 4. What goes out has no rejected pair
     page.click("#review-export button")
     with page.expect_download(timeout=60_000) as download:
         page.click("#review-export-go")
     names = zipfile.ZipFile(download.value.path()).namelist()
-    assert sum(name.startswith("masks/") and name.endswith(".png") for name in names) == 3 + len(
-        pairs_that_train(project)
-    )
-    page.locator(".review-stage").click()
-    page.keyboard.press("o")
-    assert page.evaluate("document.body.classList.contains('no-layer')")
+    exported = {Path(name).stem for name in names if name.startswith("masks/") and name.endswith(".png")}
+    assert not exported & rejected and exported == {*project.support_names(), *pairs_that_train(project)}
 
-    page.check("#review-effort input[value=preview]")
-    page.click("#review-retrain")
-    page.wait_for_selector("#review-status .done", timeout=240_000)
-    (job,) = (path for path in project.jobs_folder.iterdir() if path.is_dir())
-    trained = set(read_json(job / "job.json")["params"]["pairs"])
+    # 5. Train: the rejected pairs are provably not on the list that the job put on record, nor in the model's card
+    trained = retrain(page, project)
     assert not trained & rejected and len(trained) >= 30
     card = read_json(project.segmenters_folder / "v001" / "segmenter.json")["card"]
-    assert card["synthetic_pairs"] == len(trained)
-    assert active_segmenter(project).name == "v001"
+    assert card["synthetic_pairs"] == len(trained) and active_segmenter(project).name == "v001"
+    assert "no earlier model" in page.inner_text("#review-changed")
+
+    # 6. Reject more, train again, and see what that changed on the image that both kept apart
+    more = sorted(trained)[:5]
+    for name in more:
+        judge(project, [name], Verdict.REJECTED)  # as a second page would
+    trained_again = retrain(page, project)
+    assert trained_again == trained - set(more)
+    page.wait_for_selector("#review-changed .changed-pictures img >> nth=1", timeout=30_000)
+    said = page.inner_text("#review-changed")
+    assert "n = 1" in said and "95 %" in said and ("Too few images" in said or "cannot be told" in said)
+
+    # 7. Roll back, and take that back
+    in_use = active_segmenter(project).name
+    other = "v001" if in_use == "v002" else "v002"
+    page.click("#tab-segment-button")
+    page.click("#models-panel button")
+    page.click(f"[data-use-version={other}]")
+    page.wait_for_selector(f"#models-table tr.in-use:has-text('{other}')")
+    assert active_segmenter(project).name == other
+    page.click("#model-back")
+    page.wait_for_selector(f"#models-table tr.in-use:has-text('{in_use}')")
+    assert active_segmenter(project).name == in_use and project.segmenter_versions() == ["v001", "v002"]
+
+
+def test_filters_bulk_verdicts_and_a_reload(serve, page, tmp_path):
+    project = with_pairs(tmp_path / "p", 50)
+    open_review(page, serve("--project", str(project.path)))
+    page.check("#review-filter input[value=flagged]")
+    page.wait_for_function("document.querySelectorAll('.review-grid .cell').length === 10")
+    page.click("#review-bulk button")
+    page.click("#review-reject-all")
+    page.wait_for_selector("#review-progress:has-text('10 of 50')")
+    assert len([j for j in read_judgements(project).values() if j.verdict == "rejected"]) == 10
+    page.reload()
+    page.wait_for_selector("#page-state[data-view=work]", state="attached")
+    page.click("#tab-review-button")
+    page.wait_for_function("document.querySelectorAll('.review-grid .cell.rejected').length === 10")
+    page.click("#review-undo")
+    page.wait_for_selector("#review-progress:has-text('0 of 50')")
+
+
+def test_verdict_that_cannot_be_written_is_said_and_not_shown(serve, page, tmp_path):
+    project = with_pairs(tmp_path / "p", 5)
+    open_review(page, serve("--project", str(project.path)))
+    page.route("**/act", lambda route: route.abort())
+    judged = current(page)
+    page.keyboard.press("a")
+    page.wait_for_selector("#review-message:not([hidden])")
+    assert "not on record" in page.inner_text("#review-message") and current(page) == judged
+    assert page.query_selector(".review-grid .cell.accepted") is None and read_judgements(project) == {}
 
 
 @pytest.mark.slow

@@ -1,12 +1,19 @@
 """The Review tab without a page: order, filters, verdicts, undo."""
 
+import cv2
 import numpy as np
 import pytest
 
+from app import texts
 from app.gradio_ui import review_view
-from app.gradio_ui.review_board import ReviewBoard, all_entries, counts
+from app.gradio_ui.review_board import FLAGS, SORTS, ReviewBoard, all_entries, counts, flag_counts
+from app.gradio_ui.review_pictures import picture
+from app.gradio_ui.review_routes import answer
+from app.gradio_ui.state import Session
 from univg.errors import InputError
+from univg.io import write_json_atomic
 from univg.types import ImageMaskPair, Modality
+from univg.workflow.near_duplicates import RESULT_FILE
 from univg.workflow.project import Project
 from univg.workflow.verdicts import Verdict, read_judgements
 
@@ -78,11 +85,85 @@ def test_filters_and_bulk_verdicts(project):
         board.judge_many(project, [], Verdict.ACCEPTED)
 
 
-def test_html_escapes_names_and_marks_the_current_pair(project, tmp_path):
+def test_each_flag_is_a_filter_and_each_figure_an_order(tmp_path):
+    project = Project.create(tmp_path / "q", modality=Modality.OCTA, working_size=64)
+    figures = {"a": (0.2, 9, 0.1, ["broken"]), "b": (1.5, 1, 0.9, ["copied mask"]), "c": (None, 2, None, [])}
+    for name, (contrast, pieces, nearest, flags) in figures.items():
+        mask = np.zeros((64, 64), bool)
+        mask[ord(name) % 32, 5:60] = True
+        checks = {"contrast": contrast, "components": pieces, "nearest_mask": nearest, "flags": flags}
+        pair = ImageMaskPair(np.full((64, 64), ord(name), np.uint8), mask, name, synthetic=True)
+        project.add_synthetic_pair(pair, {"checks": checks})
+    write_json_atomic(project.pairs_folder / RESULT_FILE, {"compared": ["a", "b", "c"], "same_as": {"c": "a"}})
+    assert names(ReviewBoard(flag="broken"), project) == ["a"]
+    assert names(ReviewBoard(flag="near-duplicate"), project) == ["c"]
+    assert names(ReviewBoard(sort="pieces"), project) == ["a", "c", "b"]
+    assert names(ReviewBoard(sort="contrast"), project) == ["a", "b", "c"]
+    assert names(ReviewBoard(sort="likeness"), project) == ["b", "a", "c"]
+    assert names(ReviewBoard(sort="twins"), project) == ["c", "a", "b"]
+    assert set(SORTS) == set(texts.REVIEW_SORTS) and set(FLAGS) == set(texts.REVIEW_FLAGS) <= set(texts.IMAGES_FLAGS)
+    found = flag_counts(all_entries(project))
+    assert (found["near-duplicate"], found["broken"], found["faint"]) == (1, 1, 0)
+
+
+def test_judged_pairs_stay_until_the_list_is_asked_for_anew(project):
+    board = ReviewBoard(shown="undecided")
+    board.on_screen(project)
+    board.judge_current(project, Verdict.ACCEPTED)
+    assert names(board, project) == ["s3", "s2", "s1", "s0"] and board.current == "s2"
+    board.list_anew(shown="undecided")
+    assert names(board, project) == ["s2", "s1", "s0"]
+
+
+def test_html_escapes_names_and_marks_the_current_pair(project):
     entries = all_entries(project)
-    html = review_view.grid(project, entries, "s1", tmp_path)
+    html = review_view.grid("page", project.path, entries, "s1")
     assert html.count("<button") == 4 and html.count('aria-current="true"') == 1
     assert html.count('class="flag"') == 2
-    stage = review_view.stage(project, entries[0], entries[1:3], tmp_path)
-    assert stage.count('class="ahead"') == 4 and 'class="layer"' in stage
-    assert len(list(tmp_path.glob("*.png"))) == 4 + 6
+    stage = review_view.stage("page", project.path, entries[0], position="Pair <1>")
+    assert 'class="layer"' in stage and "Pair &lt;1&gt;" in stage
+    assert html != review_view.grid("page", project.path, entries, "s1"), "a page must take it for another text"
+    odd = review_view.picture_address("page", project.path, "small", "a b&c")
+    assert "a%20b%26c" in odd
+
+
+def test_pictures_are_drawn_once_and_never_from_outside_the_project(project):
+    small, kind = picture(project, "small", "s1")
+    assert kind == "image/webp" and cv2.imdecode(np.frombuffer(small, np.uint8), 1).shape == (96, 96, 3)
+    (kept,) = (project.pairs_folder / ".thumbnails").glob("*.webp")
+    kept.write_bytes(b"kept")
+    assert picture(project, "small", "s1")[0] == b"kept"
+    layer = cv2.imdecode(np.frombuffer(picture(project, "mask", "s1")[0], np.uint8), cv2.IMREAD_UNCHANGED)
+    assert layer.shape == (64, 64, 4) and (layer[..., 3] > 0).sum() == 55
+    assert cv2.imdecode(np.frombuffer(picture(project, "white", "s1")[0], np.uint8), 0).max() == 255
+    for layer, name in (("small", "../p"), ("small", "nobody"), ("image", "nobody"), ("else", "s1")):
+        with pytest.raises(InputError):
+            picture(project, layer, name)
+    assert project.pair_names() == ["s0", "s1", "s2", "s3"]
+
+
+def test_answers_to_keys(project, tmp_path):
+    session = Session("page", tmp_path / "session", project=project)
+    shown = answer(session, {"do": "judge", "name": "s3", "verdict": "rejected", "note": " blurred ", "page": 0})
+    assert shown["name"] == "s2" and shown["verdicts"]["s3"] == "rejected" and "grid" not in shown
+    assert "1 of 4" in shown["tally"] and "blurred" in shown["facts"]["s3"]
+    shown = answer(session, {"do": "undo", "page": 3})
+    assert shown["name"] == "s3" and shown["verdicts"]["s3"] == "undecided" and "s3" in shown["grid"]
+    assert answer(session, {"do": "step", "name": "s3", "by": 1, "page": 0})["name"] == "s2"
+    assert answer(session, {"do": "go", "name": "s0", "page": 0})["name"] == "s0"
+    # The verdict is on the pair that the page names, not on the one that the server thinks is on screen
+    assert answer(session, {"do": "judge", "name": "s2", "verdict": "accepted", "page": 0})["name"] == "s1"
+    with pytest.raises(InputError, match="no longer"):
+        answer(session, {"do": "judge", "name": "../s1", "verdict": "accepted", "page": 0})
+    with pytest.raises(ValueError, match="perhaps"):
+        answer(session, {"do": "judge", "name": "s1", "verdict": "perhaps", "page": 0})
+
+
+def test_bulk_undo_brings_back_what_was_there(project):
+    board = ReviewBoard()
+    board.judge_many(project, board.entries(project)[:1], Verdict.ACCEPTED, "fine")
+    board.judge_many(project, board.entries(project), Verdict.REJECTED)
+    assert sorted(board.take_back(project)) == ["s0", "s1", "s2", "s3"]
+    found = read_judgements(project)
+    assert found["s3"].verdict is Verdict.ACCEPTED and found["s3"].note == "fine"
+    assert all(found[name].verdict is Verdict.UNDECIDED for name in ("s0", "s1", "s2"))

@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from univg.cli import main
-from univg.engines import MaskEngine, SamplingConfig, load_backbone
+from univg.engines import ImageEngine, MaskEngine, SamplingConfig, load_backbone
 from univg.engines.backbone import new_controlnet, save_controlnet
 from univg.errors import Cancelled, InputError
 from univg.io import read_json, read_provenance
 from univg.sca import generate_mask
 from univg.segmentation import prior_segmenter
-from univg.types import ImageMaskPair, Modality
+from univg.types import ImageMaskPair, Modality, SupportSet
 from univg.workflow.full import run_full_job
 from univg.workflow.generate import GenerateConfig, generate_pairs
+from univg.workflow.image_engines import draw_pair, load_base
 from univg.workflow.job_context import JobContext
 from univg.workflow.jobs import JobState, cancel_job, resume_job, start_job, wait_for
 from univg.workflow.pair_checks import centreline_contrast, check_synthetic_pair, image_similarity
@@ -104,6 +105,26 @@ def test_workers_of_a_cluster_draw_the_same(project, adapted):
     generate_pairs(adapted, config)
     names = project.pair_names()
     assert all(np.array_equal(project.synthetic_pair(n).image, adapted.synthetic_pair(n).image) for n in names)
+
+
+def test_image_can_start_from_a_rendered_one(engines):
+    backbone, controlnet = load_base(str(engines), device="cpu")
+    engine = ImageEngine(backbone, controlnet, Modality.CORONARY_DSA, grey=True)
+    source = made_up_pair(0, (64, 64))
+    seen = np.ones((64, 64), bool)
+    seen[:, :20] = False
+    support = SupportSet(Modality.CORONARY_DSA, (replace(source, fov=seen),))
+    mask = np.zeros((128, 128), bool)
+    mask[60:64] = True
+    config = SamplingConfig(size=64, steps=4, scale=1.0, strength=0.3)
+    drawn = draw_pair(engine, mask, support, config, name="a")
+    again = draw_pair(engine, mask, support, config, name="a")
+    noisier = draw_pair(engine, mask, support, replace(config, strength=0.6), name="a")
+    assert drawn.shape == (64, 64) and drawn.synthetic and np.array_equal(drawn.image, again.image)
+    assert not np.array_equal(drawn.image, noisier.image)
+    assert drawn.mask[31, 20:].all() and not drawn.mask[:, :20].any(), "nothing outside the field"
+    alone = draw_pair(engine, mask, None, replace(config, strength=1.0), name="b")
+    assert alone.shape == (64, 64) and alone.mask[30:32].all()
 
 
 def test_what_is_missing_is_said(tmp_path, capsys):

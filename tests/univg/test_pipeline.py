@@ -51,7 +51,7 @@ def test_pictures_are_saved_as_it_goes(tiny_support):
         return f"{name}.png"
 
     run_pipeline(tiny_support, preset=TINY, device="cpu", save_picture=save)
-    assert "pair" in pictures
+    assert {"trees", "pairs"} <= set(pictures)
     held_out = [picture for name, picture in pictures.items() if name.startswith("held-out")]
     assert len(held_out) > 1
     assert all(p.dtype == np.uint8 and p.shape == (96, 96, 3) for p in held_out)

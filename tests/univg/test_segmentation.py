@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from univg.errors import Cancelled, InputError
+from univg.io import read_image
+from univg.metrics import dice
 from univg.segmentation import SegmentationConfig, Segmenter, segment, train_segmenter
 from univg.segmentation.augment import random_patch
+from univg.segmentation.config import HELD_OUT_PICTURE
 from univg.segmentation.inputs import fit_to_working_size, network_inputs, normalize_locally, ridge_strength, to_grey
 from univg.segmentation.losses import segmentation_loss
 from univg.segmentation.networks import build_network
 from univg.segmentation.predict import TILE, predict_probability
+from univg.segmentation.train import _drawn, _Sample
 from univg.training.device import resolve_device
 from univg.types import ImageMaskPair, Modality
 
@@ -143,6 +147,30 @@ def test_training_lowers_the_loss_and_records_the_held_out_image(tiny_support):
     assert segmenter.card["held_out"] == "pair-2"
     assert segmenter.card["train"] == ["pair-0", "pair-1"]
     assert 0 <= segmenter.card["held_out_figures"]["dice"] <= 1
+
+
+def test_what_was_seen_of_the_held_out_image_is_kept(tiny_support, tmp_path):
+    segmenter = train(tiny_support, checkpoint_folder=tmp_path)
+    seen = segmenter.held_out_probability
+    assert dice(seen >= 0.5, tiny_support.pairs[2].mask) == segmenter.card["held_out_figures"]["dice"]
+    # Also when the run ended in another process than the one that saw it
+    assert np.array_equal(train(tiny_support, checkpoint_folder=tmp_path).held_out_probability, seen)
+    segmenter.save(tmp_path)
+    np.testing.assert_allclose(read_image(tmp_path / HELD_OUT_PICTURE), seen, atol=1e-4)
+
+
+def test_weights_decide_how_often_a_pair_is_drawn():
+    rng = np.random.default_rng(0)
+    empty = np.zeros((8, 8), np.float32)
+    light, heavy = _Sample(empty, empty, 0.25), _Sample(empty, empty, 1.0)
+    drawn = [_drawn([light, heavy], rng) for _ in range(2000)]
+    assert sum(sample is light for sample in drawn) == pytest.approx(400, abs=80)
+    # Equal weights draw what was drawn before there were weights
+    one, two = np.random.default_rng(1), np.random.default_rng(1)
+    samples = [_Sample(empty, empty, 0.5) for _ in range(5)]
+    assert all(_drawn(samples, one) is samples[two.integers(5)] for _ in range(20))
+    with pytest.raises(ValueError, match="weight"):
+        ImageMaskPair(np.zeros((8, 8), np.uint8), np.zeros((8, 8), bool), "x", weight=0)
 
 
 def test_the_held_out_image_must_not_train(tiny_support):

@@ -7,7 +7,16 @@ from univg.cli import main
 from univg.errors import InputError
 from univg.types import ImageMaskPair, Modality
 from univg.workflow.project import Project
-from univg.workflow.verdicts import VERDICTS_FILE, Verdict, judge, pairs_that_train, read_judgements
+from univg.workflow.verdicts import (
+    VERDICTS_FILE,
+    JudgementLog,
+    Verdict,
+    judge,
+    pairs_that_train,
+    read_judgements,
+    training_choice,
+    training_weights,
+)
 
 
 @pytest.fixture
@@ -44,6 +53,38 @@ def test_torn_line_costs_only_itself(project):
     judge(project, ["s2"], Verdict.REJECTED)
     assert pairs_that_train(project) == ["s1"]
     assert [json.loads(line)["name"] for line in file.read_text().splitlines() if line.endswith("}")] == ["s0", "s2"]
+
+
+def test_log_is_read_on_from_where_it_was_left(project):
+    log = JudgementLog(project)
+    assert log.latest() == {}
+    judge(project, ["s0"], Verdict.REJECTED)
+    assert set(log.latest()) == {"s0"}
+    file = project.pairs_folder / VERDICTS_FILE
+    whole = file.read_bytes()
+    line = json.dumps({"name": "s1", "verdict": "accepted"}).encode()
+    for cut in range(1, len(line) + 1):  # killed after any byte of a line: what was there before is still there
+        file.write_bytes(whole + line[:cut])
+        found = log.latest()
+        assert found["s0"].verdict is Verdict.REJECTED and ("s1" in found) == (cut == len(line))
+        assert found == read_judgements(project)
+    judge(project, ["s2"], Verdict.ACCEPTED)
+    assert set(log.latest()) == set(read_judgements(project)) == {"s0", "s1", "s2"}
+    file.write_bytes(whole)  # an older copy was put back
+    assert set(log.latest()) == {"s0"}
+
+
+def test_undecided_pairs_are_weighed_by_how_well_image_and_mask_agree(tmp_path):
+    project = Project.create(tmp_path / "w", modality=Modality.OCTA, working_size=64)
+    for name, agreement in (("a", 0.8), ("b", 0.4), ("c", None), ("d", float("nan")), ("e", 0.0)):
+        mask = np.zeros((64, 64), bool)
+        mask[5 + ord(name) % 16] = True
+        pair = ImageMaskPair(np.full((64, 64), ord(name), np.uint8), mask, name, synthetic=True)
+        project.add_synthetic_pair(pair, {"checks": {"agreement": agreement, "flags": []}})
+    judge(project, ["b"], Verdict.ACCEPTED)
+    assert training_weights(project) == {"a": 0.8, "b": 1.0, "c": 0.5, "d": 0.5, "e": 0.05}
+    judge(project, ["a"], Verdict.REJECTED)
+    assert training_choice(project) == {"pairs": ["b", "c", "d", "e"], "weights": [1.0, 0.5, 0.5, 0.05]}
 
 
 def test_nonsense_is_refused(project):

@@ -9,11 +9,14 @@ from pathlib import Path
 from univg.commands.jobs import watch
 from univg.commands.options import add_device, add_grey_threshold, add_modality
 from univg.errors import InputError
-from univg.io import check_pairs, load_support_set, match_pair_files
+from univg.io import Finding, check_pairs, load_support_set, match_pair_files
 from univg.segmentation.config import NETWORKS
 from univg.types import Modality
 from univg.weights import is_shipped
+from univg.workflow.expected_time import expected_minutes
 from univg.workflow.jobs import start_job
+from univg.workflow.machine import look_at_machine
+from univg.workflow.preflight import preflight, refuse_impossible
 from univg.workflow.presets import PRESETS, preset_named
 from univg.workflow.project import Project
 
@@ -50,6 +53,11 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         help="of an engine: compact, or the folder or .safetensors file of Stable Diffusion 1.5 (default: compact)",
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--review",
+        action="store_true",
+        help="of the full preset: stop once the pairs are drawn, until they were looked through in the app",
+    )
     parser.add_argument("--detach", action="store_true", help="start the job and return at once")
     add_device(parser)
     add_grey_threshold(parser)
@@ -74,17 +82,25 @@ def run(args: argparse.Namespace) -> int:
             "The weights of the engines are not installed",
             fix="They are not part of this version; use --preset standard.",
         )
-    project = _with_images(args) if args.images else Project.open(args.project)
+    if args.review and (args.engine or not preset.engine_pairs):
+        raise InputError("--review is of the full preset", fix="Give --preset full with it, or leave it out.")
+    project, findings = _with_images(args) if args.images else (Project.open(args.project), [])
     if not project.support_names():
         raise InputError("The project has no annotated image", path=project.path, fix="Give --images and --masks.")
     if args.engine:
+        _warn(findings)
         params = {"seed": args.seed, "device": device, "backbone": _checked_backbone(args)}
         job = start_job(project, f"{args.engine[:-1]}-engine", params)
         print(f"Job {job.id}: adapting the {args.engine[:-1]} engine.", flush=True)
         return 0 if args.detach else watch(job)
+    machine = look_at_machine(project.path, device)
+    findings += preflight(project, preset, machine)
+    _warn(findings)
+    refuse_impossible(findings)
     params = {"preset": preset.name, "seed": args.seed, "device": device}
-    job = start_job(project, "adapt", params | ({"network": args.network} if args.network != "unet" else {}))
-    print(f"Job {job.id}: {preset.name}, about {preset.expected_minutes:g} min on two CPU cores.", flush=True)
+    params |= {"network": args.network} if args.network != "unet" else {}
+    job = start_job(project, "adapt", params | ({"review": True} if args.review else {}))
+    print(f"Job {job.id}: {preset.name}, about {max(expected_minutes(preset, machine), 1):.0f} min.", flush=True)
     return 0 if args.detach else watch(job)
 
 
@@ -109,16 +125,22 @@ def _checked_backbone(args: argparse.Namespace) -> str:
     return args.backbone
 
 
-def _with_images(args: argparse.Namespace) -> Project:
+def _warn(findings: list[Finding]) -> None:
+    """Print each warning once; files and project are looked at apart and may say the same."""
+    for finding in dict.fromkeys(findings):
+        if finding.level == "warning":
+            print(f"warning: {finding.subject}: {finding.message} {finding.fix}", file=sys.stderr)
+
+
+def _with_images(args: argparse.Namespace) -> tuple[Project, list[Finding]]:
+    """The project, with the pairs that the command line names, and what is to be said of their files."""
     files = match_pair_files(args.images, args.masks)
     # Read before the project is made, so that bad input leaves nothing behind.
     modality = Modality.parse(args.modality) if args.modality else Project.open(args.project).modality
     support = load_support_set(args.images, args.masks, modality=modality, grey_threshold=args.grey_threshold)
-    for finding in check_pairs(files, grey_threshold=args.grey_threshold):
-        if finding.level == "warning":
-            print(f"warning: {finding.subject}: {finding.message} {finding.fix}", file=sys.stderr)
+    findings = check_pairs(files, grey_threshold=args.grey_threshold)
     project = Project.open_or_create(args.project, modality=modality)
     sources = {f.name: {"image": f.image, "mask": f.mask} for f in files}
     for pair in support:
         project.add_support_pair(pair, source=sources[pair.name])
-    return project
+    return project, findings

@@ -26,6 +26,13 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--conditioning", type=float, default=1.0, metavar="C", help="how strongly a mask conditions its image"
     )
+    parser.add_argument(
+        "--image-strength",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="how far noise covers the rendered image that an image starts from; 1 starts from noise alone",
+    )
     parser.add_argument("--steps", type=int, default=12, metavar="N", help="denoising steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -42,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from univg.workflow.generate import GenerateConfig  # loads torch
 
     project = Project.open(args.project)
-    names = ("count", "seed", "alpha", "conditioning", "steps")
+    names = ("count", "seed", "alpha", "conditioning", "image_strength", "steps")
     params = {name: getattr(args, name) for name in names}
     try:
         GenerateConfig(**params)

@@ -1,11 +1,13 @@
-"""``univg jobs``: list, show, watch, cancel, resume and report the jobs of a project."""
+"""``univg jobs``: list, show, watch, cancel, resume, rerun and report the jobs of a project."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
+from univg.errors import InputError
 from univg.progress import ProgressEvent
 from univg.workflow.job_records import EventReader
 from univg.workflow.jobs import (
@@ -19,27 +21,46 @@ from univg.workflow.jobs import (
     wait_for,
 )
 from univg.workflow.project import Project
+from univg.workflow.stages import FULL_STAGES
 
 POLL_SECONDS = 0.5
 CANCEL_SECONDS = 15.0
 _EXIT_CODES = {JobState.DONE: 0, JobState.FAILED: 1, JobState.CANCELLED: 130}
 
 
+_WAITS = {"review": "look through the pairs in the app, in the tab Review; `univg jobs resume` then trains."}
+
+
 def add_parser(subparsers) -> argparse.ArgumentParser:
     """Add ``jobs`` to the subcommands of the main parser."""
     parser = subparsers.add_parser(
         "jobs",
-        help="list, show, watch, cancel or resume the jobs of a project",
+        help="list, show, watch, cancel, resume or rerun the jobs of a project",
         description="Jobs go on when the window that started them is closed; this gets back to them.",
     )
     parser.add_argument(
         "action",
-        choices=(*_ACTIONS, "report"),
-        help="report writes a run as one HTML file; selftest checks that jobs work on this machine",
+        choices=(*_ACTIONS, "rerun", "report"),
+        help="rerun begins an adaptation again from a stage; report writes a run as one HTML file; "
+        "selftest checks that jobs work on this machine",
     )
     parser.add_argument("id", nargs="?", default="", help="job id, its beginning or its end; default: the newest")
     parser.add_argument("--project", required=True, metavar="DIR", help="project folder")
     parser.add_argument("-o", metavar="FILE", dest="output", help="where the report goes (default: <job>.html here)")
+    parser.add_argument(
+        "--from",
+        dest="stage",
+        metavar="STAGE",
+        help=f"of rerun: keep what comes before; of the full preset one of {', '.join(FULL_STAGES)}",
+    )
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of rerun: change a setting, for example pairs=100 or alpha=0.5; may be repeated",
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -47,6 +68,10 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit code."""
     project = Project.open(args.project)
+    if args.action != "rerun" and (args.stage or args.changes):
+        raise InputError("--from and --set are of rerun", fix="Leave them out.")
+    if args.action == "rerun":
+        return _rerun(project, args.id, args.stage, args.changes)
     if args.action == "report":
         return _report_to(project, args.id, args.output)
     return _ACTIONS[args.action](project, args.id)
@@ -130,6 +155,25 @@ def _resume(project: Project, job_id: str) -> int:
     return watch(resume_job(find_job(project, job_id)))
 
 
+def _rerun(project: Project, job_id: str, stage: str | None, changes: list[str]) -> int:
+    from univg.workflow.rerun import rerun_job
+
+    job = rerun_job(project, find_job(project, job_id), stage, dict(_setting(text) for text in changes))
+    print(f"Job {job.id}: from {job.params['from_stage']} on, as in {job.params['rerun_of']}.", flush=True)
+    return watch(job)
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """A name and a value, which is JSON where it can be read as that and a word elsewhere."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"{text!r} is no setting", fix="Write NAME=VALUE, for example pairs=100.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
 def _selftest(project: Project, _: str) -> int:
     return watch(start_job(project, "selftest"))
 
@@ -144,10 +188,15 @@ def describe(event: ProgressEvent) -> str:
 
 def _progress(job: Job) -> str:
     event = job.latest_event()
+    if job.waits_for:
+        return f"waits for your {job.waits_for}"
     return job.error or ("" if event is None else f"{event.stage} {event.step}/{event.total}")
 
 
 def _report(job: Job) -> int:
+    if job.waits_for:
+        print(f"Job {job.id} waits for your {job.waits_for}: {_WAITS.get(job.waits_for, '')}".rstrip())
+        return 0
     detail = job.error or (job.result() if job.state is JobState.DONE else None)
     print(f"Job {job.id} {job.state}" + ("" if detail is None else f": {detail}"))
     return _EXIT_CODES[job.state]

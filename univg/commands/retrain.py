@@ -11,7 +11,7 @@ from univg.errors import InputError
 from univg.workflow.jobs import start_job
 from univg.workflow.presets import PRESETS, preset_named
 from univg.workflow.project import Project
-from univg.workflow.verdicts import POLICY, pairs_that_train
+from univg.workflow.verdicts import POLICY, training_choice
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -40,8 +40,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("Retraining adapts no engine", fix="Use univg adapt --preset full, or another preset here.")
     if not project.support_names():
         raise InputError("The project has no annotated image", path=project.path, fix="Add some with univg adapt.")
-    names = pairs_that_train(project)
-    params = {"preset": preset.name, "seed": args.seed, "device": checked_device(args.device), "pairs": names}
+    choice = training_choice(project)
+    params = {"preset": preset.name, "seed": args.seed, "device": checked_device(args.device), **choice}
     job = start_job(project, "retrain", params)
-    print(f"Job {job.id}: {len(names)} of {len(project.pair_names())} synthetic pairs train.", flush=True)
+    count = len(choice["pairs"])
+    print(f"Job {job.id}: {count} of {len(project.pair_names())} synthetic pairs train.", flush=True)
     return 0 if args.detach else watch(job)

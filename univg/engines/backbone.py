@@ -482,6 +482,7 @@ def _save_half(part: ModelMixin, folder: Path, changed: Mapping[str, torch.Tenso
     state = {**part.state_dict(), **changed}
     copy = type(part).from_config(part.config)
     copy.load_state_dict(state)
+    copy.register_to_config(_name_or_path="")  # where it was once loaded from concerns nobody
     copy.half().save_pretrained(folder, safe_serialization=True)
 
 

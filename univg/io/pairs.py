@@ -22,6 +22,8 @@ MAX_STEM_LENGTH = 200
 _MAX_STEM_BYTES = 240
 _SMALLEST_SIDE = 64
 _USUAL_COVERAGE = (0.001, 0.6)
+# Grey levels around the threshold, of the range, and by how much the area of vessels may change between them.
+_AROUND_THRESHOLD, _MOST_CHANGE = 0.15, 0.3
 
 # Direction overrides make a name read otherwise than it is spelt.
 _DIRECTION_CONTROLS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -279,12 +281,27 @@ def _check_files(files: PairFiles, *, grey_threshold: float | None) -> list[Find
         return [Finding("error", files.name, f"{error.problem}{where}.", error.fix)]
     findings = [Finding("warning", files.name, note) for note in info.warnings]
     findings += check_pair(image, mask, files.name)
+    if grey_threshold is not None:
+        findings += _check_threshold(files, grey_threshold)
     if fov is not None and fov.shape != mask.shape:
         message = f"Image and field of view differ in size: {_size(image)} against {_size(fov)}."
         findings.append(Finding("error", files.name, message, "Export both at the same size."))
     elif fov is not None and not fov.any():
         findings.append(Finding("error", files.name, "The field of view is empty.", "Check its file."))
     return findings
+
+
+def _check_threshold(files: PairFiles, threshold: float) -> list[Finding]:
+    """A warning when it depends much on the threshold what a grey mask marks."""
+    levels = (max(threshold - _AROUND_THRESHOLD, 0.01), threshold, min(threshold + _AROUND_THRESHOLD, 0.99))
+    most, chosen, least = (int(read_mask(files.mask, grey_threshold=level).sum()) for level in levels)
+    if most - least <= _MOST_CHANGE * max(chosen, 1):
+        return []
+    message = (
+        f"Cut at {threshold:.2f}, {chosen} pixels of the mask are vessel; "
+        f"at {levels[0]:.2f} it would be {most}, at {levels[2]:.2f} {least}."
+    )
+    return [Finding("warning", files.name, message, "Export the mask with two values, or look at it once added.")]
 
 
 def _read_pair(files: PairFiles, *, grey_threshold: float | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

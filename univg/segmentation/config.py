@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, fields
 INPUT_SETS = {"grey": 1, "grey+ridges": 5}
 NETWORKS = ("unet", "dynunet", "attention-unet", "swin-unetr")
 
+# In the folder of a segmenter: what it saw in the held-out image before that joined the training.
+HELD_OUT_PICTURE = "held-out.png"
+
 
 @dataclass(frozen=True)
 class SegmentationConfig:

@@ -7,7 +7,7 @@ pair has its colours, texture and field of view.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -73,24 +73,31 @@ def render_pairs(
     appearances = [measure_appearance(pair, modality) for pair in support]
     for number, mask in enumerate(masks):
         chosen = int(rng.integers(len(support)))
-        source, appearance = support[chosen], appearances[chosen]
-        if mask.shape != source.shape:
-            size = (source.shape[1], source.shape[0])
-            mask = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
-        mask = mask & appearance.fov
-        image = render_vessels(appearance, mask, rng=rng)
-        if source.image.ndim == 2:
-            image = image[..., 0]
-        if source.image.dtype == np.uint8:
-            image = np.rint(image * 255).astype(np.uint8)
+        name = f"rendered-{number:04d}-on-{support[chosen].name}"
+        pair = render_pair(support[chosen], mask, appearance=appearances[chosen], rng=rng, name=name)
         flips = tuple(slice(None, None, -1 if rng.random() < 0.5 else None) for _ in range(2))
-        yield ImageMaskPair(
-            np.ascontiguousarray(image[flips]),
-            np.ascontiguousarray(mask[flips]),
-            name=f"rendered-{number:04d}-on-{source.name}",
-            fov=None if source.fov is None else np.ascontiguousarray(source.fov[flips]),
-            synthetic=True,
+        yield replace(
+            pair,
+            image=np.ascontiguousarray(pair.image[flips]),
+            mask=np.ascontiguousarray(pair.mask[flips]),
+            fov=None if pair.fov is None else np.ascontiguousarray(pair.fov[flips]),
         )
+
+
+def render_pair(
+    source: ImageMaskPair, mask: np.ndarray, *, appearance: Appearance, rng: np.random.Generator, name: str
+) -> ImageMaskPair:
+    """Draw `mask`, cut by the field of view, on the inpainted background of `source`, whose `appearance` this is."""
+    if mask.shape != source.shape:
+        size = (source.shape[1], source.shape[0])
+        mask = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
+    mask = mask & appearance.fov
+    image = render_vessels(appearance, mask, rng=rng)
+    if source.image.ndim == 2:
+        image = image[..., 0]
+    if source.image.dtype == np.uint8:
+        image = np.rint(image * 255).astype(np.uint8)
+    return ImageMaskPair(image, mask, name, fov=source.fov, synthetic=True)
 
 
 def measure_appearance(pair: ImageMaskPair, modality: Modality) -> Appearance:

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from univg.errors import InputError
-from univg.io import read_json, write_bytes_atomic, write_json_atomic
-from univg.segmentation.config import SegmentationConfig
+from univg.io import read_json, write_bytes_atomic, write_image, write_json_atomic
+from univg.segmentation.config import HELD_OUT_PICTURE, SegmentationConfig
 from univg.segmentation.networks import build_network
 from univg.training.device import resolve_device
 from univg.types import Modality
@@ -36,6 +37,9 @@ class Segmenter:
         Probability from which a pixel is a vessel.
     card : mapping
         What it was trained on and how it did: names and hashes of the support images, figures on the held-out one.
+    held_out_probability : (H, W) ndarray of float32 in [0, 1], or None
+        Of the held-out image at working size, from before it joined the training: the only honest one there is. Known
+        after training; `load` leaves it on the disk.
     """
 
     network: nn.Module
@@ -43,6 +47,7 @@ class Segmenter:
     modality: Modality
     threshold: float = 0.5
     card: Mapping = field(default_factory=dict)
+    held_out_probability: np.ndarray | None = None
 
     @property
     def device(self) -> torch.device:
@@ -59,6 +64,8 @@ class Segmenter:
             "config": self.config.to_json(),
             "card": dict(self.card),
         }
+        if self.held_out_probability is not None:
+            write_image(Path(folder) / HELD_OUT_PICTURE, self.held_out_probability)
         write_json_atomic(Path(folder) / _CARD, card)
 
     @classmethod

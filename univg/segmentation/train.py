@@ -48,6 +48,7 @@ OnHeldOut = Callable[[int, np.ndarray], str | None]
 class _Sample:
     grey: np.ndarray
     mask: np.ndarray
+    weight: float
 
 
 def train_segmenter(
@@ -176,6 +177,7 @@ def train_segmenter(
                 state.best_score, state.best_step = metrics.dice, state.step
                 state.figures = {"dice": metrics.dice, "cldice": metrics.cldice, "step": state.step}
                 state.tensors["best"] = {k: v.detach().clone() for k, v in average.state_dict().items()}
+                state.tensors["held_out"] = {"probability": torch.from_numpy(probability.copy())}
             picture = on_held_out(state.step, probability) if on_held_out else None
         event = ProgressEvent("segmenter", state.step, config.steps, metrics=figures, picture=picture)
         on_progress(clock.timed(event))
@@ -195,7 +197,9 @@ def train_segmenter(
         "synthetic_pairs": len(synthetic),
         "prior_sha256": prior and prior.sha256,
     }
-    return Segmenter(average.eval(), config, modality, card=card)
+    seen = state.tensors.get("held_out")
+    probability = None if seen is None else seen["probability"].numpy()
+    return Segmenter(average.eval(), config, modality, card=card, held_out_probability=probability)
 
 
 def _make_batch(
@@ -211,7 +215,7 @@ def _make_batch(
     inputs, masks = [], []
     for samples, count in wanted:
         for _ in range(count):
-            sample = samples[rng.integers(len(samples))]
+            sample = _drawn(samples, rng)
             grey, mask = random_patch(
                 sample.grey,
                 sample.mask,
@@ -226,10 +230,19 @@ def _make_batch(
     return batch, torch.from_numpy(np.stack(masks))
 
 
+def _drawn(samples: list[_Sample], rng: np.random.Generator) -> _Sample:
+    """One of `samples`, each as often as its weight says."""
+    weights = np.array([sample.weight for sample in samples])
+    if (weights == weights[0]).all():
+        return samples[rng.integers(len(samples))]
+    bounds = np.cumsum(weights)
+    return samples[min(int(np.searchsorted(bounds, rng.random() * bounds[-1], side="right")), len(samples) - 1)]
+
+
 def _to_sample(pair: ImageMaskPair, modality: Modality, config: SegmentationConfig) -> _Sample:
     grey = fit_to_working_size(to_grey(pair.image, modality), config.working_size)
     mask = cv2.resize(pair.mask.astype(np.float32), grey.shape[::-1], interpolation=cv2.INTER_AREA)
-    return _Sample(grey, (mask > 0.5).astype(np.float32))
+    return _Sample(grey, (mask > 0.5).astype(np.float32), pair.weight)
 
 
 def _fingerprint(
@@ -246,4 +259,6 @@ def _fingerprint(
             digest.update(f"{role}:{pair.name}:{pair.image.shape}:{pair.image.dtype}".encode())
             digest.update(np.ascontiguousarray(pair.image).data)
             digest.update(np.packbits(pair.mask).data)
+            if pair.weight != 1:
+                digest.update(f"weight:{pair.weight!r}".encode())
     return digest.hexdigest()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from univg.errors import InputError
 from univg.workflow.job_context import JobContext
 from univg.workflow.pipeline import run_on_project
 from univg.workflow.presets import PRESETS, preset_named
 from univg.workflow.project import Project
-from univg.workflow.verdicts import pairs_that_train
+from univg.workflow.verdicts import training_choice
 
 
 def run_adapt_job(project: Project, params: dict, context: JobContext) -> dict:
@@ -22,12 +25,18 @@ def run_adapt_job(project: Project, params: dict, context: JobContext) -> dict:
 def run_retrain_job(project: Project, params: dict, context: JobContext) -> dict:
     """The work of a ``retrain`` job: from the vessel prior, on annotated images and the synthetic pairs that passed.
 
-    `params` are ``preset`` (standard by default), ``seed``, ``device`` and ``pairs``, the names that were chosen when
-    the job was made, so that later verdicts do not change a resumed run.
+    `params` are ``preset`` (standard by default), ``seed``, ``device``, and ``pairs`` with their ``weights``, chosen
+    when the job was made (see `univg.workflow.verdicts.training_choice`): later verdicts do not change a resumed run.
     """
     preset = preset_named(params.get("preset", PRESETS["standard"].name)).scaled_to(project.working_size)
-    names = params["pairs"] if "pairs" in params else pairs_that_train(project)
-    synthetic = [project.synthetic_pair(name) for name in names]
+    choice = params if "pairs" in params else training_choice(project)
+    names = choice["pairs"]
+    weights = choice.get("weights") or [1.0] * len(names)
+    if len(weights) != len(names):
+        raise InputError(f"The job names {len(names)} pairs and {len(weights)} weights", fix="Start a new training.")
+    synthetic = [
+        replace(project.synthetic_pair(name), weight=float(weight)) for name, weight in zip(names, weights, strict=True)
+    ]
     result = run_on_project(
         project,
         preset,

@@ -63,6 +63,20 @@ def device_turn(device: str, *, should_stop: ShouldStop) -> Iterator[None]:
         lock.release()
 
 
+def jobs_ahead(pid: int) -> int | None:
+    """How many jobs, the running one included, the waiting process `pid` lets go first; None when it waits for none."""
+    try:
+        folders = [folder for folder in (state_folder() / "queue").iterdir() if folder.is_dir()]
+    except OSError:
+        return None
+    for folder in folders:
+        waiting = [ticket for ticket in sorted(folder.glob("*.ticket")) if _is_valid(ticket)]
+        pids = [ticket.stem.split("-")[1] for ticket in waiting]
+        if str(pid) in pids:
+            return pids.index(str(pid)) + 1
+    return None
+
+
 def _take(lock: FileLock, ticket: Path) -> bool:
     waiting = (path.name for path in sorted(ticket.parent.glob("*.ticket")) if _is_valid(path))
     if next(waiting, ticket.name) != ticket.name:

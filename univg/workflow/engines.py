@@ -18,13 +18,14 @@ from univg.engines import (
     sample_masks,
 )
 from univg.errors import InputError
-from univg.io import read_json, write_image
+from univg.io import read_json
 from univg.metrics import NEAR_COPY
 from univg.progress import ProgressEvent
 from univg.sca import find_hub, generate_mask
 from univg.training.device import resolve_device
 from univg.types import SupportSet
 from univg.workflow.job_context import JobContext, JobPart
+from univg.workflow.live_pictures import mask_sheet, saver, starts_sheet
 from univg.workflow.project import Project
 
 _CHECKED = 6  # masks drawn at the end of an adaptation
@@ -56,10 +57,7 @@ def run_mask_engine_job(project: Project, params: dict, context: JobContext | Jo
 
     # 1. Adapt
     def save_samples(step: int, masks: np.ndarray) -> str:
-        folder = context.folder / "pictures"
-        folder.mkdir(exist_ok=True)
-        write_image(folder / f"masks-{step:05d}.png", np.hstack(list(masks)) * np.uint8(255))
-        return f"pictures/masks-{step:05d}.png"
+        return saver(context.folder)(f"masks-{step:05d}", mask_sheet(list(masks)))
 
     engine = finetune_mask_engine(
         support.masks,
@@ -80,6 +78,8 @@ def run_mask_engine_job(project: Project, params: dict, context: JobContext | Jo
     masks = sample_masks(
         engine, _CHECKED, config=sampling, trees=trees, on_progress=context.on_progress, should_stop=context.should_stop
     )
+    picture = saver(context.folder)("masks", starts_sheet(trees, masks))
+    context.on_progress(ProgressEvent("masks", _CHECKED, _CHECKED, picture=picture))
     copies = [nearest_dice(mask, support.masks) for mask in masks]
     figures = {"nearest_dice": float(np.median(copies)), "near_copies": sum(c > NEAR_COPY for c in copies)}
 

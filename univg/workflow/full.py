@@ -1,101 +1,135 @@
 """The full preset: both engines adapted, pairs drawn by them, and a segmenter trained on what passed.
 
-Each finished stage is put on record in the job's checkpoint, so a resumed run goes on with the first unfinished one.
+Each finished stage is put on record in the job's checkpoint, so a resumed run goes on with the first unfinished one,
+and another run can begin with a later stage (`univg.workflow.rerun`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
-import numpy as np
-
-from univg.errors import InputError
-from univg.io import read_json, write_json_atomic
+from univg.errors import InputError, Paused
 from univg.progress import ProgressEvent
 from univg.weights import is_shipped
 from univg.workflow.engines import run_mask_engine_job
 from univg.workflow.generate import GenerateConfig, generate_pairs
 from univg.workflow.image_engines import run_image_engine_job
 from univg.workflow.job_context import JobContext, JobPart
-from univg.workflow.pipeline import run_on_project, split_held_out
+from univg.workflow.job_records import CHECKPOINT_FOLDER
+from univg.workflow.ledger import Ledger
+from univg.workflow.live_pictures import saver
+from univg.workflow.pipeline import held_out_name, run_on_project
 from univg.workflow.presets import Preset
 from univg.workflow.project import Project
-from univg.workflow.verdicts import pairs_that_train
+from univg.workflow.verdicts import training_weights
 
-_LEDGER = "stages.json"
+REVIEW = "review"  # what a run waits for, when it is asked to
 
 
-def run_full_job(project: Project, preset: Preset, params: dict, context: JobContext) -> dict:
+def run_full_job(project: Project, preset: Preset, params: dict, context: JobContext | JobPart) -> dict:
     """The work of an ``adapt`` job whose preset adapts the engines.
 
-    The held-out image is seen by no engine and by no tree. `params` are ``seed``, ``device``, and for each engine
-    ``mask_backbone`` and ``image_backbone``.
+    The held-out image is seen by no engine and by no tree.
+
+    Parameters
+    ----------
+    project : Project
+    preset : Preset
+    params : dict
+        ``seed`` and ``device``; for each engine ``mask_backbone`` and ``mask_steps``, ``image_backbone`` and
+        ``image_steps``; ``pairs``, ``pairs_seed``, ``alpha`` and ``conditioning`` of the pairs; ``segmenter_steps``;
+        ``review``, whether to wait for verdicts before the training; ``given``, the results of stages that an earlier
+        run finished.
+
+    Raises
+    ------
+    Paused
+        Once the pairs are drawn, when a review was asked for and the job was not told to go on yet.
     """
     support = project.load_support()
     seed, device = int(params.get("seed", 0)), params.get("device", "auto")
-    _, held_out = split_held_out(support, hold_out=preset.hold_out, rng=np.random.default_rng(seed))
-    common = {"seed": seed, "device": device, "without": None if held_out is None else held_out.name}
-    ledger = _Ledger(context)
+    ledger = Ledger(context, params.get("given"))
+
+    def choose(_: JobPart) -> dict:
+        apart = held_out_name(project, support, preset, seed, context.folder / CHECKPOINT_FOLDER)
+        return {"sha256": dict(support.sha256), "held_out": apart}
+
+    begun_with = ledger.once("support", choose)
+    refuse_other_images(begun_with, support.sha256)
+    without = begun_with["held_out"]
 
     # 1. Engines
     engines = {}
     for kind, run in (("mask", run_mask_engine_job), ("image", run_image_engine_job)):
-        backbone = params.get(f"{kind}_backbone", "compact")
-        if backbone == "compact" and not is_shipped("models", f"{kind}s"):
-            raise InputError(f"The weights of the {kind} engine are not installed", fix="Use the standard preset.")
-        settings = {**common, "backbone": backbone}
-        if f"{kind}_steps" in params:
-            settings["steps"] = params[f"{kind}_steps"]
+        settings = {"seed": seed, "device": device, "without": without, **_engine_settings(kind, params)}
+        if f"{kind}-engine" in params.get("given", {}):
+            context.on_progress(ProgressEvent(f"{kind} engine", 1, 1, message="Kept from an earlier run"))
         engines[kind] = ledger.once(
             f"{kind}-engine", lambda part, run=run, settings=settings: run(project, settings, part)
         )
 
     # 2. Pairs of masks that were never annotated
-    config = GenerateConfig(
-        count=int(params.get("pairs", preset.engine_pairs)),
-        seed=seed,
-        mask_engine=engines["mask"]["mask_engine"],
-        image_engine=engines["image"]["image_engine"],
-    )
     drawn = generate_pairs(
         project,
-        config,
+        _pairs_config(preset, params, engines),
         device=device,
-        without=common["without"],
+        without=without,
         on_progress=context.on_progress,
         should_stop=context.should_stop,
+        save_picture=saver(context.folder),
     )
-    chosen = ledger.once("chosen", lambda _: {"names": pairs_that_train(project, drawn["names"])})["names"]
-    message = f"{len(chosen)} of {len(drawn['names'])} pairs train; the others were flagged or rejected."
-    context.on_progress(ProgressEvent("pairs", config.count, config.count, message=message))
 
-    # 3. The segmenter
+    # 3. What a person makes of them, where that was asked for
+    if params.get("review") and not context.released:
+        raise Paused(REVIEW)
+    chosen = ledger.once("chosen", lambda _: {"weights": training_weights(project, drawn["names"])})["weights"]
+    count = len(drawn["names"])
+    message = f"{len(chosen)} of {count} pairs train; the others were flagged or rejected."
+    context.on_progress(ProgressEvent("pairs", count, count, message=message))
+
+    # 4. The segmenter
+    if "segmenter_steps" in params:
+        preset = replace(preset, segmentation=replace(preset.segmentation, steps=int(params["segmenter_steps"])))
     result = run_on_project(
         project,
         preset,
         seed,
         device,
         context.within("segmenter"),
-        synthetic=[project.synthetic_pair(n) for n in chosen],
+        held_out=without,
+        synthetic=[replace(project.synthetic_pair(name), weight=weight) for name, weight in chosen.items()],
     )
-    return {**result, "pairs": len(drawn["names"]), "pairs_used": len(chosen), **_versions(engines)}
+    versions = {f"{kind}_engine": result[f"{kind}_engine"] for kind, result in engines.items()}
+    return {**result, "pairs": count, "pairs_used": len(chosen), **versions}
 
 
-def _versions(engines: dict[str, dict]) -> dict[str, str]:
-    return {f"{kind}_engine": result[f"{kind}_engine"] for kind, result in engines.items()}
+def refuse_other_images(recorded: dict, present: dict[str, str]) -> None:
+    """Raise unless the annotated images are those that the finished stages were made from."""
+    if recorded.get("sha256") != present:
+        raise InputError(
+            "The annotated images changed since the first stages of this run", fix="Adapt anew, from the first stage."
+        )
 
 
-class _Ledger:
-    """Results of finished stages, in a file."""
+def _engine_settings(kind: str, params: dict) -> dict:
+    backbone = params.get(f"{kind}_backbone", "compact")
+    if backbone == "compact" and not is_shipped("models", f"{kind}s"):
+        raise InputError(f"The weights of the {kind} engine are not installed", fix="Use the standard preset.")
+    settings = {"backbone": backbone}
+    if f"{kind}_steps" in params:
+        settings["steps"] = params[f"{kind}_steps"]
+    return settings
 
-    def __init__(self, context: JobContext) -> None:
-        self._context = context
-        self._file = context.checkpoint_folder / _LEDGER
-        self._done = read_json(self._file) if self._file.is_file() else {}
 
-    def once(self, stage: str, work: Callable[[JobPart], dict]) -> dict:
-        """The result of `stage`, worked out only when it is not on record."""
-        if stage not in self._done:
-            self._done[stage] = work(self._context.within(stage))
-            write_json_atomic(self._file, self._done)
-        return self._done[stage]
+def _pairs_config(preset: Preset, params: dict, engines: dict[str, dict]) -> GenerateConfig:
+    chosen = {key: float(params[key]) for key in ("alpha", "conditioning") if key in params}
+    try:
+        return GenerateConfig(
+            count=int(params.get("pairs", preset.engine_pairs)),
+            seed=int(params.get("pairs_seed", params.get("seed", 0))),
+            mask_engine=engines["mask"]["mask_engine"],
+            image_engine=engines["image"]["image_engine"],
+            **chosen,
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from error

@@ -17,19 +17,23 @@ from pathlib import Path
 
 import numpy as np
 
-from univg.engines import MaskEngine, SamplingConfig, sample_masks, synthesize_images
+from univg.engines import MaskEngine, SamplingConfig, sample_masks
 from univg.errors import Cancelled, InputError
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
 from univg.types import SupportSet
 from univg.workflow.engines import engine_size, grow_starts, load_mask_engine, support_without
-from univg.workflow.image_engines import as_pair, load_image_engine
+from univg.workflow.image_engines import draw_pair, load_image_engine
 from univg.workflow.job_context import JobContext
+from univg.workflow.live_pictures import SavePicture, pair_sheet, saver
+from univg.workflow.near_duplicates import update_near_duplicates
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.project import Project
+from univg.workflow.verdicts import flags_of
 
 MAX_COUNT = 100_000
 STAGE = "pairs"
 _POLL_SECONDS = 0.05
+_PICTURE_EVERY = 5  # pairs
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,9 @@ class GenerateConfig:
         How far noise covers the tree that a mask starts from.
     conditioning : float
         How strongly a mask conditions its image.
+    image_strength : float
+        How far noise covers the rendered image that an image starts from: the mask drawn on the background of an
+        annotated image. 1 starts from noise alone.
     steps : int
         Denoising steps.
     mask_engine, image_engine : str
@@ -58,6 +65,7 @@ class GenerateConfig:
     alpha: float = 0.7
     strength: float = 0.45
     conditioning: float = 1.0
+    image_strength: float = 1.0
     steps: int = 12
     mask_engine: str = ""
     image_engine: str = ""
@@ -73,7 +81,10 @@ class GenerateConfig:
         return SamplingConfig(steps=self.steps, scale=self.alpha, strength=self.strength, size=size, seed=seed)
 
     def image_sampling(self, size: int, index: int = 0) -> SamplingConfig:
-        return SamplingConfig(steps=self.steps, scale=self.conditioning, size=size, seed=self.seed + index)
+        seed = self.seed + index
+        return SamplingConfig(
+            steps=self.steps, scale=self.conditioning, strength=self.image_strength, size=size, seed=seed
+        )
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -95,6 +106,7 @@ def generate_pairs(
     without: str | None = None,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
+    save_picture: SavePicture | None = None,
 ) -> dict:
     """Write synthetic pairs to a project, or those of them that are missing there.
 
@@ -110,6 +122,8 @@ def generate_pairs(
         Address of a Dask scheduler whose workers reach the project folder under the same name; this process does the
         work by default.
     on_progress, should_stop : callable
+    save_picture : callable, optional
+        Gets a picture of the newest pairs every few of them, where this process makes them.
 
     Returns
     -------
@@ -132,15 +146,23 @@ def generate_pairs(
     with closing(_made(plan, missing, device, scheduler, should_stop)) as made:
         for agreement in made:
             done += 1
-            event = ProgressEvent(STAGE, done, config.count, metrics={"agreement": agreement})
+            picture, drawn = None, done - (config.count - len(missing))
+            if save_picture and scheduler is None and (drawn % _PICTURE_EVERY == 1 or drawn == len(missing)):
+                newest = [project.synthetic_pair(plan.name(index)) for index in missing[max(drawn - 3, 0) : drawn]]
+                picture = save_picture("pairs", pair_sheet(newest))
+            event = ProgressEvent(STAGE, done, config.count, metrics={"agreement": agreement}, picture=picture)
             on_progress(clock.timed(event))
-    records = [project.pair_record(plan.name(index))["checks"] for index in range(config.count)]
+    twins = update_near_duplicates(project, should_stop=should_stop)
+    if should_stop():
+        raise Cancelled
+    names = [plan.name(index) for index in range(config.count)]
+    records = {name: project.pair_record(name) for name in names}
     return {
         "pairs": config.count,
         "made": len(missing),
-        "flagged": sum(bool(record["flags"]) for record in records),
-        "agreement": float(np.mean([record["agreement"] for record in records])),
-        "names": [plan.name(index) for index in range(config.count)],
+        "flagged": sum(bool(flags_of(record, name in twins)) for name, record in records.items()),
+        "agreement": float(np.mean([record["checks"]["agreement"] for record in records.values()])),
+        "names": names,
     }
 
 
@@ -158,6 +180,7 @@ def run_generate_job(project: Project, params: dict, context: JobContext) -> dic
         scheduler=params.get("scheduler"),
         on_progress=context.on_progress,
         should_stop=context.should_stop,
+        save_picture=saver(context.folder),
     )
     return {key: value for key, value in summary.items() if key != "names"}
 
@@ -255,11 +278,11 @@ def _make_pair(plan: _Plan, index: int, device: str) -> float:
     if mask_engine is not None:
         mask = sample_masks(mask_engine, 1, config=config.mask_sampling(size, index), trees=[mask])[0]
 
-    # 2. An image of the mask
-    image = synthesize_images(image_engine, [mask], config=config.image_sampling(size, index))[0]
+    # 2. An image of the mask, from noise or from a rendered one
+    sampling = config.image_sampling(size, index)
+    pair = draw_pair(image_engine, mask, support, sampling, name=plan.name(index))
 
     # 3. Checks, and the record of all of it
-    pair = as_pair(image, mask, plan.name(index))
     checks = check_synthetic_pair(pair, support.pairs, critic.segmenter, expected_agreement=critic.expected_agreement)
     record = {
         "settings": {**config.to_json(), "count": None, "seed": config.seed + index},

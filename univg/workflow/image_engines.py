@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,14 +24,15 @@ from univg.engines import (
 from univg.engines.backbone import new_controlnet
 from univg.engines.frames import resize
 from univg.errors import InputError
-from univg.io import write_image
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progress, never_stop
 from univg.segmentation import Segmenter
+from univg.segmentation.render import measure_appearance, render_pair
 from univg.training.device import resolve_device
 from univg.types import ImageMaskPair, SupportSet
 from univg.weights import shipped_folder
 from univg.workflow.engines import base_of, engine_size, support_without
 from univg.workflow.job_context import JobContext, JobPart
+from univg.workflow.live_pictures import pair_sheet, saver
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.pipeline import run_pipeline
 from univg.workflow.presets import CRITIC
@@ -40,7 +43,9 @@ _CHECKED = 4  # images drawn at the end of an adaptation
 
 # The paper locks Stable Diffusion and trains the ControlNet alone; the compact engine is small enough to move whole.
 ADAPTATIONS = {
-    "compact": ImageTrainConfig(steps=400, batch_size=2, learning_rate=2e-4, warmup_steps=20, ema_decay=0.98),
+    "compact": ImageTrainConfig(
+        steps=400, batch_size=2, learning_rate=2e-4, warmup_steps=20, ema_decay=0.98, min_snr_gamma=math.inf
+    ),
     "sd15": ImageTrainConfig(steps=1500, batch_size=2, learning_rate=1e-5, train_unet=False, vessel_weight=0.0),
 }
 
@@ -112,10 +117,10 @@ def run_image_engine_job(project: Project, params: dict, context: JobContext | J
     )
 
     # 2. Adapt
+    save_picture = saver(context.folder)
+
     def save_samples(step: int, masks: np.ndarray, images: np.ndarray) -> str:
-        folder = _made(context.folder / "pictures")
-        write_image(folder / f"images-{step:05d}.png", _contact_sheet(masks, images))
-        return f"pictures/images-{step:05d}.png"
+        return save_picture(f"images-{step:05d}", pair_sheet(_as_pairs(images, masks)))
 
     engine = train_image_engine(
         support.pairs,
@@ -135,7 +140,9 @@ def run_image_engine_job(project: Project, params: dict, context: JobContext | J
     if len({mask.shape for mask in masks}) == 1:
         sampling = SamplingConfig(scale=1.0, size=size, seed=10_000)
         images = synthesize_images(engine, masks, config=sampling, **common)
-        pairs = [as_pair(image, mask, f"check-{i}") for i, (image, mask) in enumerate(zip(images, masks, strict=True))]
+        pairs = _as_pairs(images, masks)
+        picture = save_picture("images", pair_sheet(pairs))
+        context.on_progress(ProgressEvent("images", len(pairs), len(pairs), picture=picture))
         checks = [check_synthetic_pair(pair, support.pairs, critic.segmenter) for pair in pairs]
         figures = {
             "agreement": float(np.mean([check.agreement for check in checks])),
@@ -169,15 +176,31 @@ def load_image_engine(
     return ImageEngine.load(folder, backbone), Critic.load(folder / CRITIC_FOLDER)
 
 
+def draw_pair(
+    engine: ImageEngine, mask: np.ndarray, support: SupportSet | None, config: SamplingConfig, *, name: str
+) -> ImageMaskPair:
+    """One image of `mask`, (H, W) bool.
+
+    With a strength of 1 it is drawn from noise, and needs no `support`; below, from a rendered image: the mask on the
+    background of an annotated image, chosen by the seed. That image then gives the size, and its field cuts the mask.
+    """
+    if config.strength >= 1:
+        return as_pair(synthesize_images(engine, [mask], config=config)[0], mask, name)
+    rng = np.random.default_rng(config.seed)
+    source = support.pairs[int(rng.integers(len(support.pairs)))]
+    appearance = measure_appearance(source, support.modality)
+    start = render_pair(source, mask, appearance=appearance, rng=rng, name=name)
+    drawn = synthesize_images(engine, [start.mask], config=config, fields=[appearance.fov], starts=[start.image])
+    return as_pair(drawn[0], start.mask, name)
+
+
 def as_pair(image: np.ndarray, mask: np.ndarray, name: str) -> ImageMaskPair:
     """A synthetic pair of an image as it was drawn and the mask that it was drawn of."""
     return ImageMaskPair(image, resize(mask, image.shape[:2]), name, synthetic=True)
 
 
-def _contact_sheet(masks: np.ndarray, images: np.ndarray) -> np.ndarray:
-    colour = images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=3)
-    white = np.repeat((masks * np.uint8(255))[..., None], 3, axis=3)
-    return np.vstack([np.hstack(list(white)), np.hstack(list(colour))])
+def _as_pairs(images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[ImageMaskPair]:
+    return [as_pair(image, mask, f"check-{i}") for i, (image, mask) in enumerate(zip(images, masks, strict=True))]
 
 
 def _made(folder: Path) -> Path:

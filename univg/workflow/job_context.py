@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from univg.progress import OnProgress, ProgressEvent, ShouldStop
-from univg.workflow.job_records import CANCEL_FILE, CHECKPOINT_FOLDER, EVENTS_FILE, repair_events
+from univg.workflow.job_records import CANCEL_FILE, CHECKPOINT_FOLDER, EVENTS_FILE, RELEASED_FILE, repair_events
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,11 @@ class JobPart:
     checkpoint_folder: Path
     on_progress: OnProgress
     should_stop: ShouldStop
+
+    @property
+    def released(self) -> bool:
+        """As `JobContext.released`."""
+        return (self.folder / RELEASED_FILE).exists()
 
     def within(self, name: str) -> JobPart:
         """As `JobContext.within`."""
@@ -77,6 +82,11 @@ class JobContext:
     def should_stop(self) -> bool:
         """Whether somebody asked the job to stop (one look at a file name, cheap enough for every step)."""
         return self._stop or self._cancel_file.exists()
+
+    @property
+    def released(self) -> bool:
+        """Whether a person told the job to go on after it raised `univg.errors.Paused`."""
+        return (self.folder / RELEASED_FILE).exists()
 
     def request_stop(self) -> None:
         self._stop = True

@@ -1,7 +1,8 @@
 """What a job leaves on disk, and how to read it: ``job.json``, ``events.jsonl`` and who is working on it.
 
 A job folder holds ``job.json`` (replaced as a whole), ``events.jsonl`` (appended to), ``log.txt``,
-``checkpoint/`` and, once somebody asked the job to stop, an empty file ``cancel``.
+``checkpoint/`` and, once somebody asked the job to stop, an empty file ``cancel``. A job that waited for a person
+and was told to go on has an empty file ``released``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ RECORD_FILE = "job.json"
 EVENTS_FILE = "events.jsonl"
 LOG_FILE = "log.txt"
 CANCEL_FILE = "cancel"
+RELEASED_FILE = "released"
 CHECKPOINT_FOLDER = "checkpoint"
 
 DIED = "The process ended unexpectedly; resume continues from the last checkpoint"
@@ -51,7 +53,10 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True)
 class JobRecord:
-    """The content of ``job.json``; times are ISO 8601 in UTC."""
+    """The content of ``job.json``; times are ISO 8601 in UTC.
+
+    A job with `waits_for` stopped by itself, as if it had been cancelled, until a person has done that.
+    """
 
     kind: str
     params: dict
@@ -64,6 +69,7 @@ class JobRecord:
     finished: str | None = None
     error: str | None = None
     result: dict | None = None
+    waits_for: str | None = None
     schema: int = JOB_SCHEMA
 
     def worked_on_by(self, pid: int) -> JobRecord:
@@ -187,6 +193,7 @@ def _well_typed(record: JobRecord) -> bool:
         (record.finished, str),
         (record.error, str),
         (record.result, dict),
+        (record.waits_for, str),
     )
     required = ((record.kind, str), (record.params, dict), (record.created, str), (record.attempt, int))
     return all(isinstance(value, kind) for value, kind in required) and all(

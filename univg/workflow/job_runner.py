@@ -21,7 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from univg.errors import Cancelled, InputError
+from univg.errors import Cancelled, InputError, Paused
 from univg.workflow.device_queue import device_turn
 from univg.workflow.folder_access import locked, utc_now
 from univg.workflow.job_context import JobContext
@@ -91,6 +91,8 @@ def _outcome(folder: Path, record: JobRecord) -> JobRecord:
                     raise Cancelled("Cancelled before the first step")
                 result = _function_of(record.kind)(Project.open(folder.parents[1]), record.params, context)
                 result = json.loads(json.dumps(result, default=float))
+    except Paused as pause:
+        return replace(record, state=JobState.CANCELLED, waits_for=pause.waits_for)
     except Cancelled:
         return replace(record, state=JobState.CANCELLED)
     except Exception as error:

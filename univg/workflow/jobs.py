@@ -29,6 +29,7 @@ from univg.workflow.job_records import (
     CHECKPOINT_FOLDER,
     EVENTS_FILE,
     LOG_FILE,
+    RELEASED_FILE,
     EventReader,
     JobRecord,
     JobState,
@@ -132,6 +133,11 @@ class Job:
         return self.record.finished
 
     @property
+    def waits_for(self) -> str | None:
+        """What a person is to do before the job goes on, such as ``"review"``; None unless it stopped for that."""
+        return self.record.waits_for if self.state is JobState.CANCELLED else None
+
+    @property
     def log_file(self) -> Path:
         return self.folder / LOG_FILE
 
@@ -171,7 +177,10 @@ def start_job(project: Project, kind: str, params: Mapping | None = None) -> Job
 
 
 def resume_job(job: Job) -> Job:
-    """Continue a failed or cancelled job from its last checkpoint: same folder, same parameters."""
+    """Continue a failed or cancelled job from its last checkpoint: same folder, same parameters.
+
+    One that waits for a person is thereby told that this was done.
+    """
     with _jobs_locked(job.folder.parent):
         job = job.refreshed()
         if job.state is JobState.DONE:
@@ -183,6 +192,8 @@ def resume_job(job: Job) -> Job:
         _check_kind(job.kind)
         _refuse_while_running(job.folder.parent)
         (job.folder / CANCEL_FILE).unlink(missing_ok=True)
+        if job.waits_for:
+            (job.folder / RELEASED_FILE).touch()
         (job.folder / CHECKPOINT_FOLDER).mkdir(exist_ok=True)
         again = JobRecord(job.kind, job.params, job.created, attempt=job.attempt + 1)
         try:

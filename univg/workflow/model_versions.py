@@ -1,18 +1,26 @@
-"""Which of a project's segmenters is in use, and how they compare; none is ever replaced or deleted."""
+"""Which of a project's segmenters is in use, and how they compare; none is ever replaced or deleted.
+
+Versions are compared on one annotated image, the same for all: it is frozen when the first version is put on record.
+Figures on it date from before it joined the training of a version.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from univg.errors import InputError
-from univg.io import read_json
+from univg.io import read_json, write_json_atomic
+from univg.types import SupportSet
+from univg.workflow import support_store
 from univg.workflow.folder_access import locked, utc_now, writing
 from univg.workflow.project import Project
 
 LOG = "active.jsonl"
+FROZEN = "held_out.json"
 WORSE_BY = 0.005  # Dice by which a new segmenter may fall short on the held-out image and still replace the old one
 
 
@@ -49,20 +57,61 @@ class Settled:
         The version in use.
     reason : {'first', 'better', 'worse', 'not comparable'}
     old, new : HeldOut or None
+    before : str
+        The version that was in use before; empty when there was none.
     """
 
     active: str
     reason: str
     old: HeldOut | None
     new: HeldOut | None
+    before: str = ""
 
     def to_json(self) -> dict:
         return {
             "active": self.active,
             "reason": self.reason,
+            "before": self.before,
             "dice_before": None if self.old is None else self.old.dice,
             "dice_after": None if self.new is None else self.new.dice,
         }
+
+
+@dataclass(frozen=True)
+class FrozenImage:
+    """The annotated image on which all versions of a project are compared, and the hash of its mask."""
+
+    name: str
+    mask_sha256: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """A segmenter as a row of a table.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``"v002"``.
+    made : datetime
+        In UTC.
+    real, synthetic : int
+        Pairs that it was trained on, the held-out one not counted.
+    figures : HeldOut or None
+        On the frozen image; None where they say nothing, for the `reason`.
+    reason : {'', 'trained on it', 'another mask', 'not held out'}
+        Why `figures` is None: the frozen image was among those that trained; its mask was another one then; or no
+        image was held out at all.
+    in_use : bool
+    """
+
+    name: str
+    made: datetime
+    real: int
+    synthetic: int
+    figures: HeldOut | None
+    reason: str
+    in_use: bool
 
 
 def active_segmenter(project: Project) -> Path | None:
@@ -72,6 +121,14 @@ def active_segmenter(project: Project) -> Path | None:
         return None
     promoted = [version for version in _promoted(project) if version in versions]
     return project.segmenters_folder / (promoted[-1] if promoted else versions[-1])
+
+
+def used_before(project: Project) -> str:
+    """The version that was in use before the one that is now; empty when there was none."""
+    active = active_segmenter(project)
+    known = set(project.segmenter_versions())
+    earlier = [version for version in _promoted(project) if version in known and active and version != active.name]
+    return earlier[-1] if earlier else ""
 
 
 def promote(project: Project, version: str, *, why: str = "chosen") -> None:
@@ -100,6 +157,7 @@ def settle(project: Project, version: str) -> Settled:
     others = [v for v in project.segmenter_versions() if v != version]
     if in_use is not None and in_use.name == version:  # nothing was promoted so far
         in_use = project.segmenters_folder / others[-1] if others else None
+    _freeze(project, new)
     if in_use is None:
         promote(project, version, why="first")
         return Settled(version, "first", None, new)
@@ -111,7 +169,7 @@ def settle(project: Project, version: str) -> Settled:
     else:
         reason, active = "better", version
     promote(project, active, why=reason)
-    return Settled(active, reason, old, new)
+    return Settled(active, reason, old, new, in_use.name)
 
 
 def held_out_of(folder: Path) -> HeldOut | None:
@@ -126,6 +184,88 @@ def held_out_of(folder: Path) -> HeldOut | None:
         return None
     sha256 = str(hashes.get(f"masks/{name}.png", ""))
     return HeldOut(str(name), sha256, float(figures["dice"]), float(figures.get("cldice", float("nan"))))
+
+
+def frozen_image(project: Project) -> FrozenImage | None:
+    """The image on which versions are compared; for older projects, that of their first version which held one out."""
+    file = project.segmenters_folder / FROZEN
+    if file.is_file():
+        try:
+            data = read_json(file)
+            return FrozenImage(str(data["name"]), str(data["mask_sha256"]))
+        except (InputError, KeyError, TypeError):
+            pass  # damaged: as if it had not been written
+    for version in project.segmenter_versions():
+        figures = held_out_of(project.segmenters_folder / version)
+        if figures is not None and figures.mask_sha256:
+            return FrozenImage(figures.name, figures.mask_sha256)
+    return None
+
+
+def image_to_hold_out(project: Project, support: SupportSet) -> str | None:
+    """The frozen image, for a training to keep apart; None when it, or its mask, is no longer in `support`."""
+    frozen = frozen_image(project)
+    if frozen is None or support.sha256.get(f"masks/{frozen.name}.png") != frozen.mask_sha256:
+        return None
+    return frozen.name
+
+
+def compare_versions(project: Project) -> list[Version]:
+    """Every version of `project`, the newest first, with its figures on the frozen image where they mean something."""
+    frozen, active = frozen_image(project), active_segmenter(project)
+    rows = []
+    for name in reversed(project.segmenter_versions()):
+        folder = project.segmenters_folder / name
+        card = _card(folder)
+        figures, reason = _comparable_figures(folder, card, frozen)
+        rows.append(
+            Version(
+                name,
+                datetime.fromtimestamp(folder.stat().st_mtime, UTC),
+                len(card.get("train") or ()),
+                int(card.get("synthetic_pairs") or 0),
+                figures,
+                reason,
+                active is not None and active.name == name,
+            )
+        )
+    return rows
+
+
+def _comparable_figures(folder: Path, card: dict, frozen: FrozenImage | None) -> tuple[HeldOut | None, str]:
+    figures = held_out_of(folder)
+    if frozen is None or (figures is None and frozen.name not in (card.get("train") or ())):
+        return None, "not held out"
+    if figures is None or figures.name != frozen.name:
+        return None, "trained on it" if frozen.name in (card.get("train") or ()) else "not held out"
+    return (figures, "") if figures.mask_sha256 == frozen.mask_sha256 else (None, "another mask")
+
+
+def _freeze(project: Project, held_out: HeldOut | None) -> None:
+    """Freeze the image of `held_out`, unless one is that still has its mask in the project."""
+    frozen = frozen_image(project)
+    file = project.segmenters_folder / FROZEN
+    if held_out is None or not held_out.mask_sha256:
+        return
+    if frozen is not None and frozen.name in project.support_names():
+        hashes = support_store.content_hashes(project.support_folder, [frozen.name])
+        if hashes.get(f"masks/{frozen.name}.png") == frozen.mask_sha256:
+            if not file.is_file():
+                _write_frozen(file, frozen)
+            return
+    _write_frozen(file, FrozenImage(held_out.name, held_out.mask_sha256))
+
+
+def _write_frozen(file: Path, frozen: FrozenImage) -> None:
+    write_json_atomic(file, {"name": frozen.name, "mask_sha256": frozen.mask_sha256, "frozen": utc_now()})
+
+
+def _card(folder: Path) -> dict:
+    try:
+        card = read_json(folder / "segmenter.json")["card"]
+    except (InputError, KeyError, TypeError):
+        return {}
+    return card if isinstance(card, dict) else {}
 
 
 def _promoted(project: Project) -> list[str]:

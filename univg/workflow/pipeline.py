@@ -10,23 +10,23 @@ import cv2
 import numpy as np
 
 from univg.errors import Cancelled
-from univg.io import write_image
+from univg.io import read_json, write_json_atomic
 from univg.overlay import overlay_mask
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
 from univg.sca import find_hub, generate_mask
 from univg.segmentation import Segmenter, render_pairs, train_segmenter
 from univg.types import ImageMaskPair, SupportSet
 from univg.workflow.job_context import JobContext, JobPart
-from univg.workflow.model_versions import settle
+from univg.workflow.job_records import CHECKPOINT_FOLDER
+from univg.workflow.live_pictures import SavePicture, mask_sheet, pair_sheet, saver
+from univg.workflow.model_versions import image_to_hold_out, settle
 from univg.workflow.presets import PRESETS, Preset
 from univg.workflow.project import Project
 
 __all__ = ["PRESETS", "Preset", "run_on_project", "run_pipeline"]
 
 STAGES = ("trees", "pairs", "segmenter", "check")
-
-# Gets a name and an (H, W, 3) uint8 picture; returns where it was put.
-SavePicture = Callable[[str, np.ndarray], str]
+_PICTURE_EVERY = 6  # trees or pairs
 
 
 def run_pipeline(
@@ -35,6 +35,7 @@ def run_pipeline(
     preset: Preset,
     seed: int = 0,
     synthetic: Sequence[ImageMaskPair] | None = None,
+    held_out: str | None = None,
     checkpoint_folder: str | Path | None = None,
     device: str = "auto",
     on_progress: OnProgress = ignore_progress,
@@ -45,7 +46,7 @@ def run_pipeline(
 
     Everything random follows from `seed`; a run resumed from `checkpoint_folder` ends with the same weights as one
     that was never interrupted, on the same CPU. `synthetic` pairs made elsewhere take the place of those that are grown
-    and drawn here.
+    and drawn here. `held_out` names the annotated pair to keep apart; by default one is drawn.
 
     Raises
     ------
@@ -56,7 +57,7 @@ def run_pipeline(
     config = replace(preset.segmentation, seed=seed)
 
     # 1. Keep one annotated image apart, to choose the weights by
-    real, held_out = split_held_out(support, hold_out=preset.hold_out, rng=rng)
+    real, kept_apart = split_held_out(support, hold_out=preset.hold_out, rng=rng, name=held_out)
 
     if synthetic is None:
         # 2. Grow trees conditioned on the masks that train
@@ -66,25 +67,23 @@ def run_pipeline(
             source = int(rng.integers(len(real)))
             return generate_mask(support.modality, mask=real[source].mask, hub=hubs[source], rng=rng)
 
-        masks = _counted("trees", preset.pairs, grow, on_progress, should_stop)
+        show = None if save_picture is None else lambda found: save_picture("trees", mask_sheet(found))
+        masks = _counted("trees", preset.pairs, grow, on_progress, should_stop, show)
 
         # 3. Draw them on the backgrounds of the same images
         renderer = render_pairs(real, masks, modality=support.modality, rng=rng)
-        synthetic = _counted("pairs", preset.pairs, lambda: next(renderer), on_progress, should_stop)
-        if save_picture and synthetic:
-            on_progress(
-                ProgressEvent("pairs", preset.pairs, preset.pairs, picture=_picture_pair(save_picture, synthetic[0]))
-            )
+        show = None if save_picture is None else lambda found: save_picture("pairs", pair_sheet(found))
+        synthetic = _counted("pairs", preset.pairs, lambda: next(renderer), on_progress, should_stop, show)
 
     # 4. Train on real and synthetic together
     def show_held_out(step: int, probability: np.ndarray) -> str | None:
-        return _picture_held_out(save_picture, held_out, step, probability) if save_picture else None
+        return _picture_held_out(save_picture, kept_apart, step, probability) if save_picture else None
 
     segmenter = train_segmenter(
         real,
         synthetic,
         modality=support.modality,
-        held_out=held_out,
+        held_out=kept_apart,
         config=config,
         checkpoint_folder=checkpoint_folder,
         device=device,
@@ -100,13 +99,18 @@ def run_pipeline(
 
 
 def split_held_out(
-    support: SupportSet, *, hold_out: bool, rng: np.random.Generator
+    support: SupportSet, *, hold_out: bool, rng: np.random.Generator, name: str | None = None
 ) -> tuple[list[ImageMaskPair], ImageMaskPair | None]:
-    """The pairs that train and the one kept out; with a single pair, or none to hold out, all train."""
+    """The pairs that train and the one kept out: that called `name`, or one drawn by `rng`.
+
+    With a single pair, or none to hold out, all train.
+    """
     pairs = list(support.pairs)
     if not hold_out or len(pairs) < 2:
         return pairs, None
-    chosen = int(rng.integers(len(pairs)))
+    chosen = int(rng.integers(len(pairs)))  # drawn in any case, so that what follows stays the same
+    if name is not None:
+        chosen = [pair.name for pair in pairs].index(name)
     return [pair for i, pair in enumerate(pairs) if i != chosen], pairs[chosen]
 
 
@@ -118,25 +122,26 @@ def run_on_project(
     context: JobContext | JobPart,
     *,
     synthetic: Sequence[ImageMaskPair] | None = None,
+    held_out: str | None = None,
 ) -> dict:
-    """`run_pipeline` on the annotated pairs of a project; the segmenter becomes its next version."""
+    """`run_pipeline` on the annotated pairs of a project; the segmenter becomes its next version.
 
-    def save_picture(name: str, picture: np.ndarray) -> str:
-        folder = context.folder / "pictures"
-        folder.mkdir(exist_ok=True)
-        write_image(folder / f"{name}.png", picture)
-        return f"pictures/{name}.png"
-
+    `held_out` names the pair to keep apart; by default see `held_out_name`.
+    """
+    support = project.load_support()
+    if held_out is None:
+        held_out = held_out_name(project, support, preset, seed, context.folder / CHECKPOINT_FOLDER)
     segmenter = run_pipeline(
-        project.load_support(),
+        support,
         preset=preset,
         seed=seed,
         synthetic=synthetic,
+        held_out=held_out,
         checkpoint_folder=context.checkpoint_folder,
         device=device,
         on_progress=context.on_progress,
         should_stop=context.should_stop,
-        save_picture=save_picture,
+        save_picture=saver(context.folder),
     )
     new = project.new_segmenter_folder()
     with new as folder:
@@ -149,26 +154,44 @@ def run_on_project(
     }
 
 
-def _counted(stage: str, count: int, make: Callable, on_progress: OnProgress, should_stop: ShouldStop) -> list:
-    """`count` results of `make`, with progress; these stages are short and are repeated, not resumed."""
+def held_out_name(
+    project: Project, support: SupportSet, preset: Preset, seed: int, checkpoint_folder: Path
+) -> str | None:
+    """The pair that a job keeps apart: the one on which all versions are compared, or one drawn where there is none.
+
+    Put on record in the checkpoint: another run may freeze an image before this one is resumed.
+    """
+    record = checkpoint_folder / "held_out.json"
+    if not record.is_file():
+        frozen = image_to_hold_out(project, support) if preset.hold_out and len(support) > 1 else None
+        drawn = split_held_out(support, hold_out=preset.hold_out, rng=np.random.default_rng(seed), name=frozen)[1]
+        write_json_atomic(record, {"name": None if drawn is None else drawn.name})
+    return read_json(record)["name"]
+
+
+def _counted(
+    stage: str,
+    count: int,
+    make: Callable,
+    on_progress: OnProgress,
+    should_stop: ShouldStop,
+    show: Callable[[list], str] | None,
+) -> list:
+    """`count` results of `make`, with progress and a few pictures; short stages are repeated, not resumed."""
     clock, results = StageClock(), []
     while len(results) < count:
         if should_stop():
             raise Cancelled
         results.append(make())
-        on_progress(clock.timed(ProgressEvent(stage, len(results), count)))
+        due = show is not None and (len(results) == count or len(results) % _PICTURE_EVERY == 1)
+        event = ProgressEvent(stage, len(results), count, picture=show(results) if due else None)
+        on_progress(clock.timed(event))
     return results
 
 
 def _figures(segmenter: Segmenter) -> dict[str, float]:
     figures = segmenter.card["held_out_figures"]
     return {f"held_out_{name}": figures[name] for name in ("dice", "cldice") if name in figures}
-
-
-def _picture_pair(save_picture: SavePicture, pair: ImageMaskPair) -> str:
-    return save_picture(
-        "pair", np.hstack([overlay_mask(pair.image, pair.mask, opacity=0.0), overlay_mask(pair.image, pair.mask)])
-    )
 
 
 def _picture_held_out(save_picture: SavePicture, pair: ImageMaskPair, step: int, probability: np.ndarray) -> str:

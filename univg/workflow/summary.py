@@ -90,7 +90,8 @@ def _facts(project: Project, job: Job) -> dict[str, object]:
 
 
 def _settings(job: Job) -> dict[str, object]:
-    shown = {key: value for key, value in job.params.items() if not key.endswith("backbone")}  # a folder of the user's
+    # Left out: folders of the user's, and results of stages that an earlier run finished.
+    shown = {key: value for key, value in job.params.items() if not key.endswith("backbone") and key != "given"}
     if isinstance(shown.get("pairs"), list):
         shown["pairs"] = f"{len(shown['pairs'])} synthetic pairs"
     return shown

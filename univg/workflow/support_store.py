@@ -8,6 +8,7 @@ came from. Earlier masks are in ``masks/.history/``, removed pairs in ``removed/
 from __future__ import annotations
 
 import io as bytes_io
+import os
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -34,22 +35,20 @@ _IMAGE_SUFFIXES = (".png", ".tif")
 _MASK = "masks/{name}.png"
 _FOV = "fov/{name}.png"
 _SIDECAR = "{name}.json"
+_NAMES_SHOWN = 20
 
 
 def pair_names(folder: Path) -> list[str]:
     """Names of the complete pairs in a support folder, sorted."""
-    masks = folder / "masks"
-    if not masks.is_dir():
-        return []
-    stems = (file.stem for file in masks.glob("*.png") if not file.name.startswith("."))
-    return sorted(stem for stem in stems if _image_path(folder, stem) is not None)
+    masks = _stems(folder / "masks", (".png",))
+    return sorted(masks & _stems(folder / "images", _IMAGE_SUFFIXES)) if masks else []
 
 
 def read_pair(folder: Path, name: str) -> ImageMaskPair:
     """The pair `name`, as it was given; float images come back at 16 bits."""
     name = check_stem(name)
     image = _image_path(folder, name)
-    if image is None or name not in pair_names(folder):
+    if image is None or not (folder / _MASK.format(name=name)).is_file():
         raise _missing(folder, name)
     fov = folder / _FOV.format(name=name)
     return ImageMaskPair(
@@ -160,6 +159,16 @@ def _files_of(folder: Path, name: str) -> Iterator[Path]:
     return (Path(path) for path in candidates if (folder / path).is_file())
 
 
+def _stems(folder: Path, suffixes: tuple[str, ...]) -> set[str]:
+    """What is called so in `folder`: one look, as one at each of thousands of files takes long."""
+    try:
+        with os.scandir(folder) as found:
+            files = [file.name for file in found]
+    except OSError:  # not made yet
+        return set()
+    return {file.rpartition(".")[0] for file in files if file.endswith(suffixes) and not file.startswith(".")}
+
+
 def _image_path(folder: Path, name: str) -> Path | None:
     paths = (folder / "images" / f"{name}{suffix}" for suffix in _IMAGE_SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
@@ -225,5 +234,6 @@ def _folded(name: str) -> str:
 
 
 def _missing(folder: Path, name: str) -> InputError:
-    names = ", ".join(pair_names(folder)) or "none"
-    return InputError(f"The project holds no pair called {name!r}", fix=f"It holds: {names}.")
+    names = pair_names(folder)
+    shown = ", ".join(names[:_NAMES_SHOWN]) + (f" and {len(names) - _NAMES_SHOWN} more" if names[_NAMES_SHOWN:] else "")
+    return InputError(f"The project holds no pair called {name!r}", fix=f"It holds: {shown or 'none'}.")

@@ -10,12 +10,19 @@ from enum import StrEnum
 
 from univg.errors import InputError
 from univg.workflow.folder_access import locked, utc_now, writing
+from univg.workflow.near_duplicates import FLAG as NEAR_DUPLICATE
+from univg.workflow.near_duplicates import read_near_duplicates
 from univg.workflow.project import Project
 
 VERDICTS_FILE = "verdicts.jsonl"
 MAX_NOTE = 2000
 # What the next training does with a pair that nobody has judged.
-POLICY = "Accepted pairs train, rejected ones do not; undecided ones train unless an automatic check flagged them."
+POLICY = (
+    "Accepted pairs train, rejected ones do not. Undecided ones train unless an automatic check flagged them, and are "
+    "drawn more rarely the less their image and mask agree: in proportion to the agreement, accepted ones count as 1."
+)
+_UNCHECKED_WEIGHT = 0.5  # of an undecided pair of which nobody measured how well image and mask agree
+_LEAST_WEIGHT = 0.05
 
 
 class Verdict(StrEnum):
@@ -61,37 +68,102 @@ def judge(project: Project, names: Sequence[str], verdict: Verdict | str, *, not
             os.fsync(log.fileno())
 
 
-def read_judgements(project: Project) -> dict[str, Judgement]:
-    """The latest judgement of each pair that was ever judged; torn lines are passed over."""
-    file = project.pairs_folder / VERDICTS_FILE
-    if not file.is_file():
-        return {}
-    found = {}
-    for line in file.read_bytes().splitlines():
+class JudgementLog:
+    """The log of a project, read on from where it was left: verdicts come one by one, and a page asks after each.
+
+    Not for several threads at once.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._file = project.pairs_folder / VERDICTS_FILE
+        self._read_bytes = 0
+        self._found: dict[str, Judgement] = {}
+
+    def latest(self) -> dict[str, Judgement]:
+        """The latest judgement of each pair that was ever judged; torn lines are passed over."""
+        try:
+            with self._file.open("rb") as log:
+                if log.seek(0, os.SEEK_END) < self._read_bytes:  # another file was put in its place
+                    self._read_bytes, self._found = 0, {}
+                log.seek(self._read_bytes)
+                new = log.read()
+        except FileNotFoundError:
+            self._read_bytes, self._found = 0, {}
+            return {}
+        whole = new.rfind(b"\n") + 1
+        for line in new[:whole].splitlines():
+            self._take(line)
+        self._read_bytes += whole
+        if whole == len(new):
+            return dict(self._found)
+        # The last line has no end: torn, or its end is on its way. It counts if it can be read, now and again later.
+        kept = dict(self._found)
+        self._take(new[whole:])
+        found, self._found = self._found, kept
+        return found
+
+    def _take(self, line: bytes) -> None:
         try:
             entry = json.loads(line)
-            found[str(entry["name"])] = Judgement(
-                Verdict(entry["verdict"]), str(entry.get("note", "")), str(entry.get("time", ""))
-            )
+            name, verdict = str(entry["name"]), Verdict(entry["verdict"])
+            self._found[name] = Judgement(verdict, str(entry.get("note", "")), str(entry.get("time", "")))
         except (ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return found
+            return
+
+
+def read_judgements(project: Project) -> dict[str, Judgement]:
+    """The latest judgement of each pair that was ever judged; torn lines are passed over."""
+    return JudgementLog(project).latest()
 
 
 def pairs_that_train(project: Project, names: Sequence[str] | None = None) -> list[str]:
     """Those of `names` (by default all synthetic pairs) that training uses, by `POLICY`; sorted."""
-    judged = read_judgements(project)
-    chosen = []
+    return sorted(training_weights(project, names))
+
+
+def training_weights(project: Project, names: Sequence[str] | None = None) -> dict[str, float]:
+    """Those of `names` (by default all synthetic pairs) that training uses, and how often, by `POLICY`.
+
+    Returns
+    -------
+    dict of str to float
+        In order of the names; how often a pair is drawn against one that was accepted, in (0, 1].
+    """
+    judged, twins = read_judgements(project), read_near_duplicates(project)
+    weights = {}
     for name in sorted(project.pair_names() if names is None else names):
         verdict = judged[name].verdict if name in judged else Verdict.UNDECIDED
-        if verdict is Verdict.ACCEPTED or (verdict is Verdict.UNDECIDED and not flags_of(project.pair_record(name))):
-            chosen.append(name)
-    return chosen
+        if verdict is Verdict.ACCEPTED:
+            weights[name] = 1.0
+        elif verdict is Verdict.UNDECIDED:
+            record = project.pair_record(name)
+            if not flags_of(record, name in twins):
+                weights[name] = fidelity(record)
+    return weights
 
 
-def flags_of(record: Mapping) -> tuple[str, ...]:
-    """Names of the checks that a pair did not pass."""
-    return tuple((record.get("checks") or {}).get("flags") or ())
+def training_choice(project: Project) -> dict:
+    """Which synthetic pairs would train now, as the parameters of a ``retrain`` job: ``pairs`` and ``weights``.
+
+    They go on record with the job, so that later verdicts change neither a resumed run nor what it is known to have
+    seen.
+    """
+    weights = training_weights(project)
+    return {"pairs": list(weights), "weights": [round(weight, 4) for weight in weights.values()]}
+
+
+def fidelity(record: Mapping) -> float:
+    """How well image and mask of a checked pair agree, as a weight in (0, 1]."""
+    agreement = (record.get("checks") or {}).get("agreement")
+    if not isinstance(agreement, (int, float)) or not 0 <= agreement <= 1:  # NaN is neither
+        return _UNCHECKED_WEIGHT
+    return max(float(agreement), _LEAST_WEIGHT)
+
+
+def flags_of(record: Mapping, is_near_duplicate: bool = False) -> tuple[str, ...]:
+    """Names of the checks that a pair did not pass; whether it repeats another one is no part of its own `record`."""
+    flags = tuple((record.get("checks") or {}).get("flags") or ())
+    return (*flags, NEAR_DUPLICATE) if is_near_duplicate else flags
 
 
 def _last_byte(log) -> bytes:

@@ -23,6 +23,7 @@
     },
   };
 
+  window.univg.isTyping = isTyping;
   function isTyping(target) {
     return target.closest("input:not([type=range]):not([type=checkbox]):not([type=radio]), textarea, [contenteditable]");
   }
@@ -37,40 +38,13 @@
   });
   window.addEventListener("blur", () => document.body.classList.remove("blink"));
 
-  // Review: keys press the buttons, thumbnails tell the server where to go.
-  const REVIEW_KEYS = { a: "accept", r: "reject", u: "undo", arrowleft: "back", arrowright: "forth" };
-  const ZOOM = { "+": 1.25, "=": 1.25, "-": 0.8 };
-  let zoom = 1;
-
-  function reviewing() {
-    const tab = document.querySelector("#tab-review-button");
-    return tab && tab.getAttribute("aria-selected") === "true";
-  }
-
-  document.addEventListener("keydown", (event) => {
-    if (!reviewing() || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (isTyping(event.target) || event.target.closest("input[type=range], input[type=radio], [role=tab]")) return;
-    const key = event.key.toLowerCase();
-    if (REVIEW_KEYS[key]) {
-      const button = document.querySelector(`#review-${REVIEW_KEYS[key]}`);
-      if (button) button.click();
-    } else if (key === "o") {
-      document.body.classList.toggle("no-layer");
-    } else if (ZOOM[key]) {
-      zoom = Math.min(4, Math.max(1, zoom * ZOOM[key]));
-      document.body.style.setProperty("--zoom", zoom);
-    } else {
-      return;
-    }
-    event.preventDefault();
-  });
-
+  // Models: a row of the table says which one to use.
   document.addEventListener("click", (event) => {
-    const cell = event.target.closest(".review-grid .cell");
-    const box = document.querySelector("#review-goto textarea, #review-goto input");
-    if (!cell || !box) return;
-    box.value = cell.dataset.name;
-    box.dispatchEvent(new Event("input", { bubbles: true }));
+    const button = event.target.closest("[data-use-version]");
+    const use = document.querySelector("#version-use");
+    if (!button || !use) return;
+    window.univg.chosenVersion = button.dataset.useVersion;
+    use.click();
   });
 
   const LABELS = [

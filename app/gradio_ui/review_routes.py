@@ -1,0 +1,115 @@
+"""What the script of the Review tab asks the server directly: pictures of pairs, and what to do with a pair.
+
+Outside Gradio's queue, because a key must be answered within a tenth of a second and verdicts must keep their order.
+Only pages that know the random id of a session are answered.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+from fastapi import Body, FastAPI, HTTPException, Response
+
+from app import texts
+from app.gradio_ui import review_view
+from app.gradio_ui.errors import anonymous_trace
+from app.gradio_ui.review_board import ReviewBoard, all_entries
+from app.gradio_ui.review_pictures import picture
+from app.gradio_ui.state import Session, Sessions
+from univg.errors import InputError
+from univg.workflow.project import Project
+from univg.workflow.verdicts import Verdict
+
+_UNCHANGING = {"Cache-Control": "private, max-age=86400, immutable"}
+_log = logging.getLogger("univg.app")
+
+
+def attach(app: FastAPI, sessions: Sessions) -> None:
+    """Add the addresses to a running server."""
+
+    def get_picture(session_id: str, layer: str, name: str) -> Response:
+        try:
+            content, media_type = picture(sessions.get(session_id).required_project(), layer, name)
+        except InputError as error:
+            raise HTTPException(404, error.problem) from None
+        return Response(content, media_type=media_type, headers=_UNCHANGING)
+
+    def post_act(session_id: str, act: Annotated[dict, Body()]) -> dict:
+        try:
+            session = sessions.get(session_id)
+            return answer(session, act)
+        except InputError as error:
+            return {"error": str(error)}
+        except Exception as error:
+            _log.error("%s", anonymous_trace(error))
+            return {"error": texts.UNEXPECTED.format(kind=type(error).__name__)}
+
+    routes = len(app.router.routes)
+    app.add_api_route("/review/{session_id}/act", post_act, methods=["POST"], include_in_schema=False)
+    app.add_api_route("/review/{session_id}/{layer}/{name}", get_picture, include_in_schema=False)
+    # Before Gradio's own, of which the last one answers to everything.
+    added = app.router.routes[routes:]
+    del app.router.routes[routes:]
+    app.router.routes[:0] = added
+
+
+def board_of(session: Session) -> ReviewBoard:
+    session.required_project()
+    if session.review is None:
+        session.review = ReviewBoard()
+    return session.review
+
+
+def answer(session: Session, act: dict) -> dict:
+    """Do what a page asks for and say what it shows now.
+
+    Parameters
+    ----------
+    session : Session
+    act : dict
+        ``do``: 'judge' with ``name``, ``verdict`` and ``note``; 'undo'; 'go' to ``name``; or 'step' from ``name``
+        ``by`` so many. ``page``: of the grid that the page shows.
+
+    Returns
+    -------
+    dict
+        ``name`` of the pair to show, ``tally`` as HTML, ``verdicts`` that may have changed by name, ``facts`` of the
+        pairs concerned, and ``grid`` as HTML where the page shows another part of it.
+    """
+    project, board = session.required_project(), board_of(session)
+    with board.lock:
+        touched = _do(project, board, act)
+        entry = board.on_screen(project)
+        entries = board.entries(project)
+        every = all_entries(project)
+    if entry is None:
+        return {"name": "", "tally": review_view.tally(every), "verdicts": {}, "facts": {}, "grid": ""}
+    at = {other.name: index for index, other in enumerate(entries)}
+    concerned = [entries[at[name]] for name in (*touched, entry.name) if name in at]
+    shown = {
+        "name": entry.name,
+        "tally": review_view.tally(every),
+        "verdicts": {other.name: str(other.verdict) for other in concerned},
+        "facts": {other.name: review_view.facts(other, at[other.name] + 1, len(entries)) for other in concerned},
+    }
+    if at[entry.name] // review_view.PAGE != act.get("page"):
+        shown["grid"] = review_view.grid(session.id, project.path, entries, entry.name)
+    return shown
+
+
+def _do(project: Project, board: ReviewBoard, act: dict) -> list[str]:
+    """Returns the names of pairs whose verdict may be another one now."""
+    do, name = act.get("do"), str(act.get("name") or "")
+    if do in ("judge", "go", "step"):
+        if name not in project.pair_names():
+            raise InputError("This pair is no longer in the project", fix="Reload the page.")
+        board.current = name
+    if do == "judge":
+        board.judge_current(project, Verdict(str(act.get("verdict"))), str(act.get("note") or "").strip())
+        return [name]
+    if do == "undo":
+        return board.take_back(project)
+    if do == "step":
+        board.move(project, 1 if act.get("by") == 1 else -1)
+    return []

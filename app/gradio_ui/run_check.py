@@ -1,0 +1,85 @@
+"""What the preflight says of the project and this computer; images are looked at in the background."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from concurrent.futures import Future
+from dataclasses import replace
+from html import escape
+from threading import Lock
+
+from app import texts
+from app.gradio_ui import markup
+from app.gradio_ui.models import reader
+from univg.errors import InputError
+from univg.io import Finding
+from univg.workflow.machine import Machine, look_at_machine
+from univg.workflow.preflight import check_machine, check_project, missing_weights
+from univg.workflow.presets import PRESETS
+from univg.workflow.project import Project
+
+_KEPT = 8
+_SECONDS = 60.0
+_checks: OrderedDict[tuple, Future] = OrderedDict()
+_lock = Lock()
+
+
+def support_check(project: Project, preset: str) -> Future:
+    """Findings about the annotated pairs as they are now, once they are worked out."""
+    hold_out = PRESETS[preset].hold_out
+    key = (project.path, project.modality, hold_out, _stamps(project))
+    with _lock:
+        if key not in _checks:
+            _checks[key] = reader.submit(check_project, project, hold_out=hold_out)
+            while len(_checks) > _KEPT:
+                _checks.popitem(last=False)
+        return _checks[key]
+
+
+def machine_for(project: Project, device: str) -> Machine:
+    return look_at_machine(project.path, device)
+
+
+def findings_before(project: Project, preset: str, device: str) -> list[Finding]:
+    """All findings about a run, waiting for those of the images."""
+    try:
+        of_support = support_check(project, preset).result(_SECONDS)
+    except TimeoutError:
+        raise InputError("The images could not be looked at within a minute", fix="Try again.") from None
+    return [*of_support, *_of_machine(project, preset, device)]
+
+
+def signature(project: Project, preset: str, device: str) -> tuple:
+    """Cheap, and different whenever `view` would be."""
+    machine = _of_machine(project, preset, device)
+    return project.path, preset, device, support_check(project, preset).done(), _stamps(project), tuple(machine)
+
+
+def view(project: Project, preset: str, device: str) -> str:
+    """One line of good news, or the list of problems."""
+    check = support_check(project, preset)
+    if not check.done():
+        return markup.line(texts.PREFLIGHT_WAIT, "help")
+    findings = [*check.result(), *_of_machine(project, preset, device)]
+    if findings:
+        named = [replace(f, subject=texts.PREFLIGHT_SUBJECTS.get(f.subject, f.subject)) for f in findings]
+        return markup.findings_list(named)
+    icon, word = texts.LEVELS["ok"]
+    line = texts.PREFLIGHT_OK.format(count=len(project.support_names()))
+    return f'<p class="line good"><span role="img" aria-label="{word}">{icon}</span> {escape(line)}</p>'
+
+
+def _of_machine(project: Project, preset: str, device: str) -> list[Finding]:
+    return check_machine(PRESETS[preset], machine_for(project, device), missing=missing_weights(PRESETS[preset]))
+
+
+def _stamps(project: Project) -> tuple:
+    masks = project.support_folder / "masks"
+    return tuple((name, _stamp(masks / f"{name}.png")) for name in project.support_names())
+
+
+def _stamp(path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,127 @@
+"""What this computer has for a run, found out in a moment and without loading torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+_MB = 1 << 20
+_CALIBRATION_SECONDS = 0.15
+# Of the matrices that are multiplied: so small that one core does it, and in a moment that other programs leave free.
+_SIDE = 96
+
+
+@dataclass(frozen=True)
+class GraphicsCard:
+    """A graphics card that torch can use; `kind` is its name as a device, 'cuda' or 'mps'."""
+
+    kind: str
+    name: str
+    free_mb: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run finds.
+
+    Attributes
+    ----------
+    device : {'cpu', 'cuda', 'mps'}
+        Where the work would run.
+    available : bool
+        Whether that device is there.
+    cores : int
+    free_memory_mb : float
+        Of the graphics card where that is the device, of the computer otherwise.
+    free_disk_mb : float
+        Where the project lies.
+    native_bfloat16 : bool
+        Whether the processor computes it in hardware.
+    speed : float
+        Of one core with single precision, in 10⁹ operations a second; see `core_speed`.
+    """
+
+    device: str
+    cores: int
+    free_memory_mb: float
+    free_disk_mb: float
+    native_bfloat16: bool
+    speed: float
+    available: bool = True
+
+
+def look_at_machine(folder: str | Path, device: str = "auto") -> Machine:
+    """The machine as it is now, for a project in `folder` and a device as the user names it."""
+    card = graphics_card()
+    if device == "auto":
+        device = card.kind if card else "cpu"
+    on_card = card is not None and card.kind == device
+    free = card.free_mb if on_card and card.kind == "cuda" else psutil.virtual_memory().available / _MB
+    return Machine(
+        device,
+        cores=core_count(),
+        free_memory_mb=free,
+        free_disk_mb=shutil.disk_usage(folder).free / _MB,
+        native_bfloat16=has_native_bfloat16(),
+        speed=core_speed(),
+        available=device == "cpu" or on_card,
+    )
+
+
+@cache
+def core_count() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def graphics_card() -> GraphicsCard | None:
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        return GraphicsCard("mps", "Apple GPU", psutil.virtual_memory().available / _MB)
+    program = shutil.which("nvidia-smi")
+    if program is None or _torch_is_cpu_only():
+        return None
+    query = [program, "--query-gpu=name,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout
+        name, free = answer.strip().splitlines()[0].rsplit(",", 1)
+        return GraphicsCard("cuda", name.strip(), float(free))
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return None
+
+
+@cache
+def has_native_bfloat16() -> bool:
+    """As torch would say it of an x86 processor under Linux; False where that cannot be told."""
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+@cache
+def core_speed() -> float:
+    """The best rate of a small matrix product in a moment of trying: other programs only slow it down."""
+    matrix = np.ones((_SIDE, _SIDE), np.float32)
+    best, end = 0.0, time.perf_counter() + _CALIBRATION_SECONDS
+    while (started := time.perf_counter()) < end:
+        matrix @ matrix
+        best = max(best, 2e-9 * _SIDE**3 / (time.perf_counter() - started))
+    return best
+
+
+def _torch_is_cpu_only() -> bool:
+    try:
+        return metadata.version("torch").endswith("+cpu")
+    except metadata.PackageNotFoundError:
+        return True

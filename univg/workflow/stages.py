@@ -1,0 +1,67 @@
+"""The stages of an adaptation that can be begun with again, and which settings each of them depends on.
+
+A changed setting makes its stage stale, and every later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from univg.errors import InputError
+from univg.workflow.presets import Preset
+
+MASK_ENGINE, IMAGE_ENGINE, PAIRS, SEGMENTER = "mask-engine", "image-engine", "pairs", "segmenter"
+
+# Stage -> parameters of an ``adapt`` job. The seed decides which image is held out, and so belongs to the first.
+FULL_STAGES: dict[str, tuple[str, ...]] = {
+    MASK_ENGINE: ("seed", "mask_backbone", "mask_steps"),
+    IMAGE_ENGINE: ("image_backbone", "image_steps"),
+    PAIRS: ("pairs", "pairs_seed", "alpha", "conditioning"),
+    SEGMENTER: ("network", "segmenter_steps"),
+}
+# Without engines, trees and pairs follow from the seed and take seconds: nothing of them is kept, all is made again.
+QUICK_STAGES: dict[str, tuple[str, ...]] = {"trees": ("seed",), PAIRS: (), SEGMENTER: ("network",)}
+# Where the work runs and whether it waits for a review makes no result stale.
+FREE_SETTINGS = ("device", "review")
+
+# What settings that are not given amount to.
+FULL_DEFAULTS = {"seed": 0, "mask_steps": 240, "image_steps": 400, "pairs": 200, "alpha": 0.7, "network": "unet"}
+NUMBERS = (
+    *("seed", "mask_steps", "image_steps", "segmenter_steps"),
+    *("pairs", "pairs_seed", "alpha", "conditioning"),
+)
+
+
+def stages_of(preset: Preset) -> dict[str, tuple[str, ...]]:
+    """The stages of `preset` in order, with the settings of each."""
+    return FULL_STAGES if preset.engine_pairs else QUICK_STAGES
+
+
+def stage_of_setting(setting: str, stages: Mapping[str, tuple[str, ...]]) -> str:
+    """The stage that `setting` belongs to; `InputError` when it belongs to none."""
+    for stage, settings in stages.items():
+        if setting in settings:
+            return stage
+    known = ", ".join(name for settings in stages.values() for name in settings)
+    raise InputError(f"There is no setting {setting!r} to change", fix=f"There are: {known}.")
+
+
+def first_stale(before: Mapping, after: Mapping, stages: Mapping[str, tuple[str, ...]]) -> str | None:
+    """The first stage whose settings differ between two sets of parameters; None where none do."""
+    for stage, settings in stages.items():
+        if any(_value(before, name) != _value(after, name) for name in settings):
+            return stage
+    return None
+
+
+def _value(params: Mapping, name: str) -> object:
+    value = params.get(name)
+    return FULL_DEFAULTS.get(name) if value is None else value
+
+
+def from_stage_on(stage: str, stages: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """`stage` and every later one; `InputError` when there is no such stage."""
+    names = list(stages)
+    if stage not in names:
+        raise InputError(f"There is no stage {stage!r}", fix=f"There are: {', '.join(names)}.")
+    return names[names.index(stage) :]

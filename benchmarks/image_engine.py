@@ -1,16 +1,17 @@
 """What the images of the image engine are worth: fidelity, Fréchet distance, and the segmenter that they train.
 
 usage: python benchmarks/image_engine.py [DATA] [--sets NAME ...] [--splits N] [--count N] [--segment] [--own]
-                                         [--makers NAME ...] [--masks tree|engine] [--strength S] [--steps N]
-                                         [--set NAME=VALUE ...] [--preset NAME] [--json FILE] [--sheet FOLDER]
+                                         [--makers NAME ...] [--masks tree|engine] [--strength S] [--scale C]
+                                         [--steps N] [--set NAME=VALUE ...] [--preset NAME] [--json FILE]
+                                         [--sheet FOLDER]
 
 DATA is a folder with drive, octa500_3m, dias and dca1 (default: the folder benchmark in UNIVG_DATA). The five pairs of
 a split adapt the engine; all others are the real images that it is compared with. With --own only the five are read:
-four adapt, and the fifth is what they are compared with. Makers are *engine*; *render*, vessels drawn on inpainted
-support images; *engine+render*, the engine starting from those, at --strength; and *pix2pix*, which trains as long as
-the engine did. All draw the same masks. --segment trains a segmenter on the five alone, and on the five with the pairs
-of each maker, with --preset. --set names fields of ImageTrainConfig, VALUE is JSON. --sheet draws masks, images and
-real images, for the eye alone: the licences of the sets forbid to pass them on.
+four adapt, and the fifth is what they are compared with. Makers are *engine*, from noise; *render*, vessels drawn on
+inpainted support images; *engine+render*, the engine starting from those, at --strength; and *pix2pix*, which trains as
+long as the engine did. --scale is the conditioning. All draw the same masks. --segment trains a segmenter on the five
+alone, and on the five with the pairs of each maker, with --preset. --set names fields of ImageTrainConfig, VALUE is
+JSON. --sheet draws masks, images and real images, for the eye alone: the licences of the sets forbid to pass them on.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from univg.workflow import engines as mask_engines
 from univg.workflow.benchmark import choose_training_files, describe_environment, load_resized
 from univg.workflow.image_engines import ADAPTATIONS, as_pair, load_base, train_critic
 from univg.workflow.pair_checks import check_synthetic_pair
-from univg.workflow.presets import preset_named
+from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH, preset_named
 
 SIZE = 512
 SHOTS = 5
@@ -87,7 +88,7 @@ def make_pairs(maker: str, support: SupportSet, masks: list, args: argparse.Name
         rendered = list(render_pairs(support.pairs, masks, modality=modality, rng=rng))
         starts, masks = [pair.image for pair in rendered], [pair.mask for pair in rendered]
         fields = [estimate_fov(image, modality) for image in starts]
-    sampling = SamplingConfig(scale=1.0, steps=args.steps, strength=args.strength, size=SIZE, seed=2000)
+    sampling = SamplingConfig(scale=args.scale, steps=args.steps, strength=args.strength, size=SIZE, seed=2000)
     started = time.perf_counter()
     images = synthesize_images(shared["engine"], masks, config=sampling, fields=fields, starts=starts)
     shared["seconds_per_image"] = (time.perf_counter() - started) / len(masks)
@@ -194,7 +195,8 @@ def main() -> None:
     parser.add_argument("--segment", action="store_true")
     parser.add_argument("--own", action="store_true")
     parser.add_argument("--preset", default="standard")
-    parser.add_argument("--strength", type=float, default=0.6)
+    parser.add_argument("--strength", type=float, default=IMAGE_STRENGTH)
+    parser.add_argument("--scale", type=float, default=CONDITIONING)
     parser.add_argument("--steps", type=int, default=SamplingConfig().steps)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--json", type=Path)
@@ -207,7 +209,9 @@ def main() -> None:
         results[name] = [compare(name, split, args) for split in range(args.splits)]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if args.json:
-            settings = {key: getattr(args, key) for key in ("masks", "strength", "steps", "preset", "count", "set")}
+            settings = {
+                key: getattr(args, key) for key in ("masks", "scale", "strength", "steps", "preset", "count", "set")
+            }
             environment = describe_environment() | {"peak_rss_mb": peak}
             write_json_atomic(args.json, {"sets": results, "settings": settings, "environment": environment})
     print(f"peak memory {peak:.0f} MB")

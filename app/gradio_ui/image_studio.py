@@ -18,6 +18,7 @@ import numpy as np
 
 from univg.errors import InputError
 from univg.types import ImageMaskPair
+from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
 from univg.workflow.project import Project
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ class ImageSettings:
 
     source: str = NEW
     seed: int = 0
-    conditioning: float = 1.0
+    conditioning: float = CONDITIONING
     steps: int = 12
-    strength: float = 1.0
+    strength: float = IMAGE_STRENGTH
 
 
 @dataclass(frozen=True, eq=False)

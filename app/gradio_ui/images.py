@@ -35,8 +35,8 @@ def build(ui: Ui, tab: gr.Tab) -> None:
             source = gr.Dropdown([], label=texts.IMAGES_SOURCE, info=texts.IMAGES_SOURCE_HELP, elem_id="image-source")
             conditioning = gr.Slider(
                 0,
-                2,
-                1.0,
+                3,
+                ImageSettings.conditioning,
                 step=0.05,
                 label=texts.IMAGES_CONDITIONING,
                 info=texts.IMAGES_CONDITIONING_HELP,

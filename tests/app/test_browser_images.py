@@ -40,7 +40,7 @@ def test_image_follows_mask_conditioning_and_seed(serve, page, tmp_path):
     page.wait_for_selector("#page-state[data-view=work]", state="attached")
     page.click("#tab-images-button")
     page.wait_for_selector("#image-real img")
-    wait_for_image(page, synthetic=True, image_engine="pretrained", conditioning=1.0)
+    wait_for_image(page, synthetic=True, image_engine="pretrained", conditioning=1.5, strength=0.4)
     page.click("#image-advanced button")
     page.fill("#image-steps input[type=number]", "4")
     page.keyboard.press("Tab")

@@ -9,6 +9,7 @@ from univg.commands.jobs import watch
 from univg.commands.options import add_device
 from univg.errors import InputError
 from univg.workflow.jobs import start_job
+from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
 from univg.workflow.project import Project
 
 
@@ -24,12 +25,16 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("-n", required=True, type=int, metavar="N", dest="count", help="how many pairs")
     parser.add_argument("--alpha", type=float, default=0.7, metavar="A", help="strength of the mask engine, 0 to 1.5")
     parser.add_argument(
-        "--conditioning", type=float, default=1.0, metavar="C", help="how strongly a mask conditions its image"
+        "--conditioning",
+        type=float,
+        default=CONDITIONING,
+        metavar="C",
+        help="how strongly a mask conditions its image; 1 as in training",
     )
     parser.add_argument(
         "--image-strength",
         type=float,
-        default=1.0,
+        default=IMAGE_STRENGTH,
         metavar="S",
         help="how far noise covers the rendered image that an image starts from; 1 starts from noise alone",
     )

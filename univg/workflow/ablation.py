@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from univg.engines import (
     finetune_mask_engine,
     load_backbone,
     sample_masks,
-    synthesize_images,
     train_image_engine,
 )
 from univg.progress import OnProgress, ShouldStop, ignore_progress, never_stop
@@ -23,6 +23,7 @@ from univg.types import ImageMaskPair, SupportSet
 from univg.workflow import engines, image_engines
 from univg.workflow.engines import grow_starts
 from univg.workflow.pipeline import split_held_out
+from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
 
 # Row of the table: where masks come from, where images come from.
 ROWS = {
@@ -82,10 +83,11 @@ class PairMaker:
             return list(render_pairs(pairs, masks, modality=support.modality, rng=np.random.default_rng([seed, 1])))
         if self._engine is None:
             self._engine = self._adapt_images(real, seed)
-        images = synthesize_images(
-            self._engine, masks, config=SamplingConfig(scale=1.0, size=self.size, seed=seed), **self._common
-        )
-        return [image_engines.as_pair(i, m, f"{row}-{n}") for n, (i, m) in enumerate(zip(images, masks, strict=True))]
+        config = SamplingConfig(scale=CONDITIONING, strength=IMAGE_STRENGTH, size=self.size)
+        return [
+            image_engines.draw_pair(self._engine, mask, real, replace(config, seed=seed + n), name=f"{row}-{n}")
+            for n, mask in enumerate(masks)
+        ]
 
     def _masks_of(self, where: str, real: SupportSet, seed: int) -> list[np.ndarray]:
         if "trees" not in self._masks:

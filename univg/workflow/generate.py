@@ -27,6 +27,7 @@ from univg.workflow.job_context import JobContext
 from univg.workflow.live_pictures import SavePicture, pair_sheet, saver
 from univg.workflow.near_duplicates import update_near_duplicates
 from univg.workflow.pair_checks import check_synthetic_pair
+from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
 from univg.workflow.project import Project
 from univg.workflow.verdicts import flags_of
 
@@ -64,8 +65,8 @@ class GenerateConfig:
     seed: int = 0
     alpha: float = 0.7
     strength: float = 0.45
-    conditioning: float = 1.0
-    image_strength: float = 1.0
+    conditioning: float = CONDITIONING
+    image_strength: float = IMAGE_STRENGTH
     steps: int = 12
     mask_engine: str = ""
     image_engine: str = ""

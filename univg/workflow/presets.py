@@ -7,6 +7,10 @@ from dataclasses import dataclass, replace
 from univg.errors import InputError
 from univg.segmentation.config import NETWORKS, SegmentationConfig
 
+# How synthetic images are drawn where nothing else is said: from the mask rendered on a background of the user's, which
+# noise covers in part, and conditioned more strongly than in training.
+CONDITIONING, IMAGE_STRENGTH = 1.5, 0.4
+
 
 @dataclass(frozen=True)
 class Preset:

@@ -66,4 +66,5 @@ def test_image_follows_mask_conditioning_and_seed(serve, page, tmp_path):
     page.wait_for_selector("#image-strip img >> nth=3", timeout=90_000)
     page.click("#image-conditions")
     page.wait_for_selector("#image-told img >> nth=1", timeout=90_000)
+    page.click("#image-many button")
     assert page.locator("#image-generate").is_disabled(), "pairs need an adapted engine"

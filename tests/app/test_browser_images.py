@@ -42,6 +42,8 @@ def test_image_follows_mask_conditioning_and_seed(serve, page, tmp_path):
     page.wait_for_selector("#image-real img")
     wait_for_image(page, synthetic=True, image_engine="pretrained", conditioning=1.5, strength=0.4)
     page.click("#image-advanced button")
+    page.wait_for_selector("#image-strength input[type=number]")
+    page.wait_for_timeout(2000)  # what an accordion has just shown still takes its values from the server
     page.fill("#image-steps input[type=number]", "4")
     page.keyboard.press("Tab")
     wait_for_image(page, steps=4)
@@ -51,7 +53,7 @@ def test_image_follows_mask_conditioning_and_seed(serve, page, tmp_path):
     wait_for_image(page, conditioning=0.0)
     assert not np.array_equal(first, np.asarray(picture(page, "#image-picture")))
     page.click("#image-reroll")
-    page.wait_for_timeout(300)
+    page.wait_for_function("document.querySelector('#image-seed input').value !== '0'", timeout=60_000)
     seed = int(page.input_value("#image-seed input"))
     wait_for_image(page, seed=seed)
 

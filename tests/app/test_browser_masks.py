@@ -43,6 +43,7 @@ def test_alpha_seed_and_sweep(serve, page):
     page.fill("#mask-scale input[type=number]", "0.5")
     page.keyboard.press("Tab")
     page.click("#mask-reroll")
+    page.wait_for_function("document.querySelector('#mask-seed input').value !== '0'", timeout=60_000)
     page.wait_for_selector("#mask-facts:has-text('of the frame')", timeout=60_000)
     seed = int(page.input_value("#mask-seed input"))
     wait_for_mask(page, seed=seed, synthetic=True)

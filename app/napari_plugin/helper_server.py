@@ -21,7 +21,10 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             module, name, args, options = receive(requests)
         except EOFError:
             return
-        send(answers, _answer(module, name, args, options))
+        try:
+            send(answers, _answer(module, name, args, options))
+        except TypeError as error:  # a result that cannot cross; nothing of it was written yet
+            send(answers, ("failed", str(error)))
 
 
 def _answer(module: str, name: str, args: tuple, options: dict) -> tuple:

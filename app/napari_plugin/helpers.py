@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import pickle
 import subprocess
 import sys
 import threading
@@ -39,7 +38,7 @@ class Helper:
             try:
                 process = self._asked((*name, args, options))
                 outcome, value = receive(process.stdout)
-            except (OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            except (OSError, EOFError, ValueError) as error:
                 self._end()
                 raise InputError(texts.NAPARI_HELPER_ENDED, fix=texts.NAPARI_HELPER_ENDED_FIX) from error
         if outcome == "refused":

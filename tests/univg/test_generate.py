@@ -16,10 +16,11 @@ from univg.segmentation import prior_segmenter
 from univg.types import ImageMaskPair, Modality, SupportSet
 from univg.workflow.full import run_full_job
 from univg.workflow.generate import GenerateConfig, generate_pairs
+from univg.workflow.image_checks import likeness, local_contrast, vessel_band
 from univg.workflow.image_engines import draw_pair, load_base
 from univg.workflow.job_context import JobContext
 from univg.workflow.jobs import JobState, cancel_job, resume_job, start_job, wait_for
-from univg.workflow.pair_checks import centreline_contrast, check_synthetic_pair, image_similarity
+from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.presets import preset_named
 from univg.workflow.project import Project
 
@@ -148,16 +149,16 @@ def test_what_is_missing_is_said(tmp_path, capsys):
 
 def test_contrast_tells_polarity():
     pair = made_up_pair(0, (128, 128))
-    right = centreline_contrast(pair.image, pair.mask, Modality.CORONARY_DSA)
-    assert right > 3 and centreline_contrast(pair.image, pair.mask, Modality.OCTA) < -3
-    assert np.isnan(centreline_contrast(pair.image, np.zeros_like(pair.mask), Modality.OCTA))
+    right = local_contrast(pair.image, pair.mask, Modality.CORONARY_DSA)
+    assert right > 3 and local_contrast(pair.image, pair.mask, Modality.OCTA) < -3
+    assert np.isnan(local_contrast(pair.image, np.zeros_like(pair.mask), Modality.OCTA))
 
 
 def test_similarity_finds_a_mirrored_copy_only():
     first, other = made_up_pair(0, (128, 128)), made_up_pair(1, (128, 128))
     modality = Modality.CORONARY_DSA
-    assert image_similarity(first.image, first.image[:, ::-1], modality) > 0.99
-    assert image_similarity(first.image, other.image, modality) < 0.6
+    bands = [vessel_band(image, modality) for image in (first.image, first.image[:, ::-1], other.image)]
+    assert likeness(bands[0], bands[1]) > 0.99 and likeness(bands[0], bands[2]) < 0.6
 
 
 def test_flags_name_what_is_wrong():

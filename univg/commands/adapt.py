@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if preset.engine_pairs and not args.engine and not all(is_shipped("models", name) for name in ("masks", "images")):
         raise InputError(
             "The weights of the engines are not installed",
-            fix="They are not part of this version; use --preset standard.",
+            fix="Use --preset standard, or reinstall UniVG.",
         )
     if args.review and (args.engine or not preset.engine_pairs):
         raise InputError("--review is of the full preset", fix="Give --preset full with it, or leave it out.")
@@ -120,7 +120,7 @@ def _checked_backbone(args: argparse.Namespace) -> str:
     if not is_shipped("models", args.engine):
         raise InputError(
             f"The weights of the compact {args.engine[:-1]} engine are not installed",
-            fix="They are not part of this version; name another --backbone.",
+            fix="Reinstall UniVG, or name another --backbone.",
         )
     return args.backbone
 

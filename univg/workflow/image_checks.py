@@ -13,6 +13,8 @@ from univg.geometry import estimate_fov, skeleton_points
 from univg.segmentation.inputs import to_grey
 from univg.types import Modality
 
+FAINT = 0.5  # contrast below which vessels hardly stand out
+SAME_IMAGE = 0.95  # likeness above which two images count as one
 _NEAR, _FAR = 3, 9  # pixels beyond a vessel's wall between which its background is measured
 _LARGEST_SIDE = 1024  # larger images are reduced: a check must take a moment only
 _LOCAL = 12 / 512  # of the longer side: illumination is coarser than this

@@ -14,7 +14,7 @@ from univg.errors import InputError
 from univg.io import Finding, check_pair
 from univg.types import ImageMaskPair, Modality
 from univg.weights import is_shipped
-from univg.workflow.image_checks import likeness, local_contrast, vessel_band
+from univg.workflow.image_checks import FAINT, SAME_IMAGE, likeness, local_contrast, vessel_band
 from univg.workflow.machine import Machine
 from univg.workflow.presets import Preset
 from univg.workflow.project import Project
@@ -22,9 +22,7 @@ from univg.workflow.project import Project
 BEST_COUNT = 5
 SET, MACHINE = "set", "this computer"
 
-# See `univg.workflow.image_checks` for what real sets give.
-_FAINT, _INVERTED = 0.5, -0.5
-_SAME_IMAGE = 0.95
+_INVERTED = -0.5
 # What a run needs at its height, in MB: measured with the presets that train a segmenter alone (1.1 to 1.9 GB);
 # estimates for the engines.
 _MEMORY_MB = {False: 2000, True: 5000}
@@ -136,7 +134,7 @@ def _check_polarity(pairs: Sequence[ImageMaskPair], modality: Modality) -> list[
     contrasts = {pair.name: local_contrast(pair.image, pair.mask, modality) for pair in pairs}
     usual, other = ("darker", "brighter") if modality.vessels_are_dark else ("brighter", "darker")
     inverted = [name for name, contrast in contrasts.items() if contrast < _INVERTED]
-    faint = [name for name, contrast in contrasts.items() if _INVERTED <= contrast < _FAINT]
+    faint = [name for name, contrast in contrasts.items() if _INVERTED <= contrast < FAINT]
     if len(inverted) > len(pairs) / 2:
         message = (
             f"In {len(inverted)} of {len(pairs)} images what the masks mark is {other} than its surroundings; "
@@ -158,5 +156,5 @@ def _check_copies(pairs: Sequence[ImageMaskPair], modality: Modality) -> list[Fi
     return [
         Finding("warning", first, f"This is nearly the same image as {second!r}.", "Replace one of them by another.")
         for first, second in combinations(views, 2)
-        if likeness(views[first], views[second]) > _SAME_IMAGE
+        if likeness(views[first], views[second]) > SAME_IMAGE
     ]

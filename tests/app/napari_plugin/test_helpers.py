@@ -1,8 +1,10 @@
 """The processes that compute for the window."""
 
 import io
+import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -44,6 +46,29 @@ def test_values_travel_whole():
     found["a"][:] = 1  # arrays can be written to
     with pytest.raises(EOFError):
         receive(pipe)
+
+
+def test_only_data_of_this_program_travel():
+    for value in (object(), threading.Lock(), np.array([None]), Path, subprocess.CompletedProcess([], 0)):
+        pipe = io.BytesIO()
+        with pytest.raises(TypeError, match="cross"):
+            send(pipe, {"a": [value]})
+        assert not pipe.getvalue(), "nothing is written of what cannot be"
+    for told in (["object", "os:system", {}], ["enum", "app.texts:minutes", 1], ["code", "1"]):
+        text = json.dumps(told).encode()
+        with pytest.raises(ValueError, match=r"class of this program|may hold|unknown kind"):
+            receive(io.BytesIO(struct.pack("<QQ", len(text), 0) + text))
+
+
+def test_kinds_survive_the_journey():
+    ridges = correction.find_ridges(ring(64)[0], Modality.OCT)
+    value = (slice(1, None, 2), Path("a b"), Modality.OCT, (1, [2.5, None]), {"k": np.float32(3)}, {2: "x"}, ridges)
+    pipe = io.BytesIO()
+    send(pipe, value)
+    pipe.seek(0)
+    *found, made = receive(pipe)
+    assert found == [*value[:4], {"k": 3.0}, {2: "x"}] and found[2] is Modality.OCT
+    assert type(made) is type(ridges) and np.array_equal(made.strength, ridges.strength)
 
 
 def test_tools_give_what_they_give_here():

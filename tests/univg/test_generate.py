@@ -128,6 +128,13 @@ def test_image_can_start_from_a_rendered_one(engines):
     assert alone.shape == (64, 64) and alone.mask[30:32].all()
 
 
+@pytest.mark.parametrize("name", ["alpha", "conditioning", "strength", "image_strength"])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+def test_settings_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        GenerateConfig(count=1, **{name: value})
+
+
 def test_what_is_missing_is_said(tmp_path, capsys):
     project = Project.create(tmp_path / "p", modality=Modality.OCTA, working_size=64)
     with pytest.raises(InputError, match="no annotated image"):

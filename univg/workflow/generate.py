@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -74,6 +75,11 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= MAX_COUNT:
             raise ValueError(f"`count` must be a whole number from 1 to {MAX_COUNT}, got {self.count!r}")
+        for name, most in (("alpha", math.inf), ("conditioning", math.inf), ("strength", 1), ("image_strength", 1)):
+            value = getattr(self, name)
+            if not 0 <= value <= most or value == math.inf:
+                upper = "" if most == math.inf else " and at most 1"
+                raise ValueError(f"`{name}` must be 0 or more{upper}, got {value}")
         self.mask_sampling(64)  # they check the rest
         self.image_sampling(64)
 

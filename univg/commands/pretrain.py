@@ -39,6 +39,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     autoencoder.add_argument("--mask-share", type=float, metavar="S", help="share of patches that are masks, 0 to 1")
     autoencoder.add_argument("--detail", type=float, metavar="W", help="weight of errors in fine detail")
     autoencoder.add_argument("--contrast", type=float, metavar="W", help="weight of errors relative to local contrast")
+    autoencoder.add_argument(
+        "--perceptual", type=float, metavar="W", help="weight of what the vessel prior would miss in images"
+    )
     autoencoder.add_argument("--anchor", type=float, metavar="W", help="weight of changes to the latents of masks")
     autoencoder.add_argument("--rate", type=float, metavar="R", help="learning rate")
     start = autoencoder.add_mutually_exclusive_group()
@@ -61,7 +64,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     images.add_argument("--images", required=True, metavar="DIR", help="unlabelled images, a subfolder a modality")
     images.add_argument("--autoencoder", metavar="DIR", help="its folder (default: the shipped one)")
     images.add_argument("--size", type=int, metavar="N", help="side of an image, in pixels")
-    images.add_argument("--start", metavar="DIR", help="the U-Net goes on from this engine's; give another --seed")
+    images.add_argument("--start", metavar="DIR", help="go on from this engine's networks; give another --seed")
     images.add_argument("--control-steps", type=int, metavar="N", help="steps of both after those of the U-Net alone")
     return parser
 
@@ -99,7 +102,9 @@ def _autoencoder(args: argparse.Namespace) -> int:
     from univg.engines.autoencoder import pretrain_autoencoder  # loads torch
     from univg.engines.backbone import load_autoencoder, save_autoencoder
     from univg.engines.config import AutoencoderConfig
+    from univg.segmentation.perceptual import VesselFeatures
     from univg.training import parallel
+    from univg.training.device import resolve_device
 
     config = _chosen(
         AutoencoderConfig(),
@@ -112,6 +117,7 @@ def _autoencoder(args: argparse.Namespace) -> int:
         mask_share=args.mask_share,
         detail_weight=args.detail,
         contrast_weight=args.contrast,
+        perceptual_weight=args.perceptual,
         anchor_weight=args.anchor,
         learning_rate=args.rate,
         decoder_only=bool(args.decoder_of),
@@ -119,7 +125,10 @@ def _autoencoder(args: argparse.Namespace) -> int:
     output, work, common = _prepare(args)
     before = args.decoder_of or args.start
     start = load_autoencoder(before) if before else None
-    autoencoder, _ = pretrain_autoencoder(config, args.images, work, start=start, **common)
+    distance = None
+    if config.perceptual_weight:
+        distance = VesselFeatures().to(resolve_device(args.device)).distance
+    autoencoder, _ = pretrain_autoencoder(config, args.images, work, start=start, vessel_distance=distance, **common)
     if parallel.is_first():
         save_autoencoder(autoencoder, output)
         _record_images(args.images, output)
@@ -172,7 +181,13 @@ def _mask_lora(args: argparse.Namespace) -> int:
 
 
 def _images(args: argparse.Namespace) -> int:
-    from univg.engines.backbone import load_autoencoder, load_backbone, save_compact, save_controlnet  # loads torch
+    from univg.engines.backbone import (  # loads torch
+        load_autoencoder,
+        load_backbone,
+        load_controlnet,
+        save_compact,
+        save_controlnet,
+    )
     from univg.engines.pretrain import ImagePretrainConfig, pretrain_images
     from univg.segmentation.prior import find_vessels
     from univg.training import parallel
@@ -187,10 +202,20 @@ def _images(args: argparse.Namespace) -> int:
         precision=args.precision,
     )
     output, work, common = _prepare(args)
-    autoencoder, start = load_autoencoder(args.autoencoder), None
+    autoencoder, start, start_controlnet = load_autoencoder(args.autoencoder), None, None
     if args.start:
         start = load_backbone(args.start, engine="images")
-    backbone, controlnet = pretrain_images(config, autoencoder, args.images, find_vessels, work, start=start, **common)
+        start_controlnet = load_controlnet(Path(args.start) / "controlnet", start)
+    backbone, controlnet = pretrain_images(
+        config,
+        autoencoder,
+        args.images,
+        find_vessels,
+        work,
+        start=start,
+        start_controlnet=start_controlnet,
+        **common,
+    )
     if parallel.is_first():
         save_compact(backbone, output, figures=backbone.figures)
         save_controlnet(controlnet, output / "controlnet")

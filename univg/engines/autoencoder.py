@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,10 @@ _SURROUND_SIGMA = 8
 _LEAST_CONTRAST = 0.03  # of pictures in [-1, 1]: about that of the noise in a fundus photograph
 _LUMINANCE = (0.25, 0.6, 0.15)  # mostly green, which shows vessels best
 
+# Gets decoded pictures and originals, (B, 3, H, W) in [-1, 1], and where vessels are dark, (B,) bool; returns the mean
+# difference of what a segmenter sees in them, see `univg.segmentation.perceptual.VesselFeatures`.
+VesselDistance = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
 
 def pretrain_autoencoder(
     config: AutoencoderConfig,
@@ -36,6 +40,7 @@ def pretrain_autoencoder(
     folder: str | Path,
     *,
     start: AutoencoderDC | None = None,
+    vessel_distance: VesselDistance | None = None,
     workers: int = 1,
     device: str = "auto",
     on_progress: OnProgress = ignore_progress,
@@ -52,6 +57,8 @@ def pretrain_autoencoder(
         An existing folder for the checkpoint and sample sheets; what is found there is resumed, exactly.
     start : AutoencoderDC, optional
         Goes on from this one, of the shapes of `config`, which is changed; a new one by default.
+    vessel_distance : callable, optional
+        Needed where `config.perceptual_weight` is not 0, see `VesselDistance`.
     workers : int
         Processes that draw pictures; the result does not depend on their number.
     device : {'auto', 'cpu', 'cuda', 'mps'}
@@ -69,8 +76,11 @@ def pretrain_autoencoder(
     Cancelled
         After saving a checkpoint, when `should_stop` says so.
     """
+    if config.perceptual_weight and vessel_distance is None:
+        raise ValueError("`perceptual_weight` is above 0, so `vessel_distance` is needed")
     folder, target = Path(folder), resolve_device(device)
-    files = list(unlabelled_images(images).values())
+    found = unlabelled_images(images)
+    files, polarities = list(found.values()), [modality.vessels_are_dark for modality in found]
     if start is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -81,11 +91,18 @@ def pretrain_autoencoder(
     if config.decoder_only:
         autoencoder.encoder.requires_grad_(False)
     masks = round(config.batch_size * config.mask_share)
-    draw = partial(draw_patches, images=files, count=config.batch_size, masks=masks, size=config.patch_size)
+    draw = partial(
+        draw_patches,
+        images=files,
+        polarities=polarities,
+        count=config.batch_size,
+        masks=masks,
+        size=config.patch_size,
+    )
 
     def batches_from(first: int) -> Iterator[Batch]:
         steps = ((config.seed, step) for step in itertools.count(first))
-        for step, pictures in enumerate(in_order(draw, steps, workers=workers, ahead=3 * workers), first):
+        for step, (pictures, dark) in enumerate(in_order(draw, steps, workers=workers, ahead=3 * workers), first):
             rng = np.random.default_rng([config.seed, step, 1])
             side, channels = config.patch_size // 8, config.latent_channels
             noise = rng.standard_normal((len(pictures), channels, side, side), dtype=np.float32)
@@ -94,15 +111,19 @@ def pretrain_autoencoder(
             yield (
                 torch.from_numpy(pictures).to(target, memory_format=torch.channels_last),
                 torch.from_numpy(noise * amount).to(target),
+                torch.from_numpy(dark).to(target),
             )
 
-    def loss_of(pictures: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def loss_of(pictures: torch.Tensor, noise: torch.Tensor, dark: torch.Tensor) -> torch.Tensor:
         with torch.set_grad_enabled(not config.decoder_only):
             latents = autoencoder.encode(pictures).latent
         decoded = autoencoder.decode(latents + noise * latents.detach().std()).sample
         loss = reconstruction_loss(decoded.float(), pictures, config.detail_weight)
         if config.contrast_weight and masks < len(pictures):
             loss = loss + config.contrast_weight * contrast_loss(decoded[masks:].float(), pictures[masks:])
+        if config.perceptual_weight and masks < len(pictures):
+            missed = vessel_distance(decoded[masks:], pictures[masks:], dark[masks:])
+            loss = loss + config.perceptual_weight * missed
         if anchor is not None and masks:
             with torch.no_grad():
                 known = anchor(pictures[:masks])
@@ -110,7 +131,7 @@ def pretrain_autoencoder(
             loss = loss + config.anchor_weight * moved
         return loss
 
-    unseen = [torch.from_numpy(draw(config.seed, _VALIDATION_STEP + i)).to(target) for i in range(4)]
+    unseen = [torch.from_numpy(draw(config.seed, _VALIDATION_STEP + i)[0]).to(target) for i in range(4)]
     figures: dict[str, float] = {}
 
     def look(step: int) -> Look:

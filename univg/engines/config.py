@@ -37,6 +37,8 @@ class AutoencoderConfig(OptimizationConfig):
     contrast_weight : float
         Weight of errors in the fine structure of images relative to the contrast around them, which is what a segmenter
         sees: vessels of a fundus are ten times fainter than those of an angiogram.
+    perceptual_weight : float
+        Weight of the difference of what the vessel prior sees in an image and in what is given back.
     anchor_weight : float
         Weight of how far the latents of masks move away from those of the autoencoder that is trained on, so that mask
         engines made for it stay of use.
@@ -58,6 +60,7 @@ class AutoencoderConfig(OptimizationConfig):
     mask_share: float = 0.5
     detail_weight: float = 0.0
     contrast_weight: float = 0.0
+    perceptual_weight: float = 0.0
     anchor_weight: float = 0.0
     decoder_only: bool = False
 
@@ -75,7 +78,7 @@ class AutoencoderConfig(OptimizationConfig):
                 raise ValueError(
                     f"each of `channels` must divide four times the one before, got {coarser} after {finer}"
                 )
-        for name in ("detail_weight", "contrast_weight", "anchor_weight"):
+        for name in ("detail_weight", "contrast_weight", "perceptual_weight", "anchor_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}")
         for name in ("latent_noise", "mask_share"):

@@ -150,7 +150,8 @@ def pretrain_masks(
         An existing folder for the checkpoint and sample sheets; what is found there is resumed, exactly.
     start : DiffusionBackbone, optional
         Goes on from its weights, which are changed, with the schedule of `config`; new ones by default. Choose another
-        seed than it was trained with, or it sees the same trees again.
+        seed than it was trained with, or it sees the same trees again. It may have been trained with another
+        autoencoder of the same shape.
     workers : int
         Processes that grow trees; the result does not depend on their number.
     device : {'auto', 'cpu', 'cuda', 'mps'}
@@ -194,6 +195,7 @@ def pretrain_images(
     folder: str | Path,
     *,
     start: DiffusionBackbone | None = None,
+    start_controlnet: ControlNetModel | None = None,
     workers: int = 1,
     device: str = "auto",
     on_progress: OnProgress = ignore_progress,
@@ -214,6 +216,8 @@ def pretrain_images(
         An existing folder for the checkpoints and sample sheets; what is found there is resumed, exactly.
     start : DiffusionBackbone, optional
         The U-Net goes on from its weights, which are changed; choose another seed than it was trained with.
+    start_controlnet : ControlNetModel, optional
+        Goes on from its weights, which are changed; a copy of the U-Net by default.
     workers : int
         Processes that read images; the result does not depend on their number.
     device : {'auto', 'cpu', 'cuda', 'mps'}
@@ -256,10 +260,11 @@ def pretrain_images(
         start=start,
     )
 
-    # 2. The ControlNet begins as its copy; both go on together
+    # 2. The ControlNet begins as its copy, or where it was; both go on together
+    known = () if start_controlnet is None else (fingerprint(start_controlnet),)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        controlnet = new_controlnet(backbone.unet).to(target).train()
+        controlnet = (start_controlnet or new_controlnet(backbone.unet)).to(target).requires_grad_(True).train()
     backbone.unet.requires_grad_(True).train()
     backbone.conditioner.requires_grad_(True).train()
     predict = controlled_prediction(backbone, controlnet)
@@ -310,7 +315,7 @@ def pretrain_images(
         config=control,
         stage="controlnet",
         folder=inside,
-        fingerprint=fingerprint("controlnet", config.to_json(), autoencoder.encoder, sources),
+        fingerprint=fingerprint("controlnet", config.to_json(), autoencoder.encoder, sources, *known),
         look=look,
         look_every=config.look_every,
         seconds_between_checkpoints=60.0,
@@ -351,6 +356,12 @@ def _windows(pictures: torch.Tensor, corners: np.ndarray, side: int) -> torch.Te
     return torch.stack([picture[:, row : row + side, col : col + side] for picture, (row, col) in cut])
 
 
+def _equal_in_half_precision(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two networks of the same shape would be the same when saved."""
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    return all(torch.equal(a.half().cpu(), b.half().cpu()) for a, b in pairs)
+
+
 def _named(**parts: nn.Module) -> dict[str, nn.Parameter]:
     return {f"{name}.{key}": p for name, part in parts.items() for key, p in part.named_parameters()}
 
@@ -361,6 +372,9 @@ def _pretrain(
     # 1. Parts
     if start is None:
         start = _new_backbone(config, autoencoder, pictures_from)
+    elif not _equal_in_half_precision(start.autoencoder, autoencoder):
+        mean, sd = latent_statistics(autoencoder, pictures_from)
+        start = replace(start, latent_mean=mean, latent_sd=sd)
     for part in (start.unet, start.conditioner):
         part.requires_grad_(True).train()
     backbone = replace(start, autoencoder=autoencoder).to(target)

@@ -113,31 +113,41 @@ def draw_patches(
     step: int,
     *,
     images: Sequence[Sequence[Path]],
+    polarities: Sequence[bool],
     count: int,
     masks: int,
     size: int,
-) -> np.ndarray:
-    """Pictures that an autoencoder learns from, ``(count, 3, size, size)`` float32 in [-1, 1].
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures that an autoencoder learns from.
 
     The first `masks` are windows of vessel trees, some of them coarse, because annotations are stored at many sizes;
-    the others windows of images at random magnifications.
+    the others windows of images at random magnifications. `polarities` says for each group of images whether its
+    vessels are dark.
+
+    Returns
+    -------
+    pictures : (count, 3, size, size) ndarray of float32 in [-1, 1]
+    dark : (count,) ndarray of bool
+        Where vessels are darker than what surrounds them.
     """
     rng = np.random.default_rng([seed, step])
     tree = grow_varied_mask(_MODALITIES[step % len(_MODALITIES)], size=512, rng=rng)
-    pictures = []
+    pictures, dark = [], [False] * masks
     for _ in range(masks):
         patch = _crop_with_vessels(turned(_rescaled(tree, rng), rng, quarter_turns=True), size, rng)
         pictures.append(np.repeat(patch[None].astype(np.float32), 3, axis=0))
     for _ in range(count - masks):
-        files = images[rng.integers(len(images))]
+        group = rng.integers(len(images))
+        files = images[group]
         image = read_colour(files[rng.integers(len(files))])
+        dark.append(polarities[group])
         zoom = float(np.exp(rng.uniform(-0.7, 0.3)))
         image = cv2.resize(
             image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
         )
         patch = turned(random_crop(image, size, rng), rng, quarter_turns=True)
         pictures.append(_recoloured(patch, rng).transpose(2, 0, 1))
-    return np.stack(pictures).astype(np.float32) * 2 - 1
+    return np.stack(pictures).astype(np.float32) * 2 - 1, np.array(dark)
 
 
 # Gets an image (H, W[, 3]) float32 and its modality; returns the probability of a vessel, (H, W) float32 in [0, 1].

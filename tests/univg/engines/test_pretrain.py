@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,9 @@ from univg.engines.pretrain import (
 from univg.engines.streams import draw_images, draw_masks, in_order, random_crop, unlabelled_images
 from univg.errors import Cancelled, InputError
 from univg.io import write_image
+from univg.segmentation.inputs import network_inputs, to_grey
+from univg.segmentation.perceptual import VesselFeatures, differentiable_inputs
+from univg.types import Modality
 
 IMAGES = ImagePretrainConfig(
     steps=3,
@@ -139,6 +143,32 @@ def test_mask_engine_can_be_trained_on(new_autoencoder_of_tests, compact_folder,
     assert drift < 0.01, "it begins where the other ended"
 
 
+def test_another_autoencoder_brings_its_own_latent_statistics(new_autoencoder_of_tests, compact_folder, tmp_path):
+    start, other = load_backbone(compact_folder), new_autoencoder_of_tests()
+    with torch.no_grad():
+        other.encoder.conv_out.weight.mul_(2)
+    after = pretrain_masks(replace(MASKS, steps=1), other, tmp_path, start=start, workers=0, device="cpu")
+    assert (after.latent_sd > 1.5 * load_backbone(compact_folder).latent_sd).any()
+
+
+def test_image_engine_goes_on_from_both_of_its_networks(images, new_autoencoder_of_tests, tmp_path):
+    folders = []
+    for name in "abc":
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+    common = {"workers": 0, "device": "cpu"}
+    first = replace(IMAGES, control_steps=8, learning_rate=3e-3)
+    autoencoder = new_autoencoder_of_tests()
+    backbone, known = pretrain_images(first, autoencoder, images, bright_is_vessel, folders[0], **common)
+    before = {name: value.clone() for name, value in known.state_dict().items()}
+    on = replace(IMAGES, seed=1, steps=1, control_steps=1, learning_rate=1e-6)
+    _, after = pretrain_images(
+        on, autoencoder, images, bright_is_vessel, folders[1], start=backbone, start_controlnet=known, **common
+    )
+    drift = max(float((after.state_dict()[name] - value).abs().max()) for name, value in before.items())
+    assert 0 < drift < 1e-4, "it begins where the other ended"
+
+
 def bright_is_vessel(image, modality):
     return image.mean(axis=2)
 
@@ -200,6 +230,57 @@ def test_faint_vessels_count_as_much_as_strong_ones():
     lost = [float(contrast_loss(ground, ground + strength * lines)) for strength in (0.1, 1.0)]
     assert lost[0] > 0.5 * lost[1] > 0
     assert float(contrast_loss(lines, lines)) == 0
+
+
+@pytest.mark.parametrize("modality", [Modality.FUNDUS, Modality.OCTA])
+def test_prior_is_given_what_a_segmenter_gives_it(modality):
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.random((96, 96, 3), dtype=np.float32), (0, 0), 3)
+    image = (image - image.min()) / np.ptp(image)
+    wanted = network_inputs(to_grey(image, modality), "grey+ridges")
+    grey = torch.from_numpy(image)[None, None, ..., 1]
+    got = differentiable_inputs(1 - grey if modality.vessels_are_dark else grey)[0].numpy()
+    for g, w in zip(got, wanted, strict=True):
+        assert np.corrcoef(g.ravel(), w.ravel())[0, 1] > 0.999
+        assert np.allclose(g.std(), w.std(), rtol=0.03)
+
+
+def test_prior_notices_a_lost_vessel_more_than_noise():
+    features = VesselFeatures()
+    original = torch.zeros(1, 3, 64, 64)
+    original[..., 28:31] = -0.4
+    generator = torch.Generator().manual_seed(0)
+    noisy = original + 0.01 * torch.randn(original.shape, generator=generator)
+    lost = torch.zeros_like(original).requires_grad_()
+    dark = torch.tensor([True])
+    same, little, much = (features.distance(p, original, dark) for p in (original, noisy, lost))
+    distances = [d.item() for d in (same, little, much)]
+    assert distances[0] == 0 and distances[2] > 2 * distances[1] > 0
+    much.backward()
+    assert torch.isfinite(lost.grad).all() and lost.grad.abs().sum() > 0
+
+
+def test_perceptual_weight_needs_a_distance(images, tmp_path):
+    with pytest.raises(ValueError, match="vessel_distance"):
+        pretrain_autoencoder(replace(AUTOENCODER, perceptual_weight=0.1), images, tmp_path, workers=0, device="cpu")
+
+
+def test_perceptual_weight_changes_what_is_learnt(images, new_autoencoder_of_tests, tmp_path):
+    after = []
+    for weight in (0.0, 0.5):
+        config = replace(AUTOENCODER, perceptual_weight=weight, steps=2)
+        (tmp_path / str(weight)).mkdir()
+        trained, _ = pretrain_autoencoder(
+            config,
+            images,
+            tmp_path / str(weight),
+            start=new_autoencoder_of_tests(),
+            vessel_distance=VesselFeatures().distance,
+            workers=0,
+            device="cpu",
+        )
+        after.append(trained)
+    assert not equal(*after)
 
 
 def test_latents_of_masks_stay_when_anchored(images, new_autoencoder_of_tests, tmp_path):

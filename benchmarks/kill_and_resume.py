@@ -1,6 +1,11 @@
-"""Kill a real adaptation ten times with SIGKILL, resume it each time, and compare its weights with an undisturbed run.
+"""Kill a real adaptation with SIGKILL, resume it each time, and compare what it made with an undisturbed run.
 
 usage: python benchmarks/kill_and_resume.py IMAGES MASKS MODALITY [--preset preview] [--kills 10] [--seed 0]
+                                            [--every-stage] [--set NAME=VALUE ...] [--json FILE]
+
+Without --every-stage the kills are spread over starting and training; with it, every stage that the undisturbed run
+reports is killed that many times, or until it is over. --set shortens the full preset: mask_steps, image_steps, pairs
+and segmenter_steps. Compared are the weights of every engine and segmenter and every file of every pair.
 """
 
 from __future__ import annotations
@@ -14,12 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
-from univg.io import load_support_set, sha256_file
+from univg.io import load_support_set, sha256_file, write_json_atomic
 from univg.types import Modality
+from univg.workflow.benchmark import describe_environment
 from univg.workflow.jobs import EventReader, Job, JobState, resume_job, start_job, wait_for
 from univg.workflow.project import Project
 
 SHOTS = 5
+MADE = ("adapters", "image_engines", "pairs", "segmenters")  # folders of a project that a run writes to
+COMPARED = (".safetensors", ".png", ".tif")
+LONGEST_WAIT_S = 5.0
 
 
 def make_project(folder: Path, args: argparse.Namespace) -> Project:
@@ -30,39 +39,93 @@ def make_project(folder: Path, args: argparse.Namespace) -> Project:
     return project
 
 
-def run(project: Project, args: argparse.Namespace, kills: int, rng: np.random.Generator) -> str:
-    """The SHA-256 of the weights after a run that was killed `kills` times."""
-    job = start_job(project, "adapt", {"preset": args.preset, "seed": args.seed, "device": "cpu"})
-    for kill in range(kills):
+def start(project: Project, args: argparse.Namespace) -> Job:
+    return start_job(project, "adapt", {"preset": args.preset, "seed": args.seed, "device": "cpu", **args.settings})
+
+
+def run(project: Project, args: argparse.Namespace, kills: int, rng: np.random.Generator) -> dict[str, str]:
+    """What a run makes that was killed `kills` times."""
+    job = start(project, args)
+    for number in range(1, kills + 1):
         # A fifth dies while it starts, the others in training: before, after or amid the writing of a checkpoint.
         if rng.random() < 0.2:
             time.sleep(rng.uniform(0, 10))
         else:
-            wait_for_training(job)
+            wait_for_stage(job, "segmenter")
             time.sleep(rng.uniform(0, 20))
-        job = job.refreshed()
-        if job.state.finished:
+        job, killed = kill(job, f"kill {number}")
+        if not killed:
             break
-        event = job.latest_event()
-        os.kill(job.record.pid, signal.SIGKILL)
-        job = wait_for(job, 30)
-        where = "before its first event" if event is None else f"at {event.stage} {event.step}/{event.total}"
-        print(f"kill {kill + 1}: {where}; state {job.state}: {job.error}", flush=True)
-        job = resume_job(job)
+    return finished(project, job)
+
+
+def run_killed_in_every_stage(
+    project: Project, args: argparse.Namespace, seconds: dict[str, float], rng: np.random.Generator
+) -> tuple[dict[str, str], dict[str, int]]:
+    """What a run makes that was killed in each stage, and how often each was; `seconds` are those of a quiet run."""
+    job, counts = start(project, args), dict.fromkeys(seconds, 0)
+    for stage, whole in seconds.items():
+        while counts[stage] < args.kills and wait_for_stage(job, stage):
+            time.sleep(rng.uniform(0, min(1.5 * whole / args.kills, LONGEST_WAIT_S)))
+            job, killed = kill(job, f"{stage}, kill {counts[stage] + 1}")
+            if not killed:
+                break
+            counts[stage] += 1
+    return finished(project, job), counts
+
+
+def kill(job: Job, label: str) -> tuple[Job, bool]:
+    """Kill the process of a job and start another; False when the job had ended before."""
+    job = job.refreshed()
+    if job.state.finished:
+        return job, False
+    event = job.latest_event()
+    os.kill(job.record.pid, signal.SIGKILL)
+    job = wait_for(job, 30)
+    where = "before its first event" if event is None else f"at {event.stage} {event.step}/{event.total}"
+    print(f"{label}: {where}; state {job.state}: {job.error}", flush=True)
+    return resume_job(job), True
+
+
+def finished(project: Project, job: Job) -> dict[str, str]:
+    """SHA-256 of every file of weights and pairs, by a name without the day and the random part of its folder's."""
     job = wait_for(job)
     if job.state is not JobState.DONE:
         raise SystemExit(f"the job ended {job.state}: {job.error}")
-    return sha256_file(project.segmenters_folder / job.result()["segmenter"] / "model.safetensors")
+    found = {}
+    for kind in MADE:
+        for file in sorted((project.path / kind).rglob("*")):
+            if file.suffix in COMPARED:
+                inside = file.relative_to(project.path / kind).parts
+                found["/".join((kind, *(inside if kind == "pairs" else inside[1:])))] = sha256_file(file)
+    return found
 
 
-def wait_for_training(job: Job) -> None:
-    """Return once this attempt has done a training step, or the job has ended."""
-    reader = EventReader(job.folder)
+def watched(job: Job) -> dict[str, float]:
+    """Seconds that each stage of a job takes, in the order in which they begin; returns when the job has ended."""
+    reader, times = EventReader(job.folder), {}
+    while True:
+        over = job.refreshed().state.finished
+        for event in reader.read_new():
+            times.setdefault(event.stage, []).append(time.monotonic())
+        if over:
+            return {stage: max(seen) - min(seen) for stage, seen in times.items()}
+        time.sleep(0.1)
+
+
+def wait_for_stage(job: Job, stage: str) -> bool:
+    """True once this attempt reports `stage` as the last it is in; False when another follows, or the job has ended."""
+    reader, seen, last = EventReader(job.folder), False, ""
     reader.read_new()
     while not job.refreshed().state.finished:
-        if any(event.stage == "segmenter" for event in reader.read_new()):
-            return
-        time.sleep(0.1)
+        for event in reader.read_new():
+            seen, last = seen or event.stage == stage, event.stage
+        if last == stage:
+            return True
+        if seen:
+            return False
+        time.sleep(0.02)
+    return False
 
 
 def main() -> None:
@@ -73,12 +136,29 @@ def main() -> None:
     parser.add_argument("--preset", default="preview")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every-stage", action="store_true")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    rng = np.random.default_rng(args.seed)
+    args.settings = dict(text.split("=", 1) for text in args.set)
+    rng, report = np.random.default_rng(args.seed), {"preset": args.preset, "settings": args.settings}
     with tempfile.TemporaryDirectory() as folder:
-        disturbed = run(make_project(Path(folder) / "disturbed", args), args, args.kills, rng)
-        quiet = run(make_project(Path(folder) / "quiet", args), args, 0, rng)
-    print(f"disturbed   {disturbed}\nundisturbed {quiet}\n{'identical' if disturbed == quiet else 'DIFFERENT'}")
+        quiet_project = make_project(Path(folder) / "quiet", args)
+        job = start(quiet_project, args)
+        report["seconds"] = seconds = watched(job)
+        quiet = finished(quiet_project, job)
+        print("undisturbed:", {stage: round(s, 1) for stage, s in seconds.items()}, flush=True)
+        project = make_project(Path(folder) / "disturbed", args)
+        if args.every_stage:
+            disturbed, report["kills"] = run_killed_in_every_stage(project, args, seconds, rng)
+            print("kills:", report["kills"])
+        else:
+            disturbed = run(project, args, args.kills, rng)
+    differing = sorted(name for name in quiet.keys() | disturbed.keys() if quiet.get(name) != disturbed.get(name))
+    report |= {"files": len(quiet), "differing": differing, "environment": describe_environment()}
+    print(f"{len(quiet)} files, " + (f"DIFFERENT: {', '.join(differing)}" if differing else "identical"))
+    if args.json:
+        write_json_atomic(args.json, report)
 
 
 if __name__ == "__main__":

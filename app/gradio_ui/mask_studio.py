@@ -75,13 +75,20 @@ class MaskStudio:
 
     def nearest_found(self, settings: MaskSettings) -> tuple[float, np.ndarray] | None:
         """Of the masks that differ from `settings` in α alone, the one with the nearest α."""
+        candidates = self.found_at_other_scales(settings)
+        if not candidates:
+            return None
+        nearest = min(candidates, key=lambda scale: (abs(scale - settings.scale), scale))
+        return nearest, candidates[nearest]
+
+    def found_at_other_scales(self, settings: MaskSettings) -> dict[float, np.ndarray]:
+        """The masks that differ from `settings` in α alone, by their α."""
         same = replace(_canonical(settings), scale=0.0)
-        candidates = [
-            (abs(known.scale - settings.scale), known.scale, mask)
+        return {
+            known.scale: mask
             for (version, known), mask in self.drawn.items()
             if version == self.version and replace(known, scale=0.0) == same
-        ]
-        return min(candidates, key=lambda found: found[:2])[1:] if candidates else None
+        }
 
 
 def draw(project: Project, studio: MaskStudio, settings: Sequence[MaskSettings]) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import replace
 
 import gradio as gr
@@ -83,6 +84,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 with gr.Row():
                     sweep = gr.Button(texts.MASKS_SWEEP, size="sm", elem_id="mask-sweep", min_width=110)
                     compare = gr.Button(texts.MASKS_COMPARE, size="sm", elem_id="mask-compare", min_width=130)
+            frames = gr.HTML(elem_id="mask-frames", visible="hidden")
             strip = gr.Gallery(columns=len(STRIP), elem_id="mask-strip", visible=False, **pictures.STRIP)
             gr.HTML(markup.line(texts.MASKS_REAL_CAPTION), elem_classes="picture-caption")
             real = gr.Gallery(columns=6, elem_id="mask-real", **pictures.STRIP)
@@ -92,15 +94,15 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     ui.part([*controls, version], _controls_signature, _controls)
     JOBS.wire(ui, adapt, status, {"adapter": adapter, "device": device})
     ui.part([real], _real_signature, lambda session: [_real(session)])
-    ui.part([picture, caption, tree, facts], _first_signature, _first)
+    shown = [picture, caption, tree, facts, frames]
+    ui.part(shown, _first_signature, _first)
     ui.live([scale.input], scrub, [scale], [picture, caption])
-    shown = [picture, caption, tree, facts]
     ui.on([scale.release, strength.release, steps.release, start.input], _settle, controls, shown)
     ui.on([seed.submit, seed.blur], _settle, controls, shown)
     ui.on(tab.select, _opened, [], shown)
     ui.on(another.click, _another_seed, [], shown)
     ui.on(version.input, _choose_version, [version], shown)
-    ui.on(sweep.click, _sweep, [], [strip, facts], show_progress="minimal")
+    ui.on(sweep.click, _sweep, [], [strip, facts, frames], show_progress="minimal")
     ui.on_selected(strip, _choose_from_strip, shown)
     ui.on(compare.click, _compare, [], [plots], show_progress="minimal")
 
@@ -129,14 +131,14 @@ def _settle(session: Session, scale: float, start: str, strength: float, seed: f
     studio = studio_of(session)
     settings = MaskSettings(float(scale), int(seed), start, float(strength), int(steps))
     if settings == studio.settings and studio.found(settings) is not None:
-        return [gr.skip()] * 4
+        return [gr.skip()] * 5
     studio.settings = settings
     return _shown(session)
 
 
 def _opened(session: Session) -> list:
     if session.project is None or studio_of(session).found(studio_of(session).settings) is not None:
-        return [gr.skip()] * 4
+        return [gr.skip()] * 5
     return _shown(session)
 
 
@@ -160,7 +162,7 @@ def _sweep(session: Session) -> list:
     items = [
         (_thumbnail(mask), texts.MASKS_ALPHA.format(scale=scale)) for mask, scale in zip(masks, STRIP, strict=True)
     ]
-    return [gr.Gallery(items, visible=True), _facts(session, studio)]
+    return [gr.Gallery(items, visible=True), _facts(session, studio), _frames(studio)]
 
 
 def _choose_from_strip(session: Session, caption: str) -> list:
@@ -206,6 +208,7 @@ def _shown(session: Session) -> list:
         _caption(studio.settings.scale, exact=True),
         _tree_picture(session),
         _facts(session, studio, mask),
+        _frames(studio),
     ]
 
 
@@ -223,9 +226,22 @@ def _tree_picture(session: Session) -> str | None:
     return pictures.save_picture(pictures.reduce(canvas), session.folder / "pictures", {"seed": studio.settings.seed})
 
 
+def _frames(studio: MaskStudio) -> str:
+    """Every mask of these settings that is there already, for ``masks.js`` to show while α is moved."""
+    found = sorted(studio.found_at_other_scales(studio.settings).items())
+    return "".join(
+        f'<img alt="" data-scale="{scale:g}" data-line="{html.escape(_words(scale, exact=True))}" '
+        f'data-near="{html.escape(_words(scale, exact=False))}" src="{pictures.as_data_uri(mask)}">'
+        for scale, mask in found
+    )
+
+
 def _caption(scale: float, *, exact: bool) -> str:
-    text = texts.MASKS_AT.format(scale=scale) if exact else texts.MASKS_NEAREST.format(scale=scale)
-    return markup.line(text)
+    return markup.line(_words(scale, exact=exact))
+
+
+def _words(scale: float, *, exact: bool) -> str:
+    return (texts.MASKS_AT if exact else texts.MASKS_NEAREST).format(scale=scale)
 
 
 def _facts(session: Session, studio: MaskStudio, mask: np.ndarray | None = None) -> str:
@@ -259,13 +275,13 @@ def _first_signature(session: Session) -> tuple:
 
 def _first(session: Session) -> list:
     if session.project is None:
-        return [None, "", None, ""]
+        return [None, "", None, "", ""]
     studio = studio_of(session)
     newest = next(reversed(session.project.mask_engine_versions()), "")
     if newest != studio.version:
         studio.version = newest
         studio.changed += 1
-    return [None, markup.line(texts.MASKS_PRESS), _tree_picture(session), _facts(session, studio)]
+    return [None, markup.line(texts.MASKS_PRESS), _tree_picture(session), _facts(session, studio), _frames(studio)]
 
 
 def _controls_signature(session: Session) -> tuple:

@@ -100,6 +100,7 @@ def style() -> str:
 
 
 def head() -> str:
-    """Goes into the page's head: the script, and an icon, so that the browser asks for none."""
+    """Goes into the page's head: the scripts, and an icon, so that the browser asks for none."""
     icon = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath d='M8 15V9M8 9 3 2M8 9l5-7' stroke='%230f6c84' stroke-width='2.4' fill='none' stroke-linecap='round'/%3E%3C/svg%3E"  # noqa: E501
-    return f'<link rel="icon" href="{icon}"><script>{_read("page.js")}</script><script>{_read("review.js")}</script>'
+    scripts = "".join(f"<script>{_read(name)}</script>" for name in ("page.js", "masks.js", "review.js"))
+    return f'<link rel="icon" href="{icon}">{scripts}'

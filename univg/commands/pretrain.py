@@ -38,6 +38,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     autoencoder.add_argument("--latent-channels", type=int, metavar="N")
     autoencoder.add_argument("--mask-share", type=float, metavar="S", help="share of patches that are masks, 0 to 1")
     autoencoder.add_argument("--detail", type=float, metavar="W", help="weight of errors in fine detail")
+    autoencoder.add_argument("--sign", type=float, metavar="W", help="weight of mask pixels on the wrong side of grey")
     autoencoder.add_argument("--contrast", type=float, metavar="W", help="weight of errors relative to local contrast")
     autoencoder.add_argument(
         "--perceptual", type=float, metavar="W", help="weight of what the vessel prior would miss in images"
@@ -116,6 +117,7 @@ def _autoencoder(args: argparse.Namespace) -> int:
         precision=args.precision,
         mask_share=args.mask_share,
         detail_weight=args.detail,
+        sign_weight=args.sign,
         contrast_weight=args.contrast,
         perceptual_weight=args.perceptual,
         anchor_weight=args.anchor,

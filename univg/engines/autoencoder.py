@@ -27,6 +27,7 @@ _LOOK_EVERY = 500
 _DETAIL_SIGMAS = (1, 2)
 _SURROUND_SIGMA = 8
 _LEAST_CONTRAST = 0.03  # of pictures in [-1, 1]: about that of the noise in a fundus photograph
+_MARGIN = 0.5  # of masks in [-1, 1]
 _LUMINANCE = (0.25, 0.6, 0.15)  # mostly green, which shows vessels best
 
 # Gets decoded pictures and originals, (B, 3, H, W) in [-1, 1], and where vessels are dark, (B,) bool; returns the mean
@@ -119,6 +120,8 @@ def pretrain_autoencoder(
             latents = autoencoder.encode(pictures).latent
         decoded = autoencoder.decode(latents + noise * latents.detach().std()).sample
         loss = reconstruction_loss(decoded.float(), pictures, config.detail_weight)
+        if config.sign_weight and masks:
+            loss = loss + config.sign_weight * sign_loss(decoded[:masks].float(), pictures[:masks])
         if config.contrast_weight and masks < len(pictures):
             loss = loss + config.contrast_weight * contrast_loss(decoded[masks:].float(), pictures[masks:])
         if config.perceptual_weight and masks < len(pictures):
@@ -170,6 +173,11 @@ def reconstruction_loss(decoded: torch.Tensor, pictures: torch.Tensor, detail_we
             fine = difference - _blurred(difference, sigma)
             loss = loss + detail_weight * fine.abs().mean() / len(_DETAIL_SIGMAS)
     return loss
+
+
+def sign_loss(decoded: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Mean squared distance by which pixels of masks in [-1, 1] miss the right side of grey and a margin beside it."""
+    return (_MARGIN - decoded * masks.sign()).clamp(min=0).square().mean()
 
 
 def contrast_loss(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,8 @@ class AutoencoderConfig(OptimizationConfig):
         Share of the patches that are masks.
     detail_weight : float
         Weight of errors in what is left when a patch is blurred by 1 and by 2 pixels: fine and faint vessels.
+    sign_weight : float
+        Weight of pixels of masks that end on the wrong side of grey, or near it: all that is left when a mask is cut.
     contrast_weight : float
         Weight of errors in the fine structure of images relative to the contrast around them, which is what a segmenter
         sees: vessels of a fundus are ten times fainter than those of an angiogram.
@@ -59,6 +61,7 @@ class AutoencoderConfig(OptimizationConfig):
     latent_noise: float = 0.15
     mask_share: float = 0.5
     detail_weight: float = 0.0
+    sign_weight: float = 0.0
     contrast_weight: float = 0.0
     perceptual_weight: float = 0.0
     anchor_weight: float = 0.0
@@ -78,7 +81,7 @@ class AutoencoderConfig(OptimizationConfig):
                 raise ValueError(
                     f"each of `channels` must divide four times the one before, got {coarser} after {finer}"
                 )
-        for name in ("detail_weight", "contrast_weight", "perceptual_weight", "anchor_weight"):
+        for name in ("detail_weight", "sign_weight", "contrast_weight", "perceptual_weight", "anchor_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}")
         for name in ("latent_noise", "mask_share"):

@@ -7,7 +7,7 @@ import torch
 
 from univg.cli import main
 from univg.engines.adapters import load_adapter
-from univg.engines.autoencoder import contrast_loss, pretrain_autoencoder, reconstruction_loss
+from univg.engines.autoencoder import contrast_loss, pretrain_autoencoder, reconstruction_loss, sign_loss
 from univg.engines.backbone import load_autoencoder, load_backbone, load_controlnet
 from univg.engines.config import AutoencoderConfig
 from univg.engines.pretrain import (
@@ -221,6 +221,15 @@ def test_statistics_are_those_of_each_modality(new_autoencoder_of_tests):
     mean, sd = latent_statistics(new_autoencoder_of_tests(), pictures_from, batches=2)
     assert mean.shape == sd.shape == (5, 4, 1, 1)
     assert (sd[0] < sd[1]).all() and torch.equal(sd[2], sd[4])
+
+
+def test_sign_counts_wrong_pixels_alone():
+    mask = -torch.ones(1, 3, 8, 8)
+    mask[..., 4] = 1
+    soft, wrong = 0.6 * mask, mask.clone()
+    wrong[..., 0, 0] = 0.5
+    losses = [float(sign_loss(picture, mask)) for picture in (mask, soft, wrong)]
+    assert losses[0] == losses[1] == 0 and losses[2] == pytest.approx(1 / 64)
 
 
 def test_faint_vessels_count_as_much_as_strong_ones():

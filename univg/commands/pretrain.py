@@ -66,6 +66,10 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     images.add_argument("--autoencoder", metavar="DIR", help="its folder (default: the shipped one)")
     images.add_argument("--size", type=int, metavar="N", help="side of an image, in pixels")
     images.add_argument("--start", metavar="DIR", help="go on from this engine's networks; give another --seed")
+    images.add_argument(
+        "--whole-share", type=float, metavar="S", help="share of the steps, the last ones, on whole pictures, 0 to 1"
+    )
+    images.add_argument("--repeats", type=int, metavar="N", help="steps in a row that learn from the same pictures")
     images.add_argument("--control-steps", type=int, metavar="N", help="steps of both after those of the U-Net alone")
     return parser
 
@@ -199,6 +203,8 @@ def _images(args: argparse.Namespace) -> int:
         seed=args.seed,
         steps=args.steps,
         control_steps=args.control_steps,
+        whole_share=args.whole_share,
+        repeats=args.repeats,
         batch_size=args.batch,
         size=args.size,
         precision=args.precision,

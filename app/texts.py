@@ -225,7 +225,10 @@ TREES_TOO_FEW = "A shape needs at least three corners, got {got}"
 TREES_TOO_FEW_FIX = "Click more corners on the picture first."
 TREES_SHOW = "Show on"
 TREES_SHOWS = {"image": "Image", "mask": "Mask", "black": "Black"}
-TREES_SEED = "Seed"
+TREES_NUMBER_RANGE = "“{label}” must lie between {low} and {high}, got {got}"
+NUMBER_FIX = "{usual} is fine."
+EMPTY_FIELD = "nothing"
+SEED = "Seed"
 TREES_SEED_HELP = "The same number draws the same tree"
 TREES_REROLL = "Reroll"
 TREES_LOCK = "Lock the seed"
@@ -555,6 +558,9 @@ FULL_STAGE_NAMES = {
     "pairs": "Pairs",
     "segmenter": "Model",
 }
+NUMBER_RANGE = "“{label}” must lie between {low} and {high}, got {got}"
+NUMBER_FIX = "{usual} is fine."
+EMPTY_FIELD = "nothing"
 SEED = "Seed"
 SEED_HELP = "The same number gives the same result"
 DEVICE = "Device"

@@ -11,6 +11,7 @@ and segmenter_steps. Compared are the weights of every engine and segmenter and 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import tempfile
@@ -140,7 +141,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    args.settings = dict(text.split("=", 1) for text in args.set)
+    args.settings = {name: json.loads(value) for name, value in (text.split("=", 1) for text in args.set)}
     rng, report = np.random.default_rng(args.seed), {"preset": args.preset, "settings": args.settings}
     with tempfile.TemporaryDirectory() as folder:
         quiet_project = make_project(Path(folder) / "quiet", args)

@@ -14,6 +14,7 @@ from app.gradio_ui.errors import note
 from app.gradio_ui.header import cancel_running
 from app.gradio_ui.job_watch import active_job, jobs_of, watch
 from app.gradio_ui.models import is_stale
+from app.gradio_ui.numbers import checked_seed, seed_field
 from app.gradio_ui.run_settings import (
     FULL,
     FullSettings,
@@ -37,7 +38,6 @@ from univg.workflow.stages import FULL_DEFAULTS, FULL_STAGES
 from univg.workflow.summary import write_summary
 
 _FIRST, _NEXT, _BASELINE = "preview", "standard", "plain"
-_MAX_SEED = 2**31 - 1
 
 
 def build(ui: Ui) -> tuple[gr.Button, gr.Button]:
@@ -62,9 +62,7 @@ def build(ui: Ui) -> tuple[gr.Button, gr.Button]:
                     info=texts.PRESET_BASELINE_HELP.format(minutes=_minutes(_BASELINE, "auto")),
                     elem_id="baseline",
                 )
-                seed = gr.Number(
-                    0, label=texts.SEED, info=texts.SEED_HELP, precision=0, minimum=0, maximum=_MAX_SEED, elem_id="seed"
-                )
+                seed = seed_field("seed", info=texts.SEED_HELP)
                 device = gr.Radio(
                     selectable(), value="auto", label=texts.DEVICE, info=texts.DEVICE_HELP, elem_id="device"
                 )
@@ -135,8 +133,7 @@ def build(ui: Ui) -> tuple[gr.Button, gr.Button]:
 def _start(session: Session) -> None:
     """Start what the controls say: anew, or from the first stage that is to be redone."""
     project, form = session.required_project(), session.run
-    if not 0 <= form.seed <= _MAX_SEED:
-        raise InputError(f"The seed must be a whole number from 0 to {_MAX_SEED}", fix="0 is fine.")
+    checked_seed(form.seed)
     name = _chosen(form)
     refuse_impossible(run_check.findings_before(project, name, form.device))
     job, stage = finished_full_run(session), stale_from(session)

@@ -15,6 +15,7 @@ from app.gradio_ui.engine_jobs import EngineJobs
 from app.gradio_ui.errors import note
 from app.gradio_ui.image_studio import DRAWN, LOOKS, NEW, OWN, ImageSettings, ImageStudio
 from app.gradio_ui.job_watch import active_job
+from app.gradio_ui.numbers import checked_seed, checked_whole, seed_field
 from app.gradio_ui.paint import painted_mask
 from app.gradio_ui.state import Session
 from univg.errors import InputError
@@ -22,7 +23,6 @@ from univg.io import read_mask
 from univg.overlay import overlay_mask
 from univg.workflow.jobs import list_jobs, start_job
 
-_MAX_SEED = 2**31 - 1
 _MAX_PAIRS = 2000
 JOBS = EngineJobs("image-engine", texts.IMAGES_ADAPT, texts.IMAGES_READY, texts.IMAGES_DONE, "image")
 
@@ -43,15 +43,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 elem_id="image-conditioning",
             )
             with gr.Row():
-                seed = gr.Number(
-                    0,
-                    label=texts.TREES_SEED,
-                    precision=0,
-                    minimum=0,
-                    maximum=_MAX_SEED,
-                    elem_id="image-seed",
-                    min_width=80,
-                )
+                seed = seed_field("image-seed")
                 another = gr.Button(texts.TREES_REROLL, elem_id="image-reroll", min_width=80)
             overlay = gr.Checkbox(
                 False, label=texts.IMAGES_OVERLAY, info=texts.IMAGES_OVERLAY_HELP, elem_id="image-overlay"
@@ -61,8 +53,6 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                     50,
                     label=texts.IMAGES_COUNT,
                     precision=0,
-                    minimum=1,
-                    maximum=_MAX_PAIRS,
                     elem_id="image-count",
                 )
                 generate = gr.Button(texts.IMAGES_GENERATE, elem_id="image-generate")
@@ -168,11 +158,9 @@ def studio_of(session: Session) -> ImageStudio:
 def _settle(
     session: Session, source: str, conditioning: float, seed: float | None, steps: float, strength: float
 ) -> list:
-    if seed is None or not 0 <= seed <= _MAX_SEED:
-        raise InputError(f"The seed must lie between 0 and {_MAX_SEED}, got {seed}", fix="0 is fine.")
     studio = studio_of(session)
     settings = ImageSettings(
-        _checked_source(session, source), int(seed), float(conditioning), int(steps), float(strength)
+        _checked_source(session, source), checked_seed(seed), float(conditioning), int(steps), float(strength)
     )
     if settings == studio.settings and studio.found(settings) is not None:
         return [gr.skip()] * 4
@@ -253,10 +241,9 @@ def _generate(
     project = session.required_project()
     if not project.image_engine_versions():
         raise InputError(texts.IMAGES_NOT_ADAPTED, fix=texts.IMAGES_NOT_ADAPTED_FIX)
-    if count is None or not 1 <= count <= _MAX_PAIRS:
-        raise InputError(f"Choose from 1 to {_MAX_PAIRS} pairs, got {count}", fix="50 is a good beginning.")
+    pairs = checked_whole(count, texts.IMAGES_COUNT, 1, _MAX_PAIRS, usual=50)
     params = {
-        "count": int(count),
+        "count": pairs,
         "conditioning": float(conditioning),
         "image_strength": float(strength),
         "steps": int(steps),

@@ -14,12 +14,12 @@ from app.gradio_ui.context import Ui
 from app.gradio_ui.devices import selectable
 from app.gradio_ui.engine_jobs import EngineJobs
 from app.gradio_ui.mask_studio import COMPARED, NOISE, STRIP, TREE, MaskSettings, MaskStudio
+from app.gradio_ui.numbers import checked_seed, seed_field
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.metrics import NEAR_COPY
 from univg.overlay import overlay_mask
 
-_MAX_SEED = 2**31 - 1
 _ADAPTERS = ("loha", "lora", "lora+loha")
 JOBS = EngineJobs("mask-engine", texts.MASKS_ADAPT, texts.MASKS_READY, texts.MASKS_DONE, "mask")
 
@@ -48,15 +48,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 elem_id="mask-strength",
             )
             with gr.Row():
-                seed = gr.Number(
-                    0,
-                    label=texts.TREES_SEED,
-                    precision=0,
-                    minimum=0,
-                    maximum=_MAX_SEED,
-                    elem_id="mask-seed",
-                    min_width=80,
-                )
+                seed = seed_field("mask-seed")
                 another = gr.Button(texts.TREES_REROLL, elem_id="mask-reroll", min_width=80)
             with gr.Accordion(texts.ADVANCED, open=False, elem_id="mask-advanced"):
                 steps = gr.Slider(
@@ -126,10 +118,8 @@ def scrub(session: Session, scale: float) -> list:
 
 def _settle(session: Session, scale: float, start: str, strength: float, seed: float | None, steps: float) -> list:
     """When a control is let go: the mask for exactly these settings."""
-    if seed is None or not 0 <= seed <= _MAX_SEED:
-        raise InputError(f"The seed must lie between 0 and {_MAX_SEED}, got {seed}", fix="0 is fine.")
     studio = studio_of(session)
-    settings = MaskSettings(float(scale), int(seed), start, float(strength), int(steps))
+    settings = MaskSettings(float(scale), checked_seed(seed), start, float(strength), int(steps))
     if settings == studio.settings and studio.found(settings) is not None:
         return [gr.skip()] * 5
     studio.settings = settings
@@ -213,8 +203,11 @@ def _shown(session: Session) -> list:
 
 
 def _save(session: Session, mask: np.ndarray, settings: MaskSettings) -> str:
-    parameters = {"synthetic": True, "mask_engine": studio_of(session).version or "pretrained", **vars(settings)}
-    return pictures.save_picture(_white(mask), session.folder / "pictures", parameters)
+    return pictures.save_picture(_white(mask), session.folder / "pictures", _parameters(studio_of(session), settings))
+
+
+def _parameters(studio: MaskStudio, settings: MaskSettings) -> dict:
+    return {"synthetic": True, "mask_engine": studio.version or "pretrained", **vars(settings)}
 
 
 def _tree_picture(session: Session) -> str | None:
@@ -228,12 +221,12 @@ def _tree_picture(session: Session) -> str | None:
 
 def _frames(studio: MaskStudio) -> str:
     """Every mask of these settings that is there already, for ``masks.js`` to show while α is moved."""
-    found = sorted(studio.found_at_other_scales(studio.settings).items())
-    return "".join(
-        f'<img alt="" data-scale="{scale:g}" data-line="{html.escape(_words(scale, exact=True))}" '
-        f'data-near="{html.escape(_words(scale, exact=False))}" src="{pictures.as_data_uri(mask)}">'
-        for scale, mask in found
-    )
+    images = []
+    for scale, mask in sorted(studio.found_at_other_scales(studio.settings).items()):
+        source = pictures.as_data_uri(mask, _parameters(studio, replace(studio.settings, scale=scale)))
+        exact, near = (html.escape(_words(scale, exact=exact)) for exact in (True, False))
+        images.append(f'<img alt="" data-scale="{scale:g}" data-line="{exact}" data-near="{near}" src="{source}">')
+    return "".join(images)
 
 
 def _caption(scale: float, *, exact: bool) -> str:

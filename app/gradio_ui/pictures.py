@@ -96,14 +96,19 @@ def _encode(picture: np.ndarray, text: str) -> bytes:
     """A PNG with `text` inside, in a fraction of the time that Pillow takes, which sliders feel."""
     swapped = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     png = cv2.imencode(".png", swapped, _QUICK if picture.size <= _SMALL else _SMALLER)[1].tobytes()
+    return _with_provenance(png, text)
+
+
+def _with_provenance(png: bytes, text: str) -> bytes:
     body = b"iTXt" + PROVENANCE_KEY.encode() + bytes(5) + text.encode()  # uncompressed, no language, no translation
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     return png[:_AFTER_HEADER] + chunk + png[_AFTER_HEADER:]
 
 
-def as_data_uri(mask: np.ndarray) -> str:
+def as_data_uri(mask: np.ndarray, parameters: Mapping) -> str:
     """A mask in white on black, as an address that needs no request: a few thousand characters."""
-    png = cv2.imencode(".png", mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])[1]
+    png = cv2.imencode(".png", mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes()
+    png = _with_provenance(png, json.dumps(dict(parameters), sort_keys=True))
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 

@@ -7,8 +7,8 @@ import gradio as gr
 from app import texts
 from app.gradio_ui.context import Ui
 from app.gradio_ui.job_watch import jobs_of
+from app.gradio_ui.numbers import checked_number
 from app.gradio_ui.state import RunForm, Session
-from univg.errors import InputError
 from univg.workflow.jobs import Job
 from univg.workflow.rerun import kept_stages
 from univg.workflow.stages import FULL_DEFAULTS, FULL_STAGES, first_stale, from_stage_on
@@ -34,13 +34,11 @@ class FullSettings:
     def build_fields(self) -> None:
         """Lay out the fields, below what starts the run."""
         with gr.Accordion(texts.FULL_TITLE, open=False, elem_id="full-settings", visible=False) as self.group:
-            for name, (label, info, low, high, step) in texts.FULL_SETTINGS.items():
+            for name, (label, info, _, _, step) in texts.FULL_SETTINGS.items():
                 self.fields[name] = gr.Number(
                     FULL_DEFAULTS[name],
                     label=label,
                     info=info,
-                    minimum=low,
-                    maximum=high,
                     step=step,
                     precision=0 if name in _WHOLE else 2,
                     elem_id=f"full-{name.replace('_', '-')}",
@@ -85,8 +83,7 @@ def full_params(form: RunForm) -> dict:
     params = {}
     for name, value in form.settings.items():
         label, _, low, high, _ = texts.FULL_SETTINGS[name]
-        if value is None or not low <= value <= high:
-            raise InputError(f"“{label}” must lie between {low} and {high}, got {value}", fix="Correct it.")
+        value = checked_number(value, label, low, high, usual=FULL_DEFAULTS[name])
         if value != FULL_DEFAULTS[name]:
             params[name] = int(value) if name in _WHOLE else float(value)
     return params

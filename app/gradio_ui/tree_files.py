@@ -12,6 +12,7 @@ from app.gradio_ui import markup, tree_studio, tree_view
 from app.gradio_ui.context import Ui
 from app.gradio_ui.errors import note
 from app.gradio_ui.files import Upload, file_drop
+from app.gradio_ui.numbers import checked_whole
 from app.gradio_ui.state import Session
 from app.gradio_ui.tree_studio import MASK, PRESET
 from univg.errors import InputError
@@ -21,15 +22,15 @@ from univg.sca import TreeScene
 from univg.workflow.jobs import start_job
 from univg.workflow.tree_presets import save_tree_preset
 
+_MOST_TREES = 100_000
+
 
 class ManyTrees:
     """A job that grows many trees of the present scene into the project."""
 
     def __init__(self) -> None:
         with gr.Accordion(texts.TREES_MANY_TITLE, open=False, elem_id="tree-many"):
-            self.count = gr.Number(
-                100, label=texts.TREES_COUNT_LABEL, precision=0, minimum=1, maximum=100_000, elem_id="tree-count"
-            )
+            self.count = gr.Number(100, label=texts.TREES_COUNT_LABEL, precision=0, elem_id="tree-count")
             self.every = gr.Checkbox(
                 True, label=texts.TREES_ALL_MASKS, info=texts.TREES_ALL_MASKS_HELP, elem_id="tree-all-masks"
             )
@@ -43,14 +44,14 @@ class ManyTrees:
 
 def _start_many(session: Session, count: float | None, every: bool) -> None:
     project, studio = session.required_project(), tree_view.studio_of(session)
-    scene = studio.scene
+    scene, trees = studio.scene, checked_whole(count, texts.TREES_COUNT_LABEL, 1, _MOST_TREES, usual=100)
     masks = [scene.mask_name] if scene.mask_name else []
     if masks and every:
         masks = project.support_names()
     folder = _free_name(project.trees_folder, "set")
-    params = {"count": int(count or 0), "scene": scene.to_json(), "masks": masks, "folder": folder}
+    params = {"count": trees, "scene": scene.to_json(), "masks": masks, "folder": folder}
     start_job(project, "trees", params)
-    note(texts.TREES_SAVED.format(count=int(count or 0), folder=f"trees/{folder}"))
+    note(texts.TREES_SAVED.format(count=trees, folder=f"trees/{folder}"))
 
 
 def _free_name(folder: Path, stem: str) -> str:

@@ -10,13 +10,13 @@ import numpy as np
 from app import texts
 from app.gradio_ui import markup, pictures, tree_files, tree_plots, tree_studio, tree_view
 from app.gradio_ui.context import Ui
+from app.gradio_ui.numbers import checked_seed, seed_field
 from app.gradio_ui.state import Session
 from app.gradio_ui.tree_studio import MASK
 from univg.errors import InputError
 from univg.overlay import MISSED, PREDICTION, REFERENCE
 from univg.sca import SCAConfig, with_root_toggled
 
-_MAX_SEED = 2**31 - 1
 _COMPARED = 8  # trees: a second or two
 _VARIATIONS = 9
 
@@ -28,15 +28,7 @@ def build(ui: Ui) -> None:
             source = gr.Dropdown([], label=texts.TREES_SOURCE, info=texts.TREES_SOURCE_HELP, elem_id="tree-source")
             recipe = gr.Dropdown([], label=texts.TREES_RECIPE, info=texts.TREES_RECIPE_HELP, elem_id="tree-recipe")
             with gr.Row():
-                seed = gr.Number(
-                    0,
-                    label=texts.TREES_SEED,
-                    precision=0,
-                    minimum=0,
-                    maximum=_MAX_SEED,
-                    elem_id="tree-seed",
-                    min_width=80,
-                )
+                seed = seed_field("tree-seed")
                 with gr.Column(min_width=110):
                     reroll = gr.Button(texts.TREES_REROLL, variant="primary", elem_id="tree-reroll", min_width=80)
                     lock = gr.Checkbox(False, label=texts.TREES_LOCK, elem_id="tree-lock", container=False)
@@ -154,10 +146,9 @@ def _choose_recipe(session: Session, chosen: str) -> list:
 
 def _set_seed(session: Session, number: float | None) -> list:
     studio = tree_view.studio_of(session)
-    if number is None or not 0 <= number <= _MAX_SEED:
-        raise InputError(f"The seed must lie between 0 and {_MAX_SEED}, got {number}", fix="0 is fine.")
-    if int(number) != studio.scene.seed:
-        studio.go_to(replace(studio.scene, seed=int(number)))
+    seed = checked_seed(number)
+    if seed != studio.scene.seed:
+        studio.go_to(replace(studio.scene, seed=seed))
     return tree_view.shown(session)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from statistics import median
@@ -56,6 +57,11 @@ def test_alpha_seed_and_sweep(serve, page):
     wait_for_mask(page, scale=1.0, seed=seed)
     assert page.locator("#mask-facts").inner_text().count("Not adapted") == 1
 
+    page.fill("#mask-seed input", "-3")
+    page.keyboard.press("Tab")
+    page.wait_for_selector(".toast-body:has-text('“Seed” must lie between 0 and 2147483647, got -3. 0 is fine.')")
+    assert parameters_of(page)["seed"] == seed, "the picture stays"
+
 
 def test_strip_and_slider_show_a_mask_at_once(serve, page):
     """What is drawn already needs no answer of the server: less than 50 ms."""
@@ -84,6 +90,9 @@ def test_strip_and_slider_show_a_mask_at_once(serve, page):
             return times;
         }"""
     )
+    source = page.locator("#mask-frames img").last.get_attribute("src")
+    inside = Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).info
+    assert json.loads(inside[PROVENANCE_KEY])["synthetic"] is True
     assert median(times) < 50 and max(times) < 1000, times
     page.wait_for_function("document.querySelector('#mask-caption').innerText.includes('1.00')")
     wait_for_mask(page, scale=1.0)

@@ -113,25 +113,29 @@ def pretrain_autoencoder(
                 torch.from_numpy(pictures).to(target, memory_format=torch.channels_last),
                 torch.from_numpy(noise * amount).to(target),
                 torch.from_numpy(dark).to(target),
+                torch.arange(len(pictures), device=target) < masks,
             )
 
-    def loss_of(pictures: torch.Tensor, noise: torch.Tensor, dark: torch.Tensor) -> torch.Tensor:
+    def loss_of(pictures: torch.Tensor, noise: torch.Tensor, dark: torch.Tensor, is_mask: torch.Tensor) -> torch.Tensor:
         with torch.set_grad_enabled(not config.decoder_only):
             latents = autoencoder.encode(pictures).latent
         decoded = autoencoder.decode(latents + noise * latents.detach().std()).sample
         loss = reconstruction_loss(decoded.float(), pictures, config.detail_weight)
-        if config.sign_weight and masks:
-            loss = loss + config.sign_weight * sign_loss(decoded[:masks].float(), pictures[:masks])
-        if config.contrast_weight and masks < len(pictures):
-            loss = loss + config.contrast_weight * contrast_loss(decoded[masks:].float(), pictures[masks:])
-        if config.perceptual_weight and masks < len(pictures):
-            missed = vessel_distance(decoded[masks:], pictures[masks:], dark[masks:])
-            loss = loss + config.perceptual_weight * missed
-        if anchor is not None and masks:
-            with torch.no_grad():
-                known = anchor(pictures[:masks])
-            moved = (latents[:masks] - known).float().square().mean() / known.float().var()
-            loss = loss + config.anchor_weight * moved
+        # A step that ran out of memory is computed in parts, so neither kind need occur.
+        if is_mask.any():
+            if config.sign_weight:
+                loss = loss + config.sign_weight * sign_loss(decoded[is_mask].float(), pictures[is_mask])
+            if anchor is not None:
+                with torch.no_grad():
+                    known = anchor(pictures[is_mask])
+                moved = (latents[is_mask] - known).float().square().mean() / known.float().var()
+                loss = loss + config.anchor_weight * moved
+        if not is_mask.all():
+            shown, wanted = decoded[~is_mask], pictures[~is_mask]
+            if config.contrast_weight:
+                loss = loss + config.contrast_weight * contrast_loss(shown.float(), wanted)
+            if config.perceptual_weight:
+                loss = loss + config.perceptual_weight * vessel_distance(shown, wanted, dark[~is_mask])
         return loss
 
     unseen = [torch.from_numpy(draw(config.seed, _VALIDATION_STEP + i)[0]).to(target) for i in range(4)]

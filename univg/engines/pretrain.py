@@ -428,7 +428,10 @@ def _pretrain(
     )
     unet.eval().requires_grad_(False)
     conditioner.eval().requires_grad_(False)
-    return replace(backbone, figures={"steps": config.steps, "batch_size": config.batch_size})
+    figures = {"steps": config.steps, "batch_size": config.batch_size}
+    if start.figures:
+        figures["before"] = dict(start.figures)
+    return replace(backbone, figures=figures)
 
 
 def _new_backbone(config: PretrainConfig, autoencoder: AutoencoderDC, pictures_from) -> DiffusionBackbone:

@@ -22,6 +22,7 @@ from univg.training.ahead import results_in_order
 from univg.types import Modality, as_float
 
 _MODALITIES = list(Modality)
+_LAYER_SHARES = (0.6, 0.25, 0.15)  # of patches that show one, two and three trees
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 
@@ -120,8 +121,8 @@ def draw_patches(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pictures that an autoencoder learns from.
 
-    The first `masks` are windows of vessel trees, some of them coarse, because annotations are stored at many sizes;
-    the others windows of images at random magnifications. `polarities` says for each group of images whether its
+    The first `masks` are windows of vessel trees, some of them coarse, because annotations are stored at many sizes,
+    and some of several trees in one another, because angiograms show all depths of the brain at once; the others windows of images at random magnifications. `polarities` says for each group of images whether its
     vessels are dark.
 
     Returns
@@ -134,7 +135,9 @@ def draw_patches(
     tree = grow_varied_mask(_MODALITIES[step % len(_MODALITIES)], size=512, rng=rng)
     pictures, dark = [], [False] * masks
     for _ in range(masks):
-        patch = _crop_with_vessels(turned(_rescaled(tree, rng), rng, quarter_turns=True), size, rng)
+        patch = np.zeros((size, size), bool)
+        for _ in range(rng.choice(len(_LAYER_SHARES), p=_LAYER_SHARES) + 1):
+            patch |= _crop_with_vessels(turned(_rescaled(tree, rng), rng, quarter_turns=True), size, rng)
         pictures.append(np.repeat(patch[None].astype(np.float32), 3, axis=0))
     for _ in range(count - masks):
         group = rng.integers(len(images))

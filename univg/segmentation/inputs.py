@@ -12,7 +12,7 @@ from univg.geometry import ridge_strength
 from univg.types import Modality, as_float
 
 RIDGE_SIGMAS = (1.0, 2.0, 4.0)  # pixels of the working size: thin, middling and thick vessels at 512
-_LOCAL_SIGMA = 20.0
+LOCAL_SIGMA, LOCAL_SHRINK = 20.0, 4  # pixels, and how much smaller the image is on which so wide a blur is computed
 
 
 def to_grey(image: np.ndarray, modality: Modality) -> np.ndarray:
@@ -64,7 +64,7 @@ def network_inputs(grey: np.ndarray, inputs: str) -> np.ndarray:
     return np.stack([standard, local, *(ridge_strength(local, sigma) for sigma in RIDGE_SIGMAS)])
 
 
-def normalize_locally(grey: np.ndarray, sigma: float = _LOCAL_SIGMA) -> np.ndarray:
+def normalize_locally(grey: np.ndarray, sigma: float = LOCAL_SIGMA) -> np.ndarray:
     """Deviation from the local mean in units of the local standard deviation, clipped to [-4, 4]."""
     mean = _wide_blur(grey, sigma)
     deviation = grey - mean
@@ -72,7 +72,7 @@ def normalize_locally(grey: np.ndarray, sigma: float = _LOCAL_SIGMA) -> np.ndarr
     return np.clip(deviation / np.sqrt(variance + 1e-4), -4, 4)
 
 
-def _wide_blur(array: np.ndarray, sigma: float, shrink: int = 4) -> np.ndarray:
+def _wide_blur(array: np.ndarray, sigma: float, shrink: int = LOCAL_SHRINK) -> np.ndarray:
     """A Gaussian blur much wider than a pixel, computed on a smaller image: an order faster, hardly different."""
     height, width = array.shape
     size = (max(width // shrink, 1), max(height // shrink, 1))

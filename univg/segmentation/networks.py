@@ -29,16 +29,21 @@ class UNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits ``(batch, 1, H, W)`` of ``(batch, in_channels, H, W)``; sides a multiple of 2^(levels-1)."""
+        return self.head(self.features(x)[-1])
+
+    def features(self, x: torch.Tensor, levels: int = 0) -> list[torch.Tensor]:
+        """Features of the first `levels` blocks of the way down, finest first, and those that the head reads."""
         skips = []
         for block in self.down[:-1]:
             x = block(x)
             skips.append(x)
             x = functional.max_pool2d(x, 2)
+        seen = skips[:levels]
         x = self.down[-1](x)
         for block in self.up:
             x = functional.interpolate(x, scale_factor=2, mode="nearest")
             x = block(torch.cat([skips.pop(), x], dim=1))
-        return self.head(x)
+        return [*seen, x]
 
 
 def _double_conv(in_channels: int, out_channels: int) -> nn.Sequential:

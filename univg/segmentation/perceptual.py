@@ -10,12 +10,11 @@ from torch import nn
 from torch.nn import functional
 from torchvision.transforms.functional import gaussian_blur
 
-from univg.segmentation.inputs import RIDGE_SIGMAS
+from univg.segmentation.inputs import LOCAL_SHRINK, LOCAL_SIGMA, RIDGE_SIGMAS
 from univg.segmentation.networks import UNet, build_network
 from univg.segmentation.prior import PriorConfig, load_prior
 
 _GREEN = 1
-_LOCAL_SIGMA, _SHRINK = 20.0, 4
 
 
 class VesselFeatures(nn.Module):
@@ -54,17 +53,7 @@ class VesselFeatures(nn.Module):
         with torch.autocast(pictures.device.type, enabled=False):
             grey = (pictures[:, _GREEN : _GREEN + 1].float() + 1) / 2
             x = differentiable_inputs(torch.where(dark[:, None, None, None], 1 - grey, grey))
-        x = x.contiguous(memory_format=torch.channels_last)
-        down, skips = self.network.down, []
-        for block in down[:-1]:
-            x = block(x)
-            skips.append(x)
-            x = functional.max_pool2d(x, 2)
-        found = skips[: self.levels]
-        x = down[-1](x)
-        for block in self.network.up:
-            x = block(torch.cat([skips.pop(), functional.interpolate(x, scale_factor=2, mode="nearest")], dim=1))
-        return [*found, x]
+        return self.network.features(x.contiguous(memory_format=torch.channels_last), self.levels)
 
     def distance(self, decoded: torch.Tensor, pictures: torch.Tensor, dark: torch.Tensor) -> torch.Tensor:
         """Mean absolute difference of the features of two pictures, relative to those of the second."""
@@ -83,9 +72,9 @@ def differentiable_inputs(grey: torch.Tensor) -> torch.Tensor:
 
 
 def _wide_blur(grey: torch.Tensor) -> torch.Tensor:
-    small = functional.avg_pool2d(grey, _SHRINK)
-    radius = min(3 * int(_LOCAL_SIGMA / _SHRINK), *(side - 1 for side in small.shape[2:]))
-    small = gaussian_blur(small, [2 * radius + 1] * 2, [_LOCAL_SIGMA / _SHRINK] * 2)
+    small, sigma = functional.avg_pool2d(grey, LOCAL_SHRINK), LOCAL_SIGMA / LOCAL_SHRINK
+    radius = min(round(3 * sigma), *(side - 1 for side in small.shape[2:]))  # as far as reflection can reach
+    small = gaussian_blur(small, [2 * radius + 1] * 2, [sigma] * 2)
     return functional.interpolate(small, size=grey.shape[2:], mode="bilinear", align_corners=False)
 
 

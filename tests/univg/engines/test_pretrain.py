@@ -162,11 +162,12 @@ def test_image_engine_goes_on_from_both_of_its_networks(images, new_autoencoder_
     backbone, known = pretrain_images(first, autoencoder, images, bright_is_vessel, folders[0], **common)
     before = {name: value.clone() for name, value in known.state_dict().items()}
     on = replace(IMAGES, seed=1, steps=1, control_steps=1, learning_rate=1e-6)
-    _, after = pretrain_images(
+    on_top, after = pretrain_images(
         on, autoencoder, images, bright_is_vessel, folders[1], start=backbone, start_controlnet=known, **common
     )
     drift = max(float((after.state_dict()[name] - value).abs().max()) for name, value in before.items())
     assert 0 < drift < 1e-4, "it begins where the other ended"
+    assert on_top.figures["before"]["control_steps"] == 8, "the card says what was before"
 
 
 def bright_is_vessel(image, modality):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import gradio as gr
 
@@ -21,6 +20,7 @@ from univg.io import read_json, read_provenance, write_bytes_atomic, write_mask
 from univg.sca import TreeScene
 from univg.workflow.jobs import start_job
 from univg.workflow.tree_presets import save_tree_preset
+from univg.workflow.tree_sets import tree_set_params, tree_sets
 
 _MOST_TREES = 100_000
 
@@ -45,27 +45,13 @@ class ManyTrees:
 def _start_many(session: Session, count: float | None, every: bool) -> None:
     project, studio = session.required_project(), tree_view.studio_of(session)
     scene, trees = studio.scene, checked_whole(count, texts.TREES_COUNT_LABEL, 1, _MOST_TREES, usual=100)
-    masks = [scene.mask_name] if scene.mask_name else []
-    if masks and every:
-        masks = project.support_names()
-    folder = _free_name(project.trees_folder, "set")
-    params = {"count": trees, "scene": scene.to_json(), "masks": masks, "folder": folder}
+    params = tree_set_params(project, scene, count=trees, every_mask=bool(every))
     start_job(project, "trees", params)
-    note(texts.TREES_SAVED.format(count=trees, folder=f"trees/{folder}"))
-
-
-def _free_name(folder: Path, stem: str) -> str:
-    number = 1
-    while (folder / f"{stem}-{number:03d}").exists():
-        number += 1
-    return f"{stem}-{number:03d}"
+    note(texts.TREES_SAVED.format(count=trees, folder=f"trees/{params['folder']}"))
 
 
 def _saved_sets(session: Session) -> tuple:
-    if session.project is None or not session.project.trees_folder.is_dir():
-        return ()
-    folders = sorted(path.parent for path in session.project.trees_folder.glob("*/trees.json"))
-    return tuple((folder.name, len(list(folder.glob("*.png")))) for folder in folders)
+    return () if session.project is None else tuple(tree_sets(session.project))
 
 
 def _saved_list(session: Session) -> str:

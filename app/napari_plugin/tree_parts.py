@@ -10,12 +10,13 @@ from qtpy.QtGui import QIcon, QImage, QPixmap
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QProgressBar, QSpinBox, QToolButton, QVBoxLayout, QWidget
 
 from app import texts
-from app.napari_plugin import parts, tree_scene
+from app.napari_plugin import parts
 from app.napari_plugin.job_curve import JobReports, job_text
 from app.napari_plugin.session import Session
 from univg.sca import TreeScene
 from univg.workflow.bulk import MAX_COUNT
 from univg.workflow.jobs import Job, cancel_job, list_jobs, start_job
+from univg.workflow.tree_sets import tree_set_params, tree_sets
 
 _COLUMNS, _ICON_SIDE = 3, 92
 _LOOK_MS = 500
@@ -103,7 +104,7 @@ class ManyTrees(QWidget):
     def start(self) -> None:
         """Grow that many; the job goes on when napari is closed."""
         project = self._session.required_project()
-        params = tree_scene.many_trees(
+        params = tree_set_params(
             project, self._scene(), count=self.count.value(), every_mask=self.every_mask.isChecked()
         )
         self._follow(start_job(project, _KIND, params))
@@ -138,7 +139,7 @@ class ManyTrees(QWidget):
         done = texts.NAPARI_TREES_DONE
         self.state.setText("" if self.job is None else job_text(self.job, event, done=done))
         self.state.setVisible(bool(self.state.text()))
-        sets = tree_scene.saved_sets(project) if project is not None else []
+        sets = tree_sets(project) if project is not None else []
         lines = [texts.SAVED_TREES.format(count=count, folder=f"trees/{name}") for name, count in sets]
         self.saved.setText("\n".join(lines))
         self.saved.setVisible(bool(lines))

@@ -148,39 +148,5 @@ def variations(scene: TreeScene, mask: np.ndarray | None, image: np.ndarray | No
     return found
 
 
-def many_trees(project: Project, scene: TreeScene, *, count: int, every_mask: bool) -> dict:
-    """Parameters of a ``trees`` job that grows `count` trees as `scene` says into a new folder of the project.
-
-    Parameters
-    ----------
-    project : Project
-    scene : TreeScene
-    count : int
-    every_mask : bool
-        Along all masks of the project in turn, where `scene` grows along one.
-
-    Raises
-    ------
-    InputError
-        When the project does not hold the mask that `scene` grows along.
-    """
-    masks = [scene.mask_name] if scene.mask_name else []
-    held = project.support_names()
-    if masks and every_mask:
-        masks = held
-    if scene.mask_name and (not masks or not set(masks) <= set(held)):
-        raise InputError(texts.NAPARI_TREES_MASK.format(name=scene.mask_name), fix=texts.NAPARI_TREES_MASK_FIX)
-    number = 1
-    while (project.trees_folder / (folder := f"set-{number:03d}")).exists():
-        number += 1
-    return {"count": count, "scene": scene.to_json(), "masks": masks, "folder": folder}
-
-
-def saved_sets(project: Project) -> list[tuple[str, int]]:
-    """(folder, number of trees) of what such jobs have grown."""
-    folders = sorted(path.parent for path in project.trees_folder.glob("*/trees.json"))
-    return [(folder.name, sum(1 for _ in folder.glob("*.png"))) for folder in folders]
-
-
 def new_seed() -> int:
     return secrets.randbelow(1_000_000)

@@ -80,7 +80,7 @@ class TreesPanel(parts.Panel):
         self.reroll_button = self.button(texts.TREES_REROLL, lambda: self.seed.setValue(tree_scene.new_seed()))
         seed_line = parts.row(self.seed, self.reroll_button)
         fields = parts.form()
-        fields.addRow(texts.TREES_SEED, seed_line)
+        fields.addRow(texts.SEED, seed_line)
         self.preset_name = QLineEdit()
         self.preset_name.setPlaceholderText(texts.TREES_PRESET_NAME)
         self.save_button = self.button(texts.TREES_PRESET_SAVE, self._save_preset)

@@ -122,8 +122,8 @@ def draw_patches(
     """Pictures that an autoencoder learns from.
 
     The first `masks` are windows of vessel trees, some of them coarse, because annotations are stored at many sizes,
-    and some of several trees in one another, because angiograms show all depths of the brain at once; the others windows of images at random magnifications. `polarities` says for each group of images whether its
-    vessels are dark.
+    and some of several trees in one another, because angiograms show all depths of the brain at once; the others
+    windows of images at random magnifications. `polarities` says for each group of images whether its vessels are dark.
 
     Returns
     -------

@@ -9,6 +9,7 @@ from univg.io import read_mask, read_provenance
 from univg.sca import TreeScene, grow_scene, preset_for
 from univg.types import Modality
 from univg.workflow.jobs import JobState, start_job
+from univg.workflow.tree_sets import tree_set_params
 
 pytest.importorskip("napari")
 pytestmark = pytest.mark.gui
@@ -119,6 +120,6 @@ def test_trees_along_a_mask_that_the_project_does_not_hold_are_refused(tiny, sce
 
     along = replace(scene, mask_name="new-0", preset="")
     with pytest.raises(InputError, match="new-0"):
-        tree_scene.many_trees(tiny.project, along, count=3, every_mask=False)
-    every = tree_scene.many_trees(tiny.project, along, count=3, every_mask=True)
+        tree_set_params(tiny.project, along, count=3, every_mask=False)
+    every = tree_set_params(tiny.project, along, count=3, every_mask=True)
     assert every["masks"] == ["pair-0", "pair-1"] and every["folder"] == "set-001"

@@ -202,6 +202,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
+    if args.sheet:
+        args.sheet.mkdir(parents=True, exist_ok=True)
     args.data = args.data or Path(os.environ["UNIVG_DATA"]) / "benchmark"
     args.set = {key: json.loads(value) for key, value in (text.split("=", 1) for text in args.set)}
     results = {}

@@ -1,13 +1,13 @@
 """How near the masks of the mask engine come to real ones, by α and by adapter, and what that takes.
 
 usage: python benchmarks/mask_engine.py [DATA] [--sets NAME ...] [--count N] [--adapters KIND ...] [--scales A ...]
-                                        [--own] [--strength S] [--start tree|noise] [--set NAME=VALUE ...]
+                                        [--own] [--split N] [--strength S] [--start tree|noise] [--set NAME=VALUE ...]
                                         [--json FILE] [--sheet FOLDER]
        python benchmarks/mask_engine.py --table FILE ...
 
 DATA is a folder with drive, octa500_3m, dias and dca1 (default: the folder benchmark in UNIVG_DATA). The five masks of
-split 0 adapt the engine; all others are the real ones that masks are compared with. With --own the five themselves are,
-to tune by without looking at the others. NAME is a field of DiffusionTrainConfig or AdapterConfig, VALUE is JSON.
+split N (default 0) adapt the engine; all others are the real ones that masks are compared with. With --own the five
+themselves are, to tune by without looking at the others. NAME is a field of DiffusionTrainConfig or AdapterConfig, VALUE is JSON.
 --sheet draws generated above real masks, for the eye alone: the licences of the sets forbid to pass them on.
 """
 
@@ -69,7 +69,7 @@ def line(label: str, found: dict) -> str:
 
 def compare(name: str, args: argparse.Namespace, backbone, pool) -> dict:
     modality = SETS[name][0]
-    pairs, others = masks_of(args.data, name)
+    pairs, others = masks_of(args.data, name, args.split)
     real = [pair.mask for pair in (pairs if args.own else others)]
     support = [pair.mask for pair in pairs]
     real_measures, real_features = list(pool.map(measure, real, chunksize=4)), pretrained_features(real)
@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument("--adapters", nargs="*", default=["loha"])
     parser.add_argument("--scales", nargs="*", type=float, default=[0.0, 0.7, 1.0])
     parser.add_argument("--own", action="store_true")
+    parser.add_argument("--split", type=int, default=0)
     parser.add_argument("--strength", type=float, default=SamplingConfig().strength)
     parser.add_argument("--start", choices=("tree", "noise"), default="tree")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
@@ -146,6 +147,8 @@ def main() -> None:
         print(table(args.table))
         return
     args.data = args.data or Path(os.environ["UNIVG_DATA"]) / "benchmark"
+    if args.sheet:
+        args.sheet.mkdir(parents=True, exist_ok=True)
     args.set = {key: json.loads(value) for key, value in (text.split("=", 1) for text in args.set)}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone = load_backbone(args.engine or "compact", device=device)
@@ -155,7 +158,7 @@ def main() -> None:
             results[name] = compare(name, args, backbone, pool)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             if args.json:
-                settings = {"strength": args.strength, "start": args.start, **args.set}
+                settings = {"split": args.split, "strength": args.strength, "start": args.start, **args.set}
                 environment = describe_environment() | {"peak_rss_mb": peak}
                 write_json_atomic(args.json, {"sets": results, "settings": settings, "environment": environment})
     print(f"peak memory {peak:.0f} MB")

@@ -54,10 +54,10 @@ def measure(mask: np.ndarray) -> tuple:
     return measure_tree(tree, mask=mask), murray_compliance(tree)
 
 
-def masks_of(data: Path, name: str) -> tuple[list, list]:
-    """The pairs of split 0 that condition, and the others."""
+def masks_of(data: Path, name: str, split: int = 0) -> tuple[list, list]:
+    """The pairs of a split that condition, and the others."""
     files = match_pair_files(data / name / "images", data / name / "masks", None)
-    return tuple([load_resized(file, SIZE) for file in part] for part in choose_training_files(files, SHOTS, 0))
+    return tuple([load_resized(file, SIZE) for file in part] for part in choose_training_files(files, SHOTS, split))
 
 
 def compare(data: Path, name: str, count: int, own: bool, pool: ProcessPoolExecutor, sheet: Path | None) -> dict:

@@ -89,6 +89,8 @@ def main() -> None:
     args = parser.parse_args()
     data = args.data or Path(os.environ["UNIVG_DATA"]) / "benchmark"
     autoencoder, results = load_autoencoder(args.autoencoder), {}
+    if args.sheet:
+        args.sheet.mkdir(parents=True, exist_ok=True)
     for name in args.sets:
         files = match_pair_files(data / name / "images", data / name / "masks", None)
         train, test = choose_training_files(files, 5, 0)

@@ -93,6 +93,14 @@ def test_five_pairs_to_the_overlay_of_an_unseen_image(serve, page, projects_fold
     assert original.shape == result.shape == (512, 512, 3)
     assert 0.02 < (original != result).any(axis=2).mean() < 0.5
 
+    # While B is held, the original alone is seen
+    shown = "images => images.map(image => getComputedStyle(image).visibility)"
+    assert page.eval_on_selector_all("#segment-picture img", shown) == ["visible", "visible"]
+    page.keyboard.down("b")
+    assert page.eval_on_selector_all("#segment-picture img", shown) == ["visible", "hidden"]
+    page.keyboard.up("b")
+    assert page.eval_on_selector_all("#segment-picture img", shown) == ["visible", "visible"]
+
     # A threshold recolours, and the figures follow
     before = page.inner_text("#figures tbody tr >> nth=0")
     page.fill("#threshold input[type=number]", "0.95")

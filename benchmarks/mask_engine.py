@@ -7,8 +7,9 @@ usage: python benchmarks/mask_engine.py [DATA] [--sets NAME ...] [--count N] [--
 
 DATA is a folder with drive, octa500_3m, dias and dca1 (default: the folder benchmark in UNIVG_DATA). The five masks of
 split N (default 0) adapt the engine; all others are the real ones that masks are compared with. With --own the five
-themselves are, to tune by without looking at the others. NAME is a field of DiffusionTrainConfig or AdapterConfig, VALUE is JSON.
---sheet draws generated above real masks, for the eye alone: the licences of the sets forbid to pass them on.
+themselves are, to tune by without looking at the others. NAME is a field of DiffusionTrainConfig or AdapterConfig,
+VALUE is JSON. --sheet draws generated above real masks, for the eye alone: the licences of the sets forbid to pass them
+on.
 """
 
 from __future__ import annotations

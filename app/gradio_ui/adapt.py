@@ -28,9 +28,8 @@ from app.gradio_ui.run_settings import (
 )
 from app.gradio_ui.state import RunForm, Session
 from univg.errors import InputError
-from univg.workflow.expected_time import expected_minutes
+from univg.workflow.expected_time import minutes_here
 from univg.workflow.jobs import Job, JobState, resume_job, start_job
-from univg.workflow.machine import look_at_machine
 from univg.workflow.preflight import missing_weights, refuse_impossible
 from univg.workflow.presets import PRESETS
 from univg.workflow.rerun import rerun_job
@@ -182,7 +181,7 @@ def _preset_choices(device: str) -> list[tuple[str, str]]:
 
 
 def _minutes(name: str, device: str) -> str:
-    return texts.minutes(expected_minutes(PRESETS[name], look_at_machine(".", device)))
+    return texts.minutes(minutes_here(PRESETS[name], device))
 
 
 def _check_signature(session: Session) -> tuple:

@@ -18,6 +18,7 @@ from app.gradio_ui.review_board import FILTERS, FLAGS, SORTS, all_entries
 from app.gradio_ui.review_routes import board_of
 from app.gradio_ui.state import Session
 from univg.errors import InputError
+from univg.workflow.expected_time import minutes_here
 from univg.workflow.export import export_pairs
 from univg.workflow.jobs import JobState, list_jobs, start_job
 from univg.workflow.near_duplicates import are_compared, read_near_duplicates, update_near_duplicates
@@ -243,8 +244,8 @@ def _retrain_state(session: Session) -> list:
     running = active_job(project)
     kind = ""
     if job is None or (running is None and job.state is JobState.CANCELLED):
-        minutes = texts.minutes(PRESETS["standard"].expected_minutes)
-        text = texts.REVIEW_READY.format(count=len(pairs_that_train(project)), minutes=minutes)
+        minutes = {name: texts.minutes(minutes_here(PRESETS[name])) for name in _EFFORTS}
+        text = texts.REVIEW_READY.format(count=len(pairs_that_train(project)), **minutes)
     elif job.state is JobState.DONE:
         text, kind = _settled(job.result() or {}), "done"
     elif job.state is JobState.FAILED:

@@ -15,6 +15,7 @@ from app.napari_plugin.image_queue import ImageQueue, Status
 from app.napari_plugin.job_curve import Curve, JobReports, job_text
 from app.napari_plugin.models import Score, score_on
 from univg.errors import InputError, JobRunningError
+from univg.workflow.expected_time import minutes_here
 from univg.workflow.jobs import Job, JobState, cancel_job, list_jobs, resume_job, start_job
 from univg.workflow.model_versions import active_segmenter, held_out_of, promote
 from univg.workflow.presets import PRESETS
@@ -41,9 +42,7 @@ class RetrainPanel(parts.Panel):
         self._starting = False
         self.status = parts.words("")
         self.effort = QComboBox()
-        described = {name: parts.presets_text(name, PRESETS[name].expected_minutes) for name in _EFFORTS}
-        parts.fill(self.effort, [(text.partition(": ")[0], name) for name, text in described.items()], "standard")
-        self.effort.setToolTip("\n".join((texts.PRESET_HELP, *described.values())))
+        self._describe_efforts({name: PRESETS[name].expected_minutes for name in _EFFORTS})
         fields = parts.form()
         fields.addRow(texts.PRESET, self.effort)
         self.start_button = self.button(texts.NAPARI_RETRAIN, self.start, tip=texts.NAPARI_RETRAIN_TIP, main=True)
@@ -83,6 +82,13 @@ class RetrainPanel(parts.Panel):
         self.session.project_changed.connect(self._project_changed)
         self.session.queue_changed.connect(self.refresh)
         self._project_changed()
+        in_background(_minutes_here, done=self._describe_efforts, failed=self._failed)
+
+    def _describe_efforts(self, minutes: dict[str, float]) -> None:
+        described = {name: parts.presets_text(name, minutes[name]) for name in _EFFORTS}
+        choices = [(text.partition(": ")[0], name) for name, text in described.items()]
+        parts.fill(self.effort, choices, self.effort.currentData() or "standard")
+        self.effort.setToolTip("\n".join((texts.PRESET_HELP, *described.values())))
 
     # --- what the buttons do
 
@@ -230,7 +236,10 @@ class RetrainPanel(parts.Panel):
                 self.scores = scores
                 self._show_scores(*versions)
 
-        in_background(work, done=done, failed=lambda error: self.say(in_words(error), "error"))
+        in_background(work, done=done, failed=self._failed)
+
+    def _failed(self, error: Exception) -> None:
+        self.say(in_words(error), "error")
 
     def _show_scores(self, old: str | None, new: str) -> None:
         before, after = self.scores
@@ -261,6 +270,10 @@ class RetrainPanel(parts.Panel):
             text = texts.NAPARI_FIRST.format(new=new, after=means[1], n=len(after))
         self.verdict.setText(text)
         self.refresh()
+
+
+def _minutes_here() -> dict[str, float]:
+    return {name: minutes_here(PRESETS[name]) for name in _EFFORTS}
 
 
 def _start_retraining(project: Project, queue: ImageQueue, preset: str) -> tuple[Job, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from univg.workflow.machine import Machine
+from univg.workflow.machine import Machine, look_at_machine
 from univg.workflow.presets import Preset
 
 # `Preset.expected_minutes` are those of this many cores of this speed (`core_speed`) with native bfloat16.
@@ -22,3 +22,8 @@ def expected_minutes(preset: Preset, machine: Machine) -> float:
     if not machine.native_bfloat16:
         factor *= WITHOUT_BFLOAT16
     return preset.expected_minutes * min(max(factor, _AT_LEAST), _AT_MOST)
+
+
+def minutes_here(preset: Preset, device: str = "auto") -> float:
+    """`expected_minutes` of this machine on a device as the user names it."""
+    return expected_minutes(preset, look_at_machine(".", device))

@@ -542,6 +542,23 @@ class TestCommand:
         make_job_folder(project, "20990101-000000-selftest-ffff", state=JobState.FAILED, error="x")
         assert self.command("resume", *where) == 0
 
+    @pytest.mark.parametrize("terminal", [False, True])
+    def test_progress_takes_a_line_a_stage(self, capsys, monkeypatch, terminal):
+        monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+        lines = jobs_command._ProgressLines()
+        for step in (1, 2, 3):
+            lines.add(ProgressEvent("trees", step, 3))
+            lines.show(ended=False)
+        for step in (1, 2):
+            lines.add(ProgressEvent("pairs", step, 2))
+        lines.show(ended=True)
+        lines.show(ended=True)
+        shown = capsys.readouterr().out
+        if terminal:
+            assert [line.split("\r")[-1] for line in shown.split("\n")] == ["\033[Ktrees 3/3", "\033[Kpairs 2/2", ""]
+        else:
+            assert shown.splitlines() == ["trees 1/3", "trees 3/3", "pairs 2/2"]
+
     def test_interrupt_ends_the_watching_only(self, project, capsys, monkeypatch):
         job = start_job(project, "selftest", LONG)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from univg.workflow.project import Project
 from univg.workflow.stages import FULL_STAGES
 
 POLL_SECONDS = 0.5
+SECONDS_BETWEEN_LINES = 30.0  # in a file
 CANCEL_SECONDS = 15.0
 _EXIT_CODES = {JobState.DONE: 0, JobState.FAILED: 1, JobState.CANCELLED: 130}
 
@@ -124,14 +128,14 @@ def _watch(project: Project, job_id: str) -> int:
 
 def watch(job: Job) -> int:
     """Print the progress of `job` until it ends; Ctrl+C ends the watching, not the job."""
-    reader = EventReader(job.folder)
+    reader, lines = EventReader(job.folder), _ProgressLines()
     try:
         while True:
             # The state first: events written before the job ended are then all read.
             job = job.refreshed()
-            events = reader.read_new()
-            if events:
-                print(describe(events[-1]), flush=True)
+            for event in reader.read_new():
+                lines.add(event)
+            lines.show(ended=job.state.finished)
             if job.state.finished:
                 break
             time.sleep(POLL_SECONDS)
@@ -176,6 +180,35 @@ def _setting(text: str) -> tuple[str, object]:
 
 def _selftest(project: Project, _: str) -> int:
     return watch(start_job(project, "selftest"))
+
+
+class _ProgressLines:
+    """A line for every stage, which a terminal shows growing; a file gets one now and then."""
+
+    def __init__(self) -> None:
+        self._rewrites = sys.stdout.isatty()
+        self._event: ProgressEvent | None = None
+        self._shown: ProgressEvent | None = None
+        self._shown_at = -math.inf
+
+    def add(self, event: ProgressEvent) -> None:
+        if self._event is not None and event.stage != self._event.stage:
+            self.show(ended=True)
+        self._event = event
+
+    def show(self, *, ended: bool) -> None:
+        """Print the newest event; `ended` says that it is the last of its stage."""
+        event, now = self._event, time.monotonic()
+        if event is None:
+            return
+        if self._rewrites:
+            line = describe(event)[: shutil.get_terminal_size().columns - 1]  # one that wraps cannot be rewritten
+            print(f"\r\033[K{line}", end="\n" if ended else "", flush=True)
+        elif event is not self._shown and (ended or now > self._shown_at + SECONDS_BETWEEN_LINES):
+            print(describe(event), flush=True)
+            self._shown, self._shown_at = event, now
+        if ended:
+            self._event = None
 
 
 def describe(event: ProgressEvent) -> str:

@@ -5,8 +5,9 @@ usage: python benchmarks/round_trip.py [DATA] [--autoencoder DIR] [--sets NAME .
 
 DATA is a folder with drive, octa500_3m, dias, dca1 and chasedb1 (default: the folder benchmark in UNIVG_DATA). Masks
 and images are brought to 512 x 512 as in the benchmark. With --segment a segmenter is adapted to split 0 with that
-preset, and scored on original and on reconstructed test images. --sheet draws originals above reconstructions, for the
-eye alone: the licences of the sets forbid to pass such pictures on.
+preset, and scored on original and on reconstructed test images, the latter also with grain: white noise, half as strong
+as what the five images lose. --sheet draws originals above reconstructions, for the eye alone: the licences of the sets
+forbid to pass such pictures on.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from univg.engines.autoencoder import save_sheet
 from univg.engines.backbone import image_to_picture, mask_to_picture, picture_to_image, picture_to_mask
 from univg.io import match_pair_files, write_json_atomic
 from univg.metrics import cldice, dice
+from univg.segmentation import segment
 from univg.types import Modality, SupportSet, as_float
 from univg.workflow.benchmark import choose_training_files, describe_environment, load_resized
 from univg.workflow.pipeline import run_pipeline
 from univg.workflow.presets import preset_named
 
 SIZE = 512
+GRAIN = 0.5
 MODALITIES = {**{name: modality for name, (modality, _) in SETS.items()}, "chasedb1": Modality.FUNDUS}
 
 
@@ -61,20 +64,28 @@ def figures_of(autoencoder, pairs: list, sheet: Path | None) -> dict[str, float]
     return dict(zip(("dice", "cldice", "psnr"), map(float, means), strict=True)) | {"images": len(pairs)}, reconstructed
 
 
-def segmentation_loss(name: str, support: list, tested: list, reconstructed: list, preset: str) -> dict[str, float]:
-    """Mean Dice of a segmenter on originals and on reconstructions, in percent."""
-    from univg.segmentation import segment
-
+def segmentation_loss(name: str, support: list, tested: list, reconstructed: list, lost: float, preset: str) -> dict:
+    """Mean Dice of a segmenter on originals and on reconstructions, in percent, with grain of the deviation `lost`."""
     segmenter = run_pipeline(SupportSet(MODALITIES[name], tuple(support)), preset=preset_named(preset))
-    found = {}
-    for label, images in (("originals", [p.image for p in tested]), ("reconstructions", reconstructed)):
-        if tested[0].image.ndim == 2 and label == "reconstructions":
-            images = [image.mean(axis=2) for image in images]
-        masks = [
-            segment(image.astype(np.float32) if image.dtype != np.uint8 else image, segmenter).mask for image in images
-        ]
+    rng = np.random.default_rng(0)
+    grainy = [image + lost * rng.standard_normal((*image.shape[:2], 1)) for image in reconstructed]
+    found = {"grain": lost}
+    for label, images in (("originals", None), ("reconstructions", reconstructed), ("with_grain", grainy)):
+        if images is None:
+            images = [pair.image for pair in tested]
+        else:
+            images = [np.clip(image, 0, 1).astype(np.float32) for image in images]
+            images = [image.mean(axis=2) for image in images] if tested[0].image.ndim == 2 else images
+        masks = [segment(image, segmenter).mask for image in images]
         found[f"dice_{label}"] = 100 * float(np.mean([dice(m, p.mask) for m, p in zip(masks, tested, strict=True)]))
     return found
+
+
+def grain_of(autoencoder, pairs: list) -> float:
+    """Standard deviation of what `pairs` lose, of images in [0, 1], times `GRAIN`."""
+    found = figures_of(autoencoder, pairs, None)[1]
+    lost = [as_colour(pair.image) - image for pair, image in zip(pairs, found, strict=True)]
+    return GRAIN * float(np.sqrt(np.mean(np.square(lost))))
 
 
 def main() -> None:
@@ -99,7 +110,8 @@ def main() -> None:
         results[name], reconstructed = figures_of(autoencoder, tested, sheet)
         if args.segment:
             support = [load_resized(file, SIZE) for file in train]
-            results[name] |= segmentation_loss(name, support, tested, reconstructed, args.segment)
+            lost = grain_of(autoencoder, support)
+            results[name] |= segmentation_loss(name, support, tested, reconstructed, lost, args.segment)
         print(name, " ".join(f"{key} {value:.4g}" for key, value in results[name].items()), flush=True)
         if args.json:
             write_json_atomic(args.json, {"sets": results, "environment": describe_environment()})

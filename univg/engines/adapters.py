@@ -222,7 +222,17 @@ def save_adapter(adapter: Adapter, folder: str | Path) -> None:
             "base_sha256": adapter.base_sha256,
             "card": json.dumps(dict(adapter.card)),
         }
-        write_bytes_atomic(Path(folder) / f"{kind}.safetensors", safetensors.torch.save(tensors, metadata))
+        content = _with_sorted_metadata(safetensors.torch.save(tensors, metadata))
+        write_bytes_atomic(Path(folder) / f"{kind}.safetensors", content)
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """A safetensors file whose bytes follow from its content: the library writes metadata in an order of chance."""
+    start, size = 8, int.from_bytes(content[:8], "little")
+    header = json.loads(content[start : start + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return content[:start] + text.ljust(size) + content[start + size :]
 
 
 def load_adapter(folder: str | Path, backbone: DiffusionBackbone) -> Adapter:

@@ -95,6 +95,15 @@ def test_adapter_survives_the_disk(backbone, compact_folder, tmp_path, kind):
     assert torch.equal(predict(backbone, again, 0.7), predict(backbone, adapter, 0.7))
 
 
+def test_equal_adapters_are_equal_files(backbone, tmp_path):
+    adapter = new_adapter(backbone, "loha")
+    contents = set()
+    for _ in range(6):
+        save_adapter(adapter, tmp_path)
+        contents.add((tmp_path / "loha.safetensors").read_bytes())
+    assert len(contents) == 1
+
+
 def test_gradients_reach_the_factors_and_nothing_else(backbone):
     adapter = new_adapter(backbone)
     training_prediction(adapter)(*inputs(backbone)).square().mean().backward()

@@ -149,7 +149,8 @@ class TestRunning:
     @posix_only
     def test_outlives_the_terminal(self, project):
         script = (
-            "import sys, time; from univg.workflow import Project, start_job;"
+            "import signal, sys, time; from univg.workflow import Project, start_job;"
+            "signal.signal(signal.SIGHUP, signal.SIG_DFL);"  # where the tests run under nohup, it is ignored
             "start_job(Project.open(sys.argv[1]), 'selftest', {'steps': 30, 'seconds_per_step': 0.02});"
             "print('started', flush=True); time.sleep(60)"
         )

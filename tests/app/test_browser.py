@@ -38,6 +38,13 @@ def striped_pair(name, shape=(200, 300)):
     return ImageMaskPair(image, mask, name)
 
 
+def reload_adapt(page):
+    page.reload()
+    page.wait_for_selector("#job-chip .chip")
+    page.click("#tab-adapt-button")
+    page.wait_for_selector("#stages li")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_five_pairs_to_the_overlay_of_an_unseen_image(serve, page, projects_folder):
@@ -55,15 +62,15 @@ def test_five_pairs_to_the_overlay_of_an_unseen_image(serve, page, projects_fold
     project = Project.open(projects_folder / "five eyes")
     assert project.support_names() == [f"sample-{n}" for n in range(1, 6)]
 
-    # Adapt, seen again after a reload
+    # Adapt, seen again after a reload in every stage
     page.click("#next-adapt")
     page.click("#preset label:has-text('Preview')")
     page.click("#adapt")
     page.wait_for_selector("#job-chip .chip")
-    page.wait_for_selector("#stages li.done:has-text('Pairs')", timeout=120_000)
-    page.reload()
-    page.wait_for_selector("#job-chip .chip")
-    page.click("#tab-adapt-button")
+    for done in ("Trees", "Pairs"):
+        reload_adapt(page)
+        page.wait_for_selector(f"#stages li.done:has-text('{done}')", timeout=120_000)
+    reload_adapt(page)
     page.wait_for_selector("#stages li.done:has-text('Trees')")
 
     # Cancelled in the training, and resumed from where it stopped

@@ -5,9 +5,8 @@ usage: python benchmarks/round_trip.py [DATA] [--autoencoder DIR] [--sets NAME .
 
 DATA is a folder with drive, octa500_3m, dias, dca1 and chasedb1 (default: the folder benchmark in UNIVG_DATA). Masks
 and images are brought to 512 x 512 as in the benchmark. With --segment a segmenter is adapted to split 0 with that
-preset, and scored on original and on reconstructed test images, the latter also with grain: white noise, half as strong
-as what the five images lose. --sheet draws originals above reconstructions, for the eye alone: the licences of the sets
-forbid to pass such pictures on.
+preset, and scored on original and on reconstructed test images. --sheet draws originals above reconstructions, for the
+eye alone: the licences of the sets forbid to pass such pictures on.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from univg.workflow.pipeline import run_pipeline
 from univg.workflow.presets import preset_named
 
 SIZE = 512
-GRAIN = 0.5
 MODALITIES = {**{name: modality for name, (modality, _) in SETS.items()}, "chasedb1": Modality.FUNDUS}
 
 
@@ -64,28 +62,16 @@ def figures_of(autoencoder, pairs: list, sheet: Path | None) -> dict[str, float]
     return dict(zip(("dice", "cldice", "psnr"), map(float, means), strict=True)) | {"images": len(pairs)}, reconstructed
 
 
-def segmentation_loss(name: str, support: list, tested: list, reconstructed: list, lost: float, preset: str) -> dict:
-    """Mean Dice of a segmenter on originals and on reconstructions, in percent, with grain of the deviation `lost`."""
+def segmentation_loss(name: str, support: list, tested: list, reconstructed: list, preset: str) -> dict[str, float]:
+    """Mean Dice of a segmenter on originals and on reconstructions, in percent."""
     segmenter = run_pipeline(SupportSet(MODALITIES[name], tuple(support)), preset=preset_named(preset))
-    rng = np.random.default_rng(0)
-    grainy = [image + lost * rng.standard_normal((*image.shape[:2], 1)) for image in reconstructed]
-    found = {"grain": lost}
-    for label, images in (("originals", None), ("reconstructions", reconstructed), ("with_grain", grainy)):
-        if images is None:
-            images = [pair.image for pair in tested]
-        else:
-            images = [np.clip(image, 0, 1).astype(np.float32) for image in images]
-            images = [image.mean(axis=2) for image in images] if tested[0].image.ndim == 2 else images
+    if tested[0].image.ndim == 2:
+        reconstructed = [image.mean(axis=2) for image in reconstructed]
+    found = {}
+    for label, images in (("originals", [pair.image for pair in tested]), ("reconstructions", reconstructed)):
         masks = [segment(image, segmenter).mask for image in images]
         found[f"dice_{label}"] = 100 * float(np.mean([dice(m, p.mask) for m, p in zip(masks, tested, strict=True)]))
     return found
-
-
-def grain_of(autoencoder, pairs: list) -> float:
-    """Standard deviation of what `pairs` lose, of images in [0, 1], times `GRAIN`."""
-    found = figures_of(autoencoder, pairs, None)[1]
-    lost = [as_colour(pair.image) - image for pair, image in zip(pairs, found, strict=True)]
-    return GRAIN * float(np.sqrt(np.mean(np.square(lost))))
 
 
 def main() -> None:
@@ -110,8 +96,7 @@ def main() -> None:
         results[name], reconstructed = figures_of(autoencoder, tested, sheet)
         if args.segment:
             support = [load_resized(file, SIZE) for file in train]
-            lost = grain_of(autoencoder, support)
-            results[name] |= segmentation_loss(name, support, tested, reconstructed, lost, args.segment)
+            results[name] |= segmentation_loss(name, support, tested, reconstructed, args.segment)
         print(name, " ".join(f"{key} {value:.4g}" for key, value in results[name].items()), flush=True)
         if args.json:
             write_json_atomic(args.json, {"sets": results, "environment": describe_environment()})

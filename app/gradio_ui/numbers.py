@@ -33,7 +33,7 @@ def checked_number(value: float | None, label: str, low: float, high: float, *, 
         If it is empty or not between `low` and `high`.
     """
     if value is None or not low <= value <= high:
-        got = texts.EMPTY_FIELD if value is None else f"{value:g}"
+        got = texts.EMPTY_FIELD if value is None else f"{value:.12g}"
         raise InputError(
             texts.NUMBER_RANGE.format(label=label, low=low, high=high, got=got),
             fix=texts.NUMBER_FIX.format(usual=usual),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from univg.commands import jobs as jobs_command
+from univg.commands.options import ProgressLine
 from univg.errors import Cancelled, InputError, JobRunningError
 from univg.progress import ProgressEvent
 from univg.workflow import (
@@ -544,21 +546,21 @@ class TestCommand:
         assert self.command("resume", *where) == 0
 
     @pytest.mark.parametrize("terminal", [False, True])
-    def test_progress_takes_a_line_a_stage(self, capsys, monkeypatch, terminal):
-        monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
-        lines = jobs_command._ProgressLines()
+    def test_progress_takes_a_line_a_stage(self, terminal):
+        stream = io.StringIO()
+        stream.isatty = lambda: terminal
+        show = ProgressLine(stream, seconds_between=60)
         for step in (1, 2, 3):
-            lines.add(ProgressEvent("trees", step, 3))
-            lines.show(ended=False)
+            show(ProgressEvent("trees", step, 3))
         for step in (1, 2):
-            lines.add(ProgressEvent("pairs", step, 2))
-        lines.show(ended=True)
-        lines.show(ended=True)
-        shown = capsys.readouterr().out
+            show(ProgressEvent("pairs", step, 3))
+        show.end()
+        show.end()
         if terminal:
-            assert [line.split("\r")[-1] for line in shown.split("\n")] == ["\033[Ktrees 3/3", "\033[Kpairs 2/2", ""]
+            last = [line.split("\r")[-1] for line in stream.getvalue().split("\n")]
+            assert last == ["\033[Ktrees 3/3", "\033[Kpairs 2/3", ""]
         else:
-            assert shown.splitlines() == ["trees 1/3", "trees 3/3", "pairs 2/2"]
+            assert stream.getvalue().splitlines() == ["trees 1/3", "trees 3/3", "pairs 1/3"]
 
     def test_interrupt_ends_the_watching_only(self, project, capsys, monkeypatch):
         job = start_job(project, "selftest", LONG)

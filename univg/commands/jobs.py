@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import shutil
 import sys
 import time
 from pathlib import Path
 
+from univg.commands.options import ProgressLine
 from univg.errors import InputError
-from univg.progress import ProgressEvent
 from univg.workflow.job_records import EventReader
 from univg.workflow.jobs import (
     Job,
@@ -128,20 +126,21 @@ def _watch(project: Project, job_id: str) -> int:
 
 def watch(job: Job) -> int:
     """Print the progress of `job` until it ends; Ctrl+C ends the watching, not the job."""
-    reader, lines = EventReader(job.folder), _ProgressLines()
+    reader = EventReader(job.folder)
+    show = ProgressLine(sys.stdout, seconds_between=SECONDS_BETWEEN_LINES)
     try:
         while True:
             # The state first: events written before the job ended are then all read.
             job = job.refreshed()
             for event in reader.read_new():
-                lines.add(event)
-            lines.show(ended=job.state.finished)
+                show(event)
             if job.state.finished:
                 break
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         print(f"\nJob {job.id} goes on; `univg jobs cancel` stops it.")
         return 0
+    show.end()
     return _report(job)
 
 
@@ -182,43 +181,6 @@ def _selftest(project: Project, _: str) -> int:
     return watch(start_job(project, "selftest"))
 
 
-class _ProgressLines:
-    """A line for every stage, which a terminal shows growing; a file gets one now and then."""
-
-    def __init__(self) -> None:
-        self._rewrites = sys.stdout.isatty()
-        self._event: ProgressEvent | None = None
-        self._shown: ProgressEvent | None = None
-        self._shown_at = -math.inf
-
-    def add(self, event: ProgressEvent) -> None:
-        if self._event is not None and event.stage != self._event.stage:
-            self.show(ended=True)
-        self._event = event
-
-    def show(self, *, ended: bool) -> None:
-        """Print the newest event; `ended` says that it is the last of its stage."""
-        event, now = self._event, time.monotonic()
-        if event is None:
-            return
-        if self._rewrites:
-            line = describe(event)[: shutil.get_terminal_size().columns - 1]  # one that wraps cannot be rewritten
-            print(f"\r\033[K{line}", end="\n" if ended else "", flush=True)
-        elif event is not self._shown and (ended or now > self._shown_at + SECONDS_BETWEEN_LINES):
-            print(describe(event), flush=True)
-            self._shown, self._shown_at = event, now
-        if ended:
-            self._event = None
-
-
-def describe(event: ProgressEvent) -> str:
-    """An event on one line."""
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
-    left = "" if event.seconds_left is None else f"about {_duration(event.seconds_left)} left"
-    parts = (f"{event.stage} {event.step}/{event.total}", event.message, figures, left)
-    return " | ".join(part for part in parts if part)
-
-
 def _progress(job: Job) -> str:
     event = job.latest_event()
     if job.waits_for:
@@ -233,10 +195,6 @@ def _report(job: Job) -> int:
     detail = job.error or (job.result() if job.state is JobState.DONE else None)
     print(f"Job {job.id} {job.state}" + ("" if detail is None else f": {detail}"))
     return _EXIT_CODES[job.state]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 _ACTIONS = {

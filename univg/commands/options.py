@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import time
 from pathlib import Path
+from typing import TextIO
 
 from univg.errors import InputError
 from univg.progress import ProgressEvent
@@ -52,14 +55,49 @@ def output_folder(name: str) -> Path:
 
 
 class ProgressLine:
-    """Shows events on one line of a terminal that rewrites itself, or nothing when output goes to a file."""
+    """Shows events on a line for every stage, which a terminal sees growing; a file gets none, or one now and then.
 
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
+    Parameters
+    ----------
+    stream : text stream, optional
+        Standard error by default.
+    seconds_between : float, optional
+        The least time between two lines of a stage in a file, which gets none by default.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, seconds_between: float | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._rewrites = self._stream.isatty()
+        self._seconds_between = seconds_between
+        self._stage, self._open, self._due = "", False, 0.0
 
     def __call__(self, event: ProgressEvent) -> None:
-        if not self._shown:
-            return
-        left = "" if event.seconds_left is None else f", about {event.seconds_left:.0f} s left"
-        end = "\n" if event.step == event.total else ""
-        print(f"\r\033[K{event.stage} {event.step}/{event.total}{left}", end=end, file=sys.stderr, flush=True)
+        begins, ends = event.stage != self._stage, event.step == event.total
+        self._stage = event.stage
+        if self._rewrites:
+            if begins:
+                self.end()
+            line = describe(event)[: shutil.get_terminal_size().columns - 1]  # one that wraps cannot be rewritten
+            print(f"\r\033[K{line}", end="\n" if ends else "", file=self._stream, flush=True)
+            self._open = not ends
+        elif self._seconds_between is not None and (begins or ends or time.monotonic() >= self._due):
+            print(describe(event), file=self._stream, flush=True)
+            self._due = time.monotonic() + self._seconds_between
+
+    def end(self) -> None:
+        """Leave a line that a terminal sees growing as it is; what is printed next begins below it."""
+        if self._open:
+            print(file=self._stream)
+            self._open = False
+
+
+def describe(event: ProgressEvent) -> str:
+    """An event on one line."""
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
+    left = "" if event.seconds_left is None else f"about {_duration(event.seconds_left)} left"
+    parts = (f"{event.stage} {event.step}/{event.total}", event.message, figures, left)
+    return " | ".join(part for part in parts if part)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

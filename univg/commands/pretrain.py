@@ -267,6 +267,7 @@ class _Report:
         self._line(event)
         if event.picture is not None or len(event.metrics) > 1:
             figures = ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
+            self._line.end()
             print(f"step {event.step}: {figures}", flush=True)
 
 

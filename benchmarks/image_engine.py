@@ -120,7 +120,7 @@ def score(segmenter, tested: list) -> dict:
 
 
 def compare(name: str, split: int, args: argparse.Namespace) -> dict:
-    modality = SETS[name][0]
+    modality = SETS[name]
     pairs, tested = pairs_of(args.data, name, split, args.own)
     support = SupportSet(modality, tuple(pairs))
     masks = draw_masks(support, args.count, args.masks)

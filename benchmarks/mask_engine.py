@@ -69,7 +69,7 @@ def line(label: str, found: dict) -> str:
 
 
 def compare(name: str, args: argparse.Namespace, backbone, pool) -> dict:
-    modality = SETS[name][0]
+    modality = SETS[name]
     pairs, others = masks_of(args.data, name, args.split)
     real = [pair.mask for pair in (pairs if args.own else others)]
     support = [pair.mask for pair in pairs]

@@ -63,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cases = [(f"preset {name}", preset.modality, None, f"preset:{name}") for name, preset in PRESETS.items()]
         if data is not None:
-            cases += [(f"along {name}", modality, data / name, None) for name, (modality, _) in SETS.items()]
+            cases += [(f"along {name}", modality, data / name, None) for name, modality in SETS.items()]
         for number, (label, modality, source, choice) in enumerate(cases):
             session = Session(str(number), Path(folder) / f"session-{number}")
             session.open(project_of(Path(folder) / f"project-{number}", modality, source))

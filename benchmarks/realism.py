@@ -63,7 +63,7 @@ def masks_of(data: Path, name: str, split: int = 0) -> tuple[list, list]:
 def compare(data: Path, name: str, count: int, own: bool, pool: ProcessPoolExecutor, sheet: Path | None) -> dict:
     from features import pretrained_features
 
-    modality = SETS[name][0]
+    modality = SETS[name]
     support, others = masks_of(data, name)
     real = [pair.mask for pair in (support if own else others)]
     hubs = [find_hub(modality, pair.mask, pair.image) for pair in support]

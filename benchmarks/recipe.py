@@ -32,7 +32,7 @@ THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 
 def score(name: str, config: SegmentationConfig, args: argparse.Namespace) -> list[tuple[float, float]]:
     """Dice and clDice of each scored image."""
-    data, modality = args.data / name, SETS[name][0]
+    data, modality = args.data / name, SETS[name]
     files = match_pair_files(data / "images", data / "masks", None)
     pairs = [load_resized(file, config.working_size) for file in choose_training_files(files, SHOTS, args.split)[0]]
     figures = []

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from round_trip import MODALITIES
+from few_shot import SETS
 from skimage.filters import frangi, sato
 
 from univg.io import match_pair_files, write_json_atomic
@@ -80,7 +80,7 @@ def second_observer(data: Path, name: str) -> dict[str, float] | None:
 
 
 def measure(data: Path, name: str, splits: int) -> dict:
-    modality = MODALITIES[name]
+    modality = SETS[name]
     files = match_pair_files(data / name / "images", data / name / "masks", None)
     pairs: dict[str, ImageMaskPair] = {f.name: load_resized(f, SIZE) for f in files}
     results = {"second observer": second_observer(data, name)}
@@ -103,7 +103,7 @@ def measure(data: Path, name: str, splits: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="?", type=Path)
-    parser.add_argument("--sets", nargs="*", default=list(MODALITIES), choices=list(MODALITIES))
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

@@ -25,13 +25,12 @@ from univg.engines.backbone import image_to_picture, mask_to_picture, picture_to
 from univg.io import match_pair_files, write_json_atomic
 from univg.metrics import cldice, dice
 from univg.segmentation import segment
-from univg.types import Modality, SupportSet, as_float
+from univg.types import SupportSet, as_float
 from univg.workflow.benchmark import choose_training_files, describe_environment, load_resized
 from univg.workflow.pipeline import run_pipeline
 from univg.workflow.presets import preset_named
 
 SIZE = 512
-MODALITIES = {**{name: modality for name, (modality, _) in SETS.items()}, "chasedb1": Modality.FUNDUS}
 
 
 @torch.inference_mode()
@@ -64,7 +63,7 @@ def figures_of(autoencoder, pairs: list, sheet: Path | None) -> dict[str, float]
 
 def segmentation_loss(name: str, support: list, tested: list, reconstructed: list, preset: str) -> dict[str, float]:
     """Mean Dice of a segmenter on originals and on reconstructions, in percent."""
-    segmenter = run_pipeline(SupportSet(MODALITIES[name], tuple(support)), preset=preset_named(preset))
+    segmenter = run_pipeline(SupportSet(SETS[name], tuple(support)), preset=preset_named(preset))
     if tested[0].image.ndim == 2:
         reconstructed = [image.mean(axis=2) for image in reconstructed]
     found = {}
@@ -78,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="?", type=Path)
     parser.add_argument("--autoencoder", type=Path)
-    parser.add_argument("--sets", nargs="*", default=list(MODALITIES), choices=list(MODALITIES))
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--segment", metavar="PRESET")
     parser.add_argument("--json", type=Path)

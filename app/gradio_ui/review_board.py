@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -220,8 +220,17 @@ class _Index:
             # A folder's time has steps of some milliseconds: a pair may come right after a look at it.
             settled = time.time_ns() - max(stamps[0][0], stamps[1][0]) > _SETTLED_NS
             if stamps != self._seen or not settled:
-                self._entries, self._seen = self._read(folder), stamps
+                only_judged = settled and self._seen and _without_verdicts(stamps) == _without_verdicts(self._seen)
+                self._entries = self._judged_anew() if only_judged else self._read(folder)
+                self._seen = stamps
             return self._entries
+
+    def _judged_anew(self) -> tuple[Entry, ...]:
+        judged = self._log.latest()
+        return tuple(
+            entry if (now := judged.get(entry.name, _UNDECIDED)) == entry.judgement else replace(entry, judgement=now)
+            for entry in self._entries
+        )
 
     def _read(self, folder: Path) -> tuple[Entry, ...]:
         judged, twins = self._log.latest(), read_near_duplicates(self._project)
@@ -232,6 +241,11 @@ class _Index:
             judgement, twin = judged.get(name, _UNDECIDED), twins.get(name, "")
             entries.append(Entry(name, judgement=judgement, twin=twin, **{**checks, "flags": flags}))
         return tuple(entries)
+
+
+def _without_verdicts(stamps: tuple) -> tuple:
+    images, masks, _, near_duplicates = stamps
+    return images, masks, near_duplicates
 
 
 @lru_cache(maxsize=8)

@@ -6,6 +6,8 @@ Pairs never change, so thumbnails are kept in the project, in a hidden folder th
 from __future__ import annotations
 
 import os
+import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from app.gradio_ui import pictures
 from univg.errors import InputError
-from univg.io import check_stem
+from univg.io import check_stem, read_mask
 from univg.overlay import PREDICTION
 from univg.workflow.project import Project
 
@@ -46,16 +48,38 @@ def picture(project: Project, layer: str, name: str) -> tuple[bytes, str]:
         raise InputError(f"There is no picture {layer!r} of a pair", fix=f"There are: {', '.join(LAYERS)}.")
     if layer == "small":
         return _thumbnail(project, name), "image/webp"
-    pair = project.synthetic_pair(name)
+    # Stored pictures go to the page as they are where it can show them: three layers of each pair are asked for a key.
+    image_file, mask_file = project.synthetic_pair_files(name)
+    if layer == "image" and _is_shown_as_stored(image_file):
+        return image_file.read_bytes(), "image/png"
     if layer == "image":
-        shown = cv2.cvtColor(pictures.reduce(pictures.as_rgb(pair.image), _SHOWN_SIDE), cv2.COLOR_RGB2BGR)
-    elif layer == "white":
-        shown = pictures.reduce(pair.mask, _SHOWN_SIDE).astype(np.uint8) * 255
+        image = project.synthetic_pair(name).image
+        shown = cv2.cvtColor(pictures.reduce(pictures.as_rgb(image), _SHOWN_SIDE), cv2.COLOR_RGB2BGR)
+        return _encoded(".png", shown, _PNG), "image/png"
+    mask = pictures.reduce(read_mask(mask_file), _SHOWN_SIDE)
+    if layer == "white":
+        shown = mask.astype(np.uint8) * 255
     else:
-        mask = pictures.reduce(pair.mask, _SHOWN_SIDE)
         shown = np.zeros((*mask.shape, 4), np.uint8)
         shown[mask] = (*PREDICTION[::-1], 255)
     return _encoded(".png", shown, _PNG), "image/png"
+
+
+def draw_thumbnails(project: Project, names: Sequence[str]) -> None:
+    """Keep the thumbnails of `names` in the project, so that they are there when the page asks for them."""
+    for name in names:
+        with suppress(InputError):  # a damaged pair is told of when it is asked for
+            _thumbnail(project, name)
+
+
+def _is_shown_as_stored(file: Path) -> bool:
+    """Whether `file` is a PNG of 8 bits, no larger than what is shown."""
+    with file.open("rb") as stream:
+        head = stream.read(25)
+    if head[:8] != b"\x89PNG\r\n\x1a\n" or len(head) < 25:
+        return False
+    width, height, depth = struct.unpack(">IIB", head[16:])
+    return max(width, height) <= _SHOWN_SIDE and depth == 8
 
 
 def _thumbnail(project: Project, name: str) -> bytes:

@@ -102,7 +102,7 @@ def _do(project: Project, board: ReviewBoard, act: dict) -> list[str]:
     """Returns the names of pairs whose verdict may be another one now."""
     do, name = act.get("do"), str(act.get("name") or "")
     if do in ("judge", "go", "step"):
-        if name not in project.pair_names():
+        if all(name != entry.name for entry in all_entries(project)):
             raise InputError("This pair is no longer in the project", fix="Reload the page.")
         board.current = name
     if do == "judge":

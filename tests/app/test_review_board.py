@@ -7,7 +7,7 @@ import pytest
 from app import texts
 from app.gradio_ui import review_view
 from app.gradio_ui.review_board import FLAGS, SORTS, ReviewBoard, all_entries, counts, flag_counts
-from app.gradio_ui.review_pictures import picture
+from app.gradio_ui.review_pictures import draw_thumbnails, picture
 from app.gradio_ui.review_routes import answer
 from app.gradio_ui.state import Session
 from univg.errors import InputError
@@ -136,6 +136,9 @@ def test_pictures_are_drawn_once_and_never_from_outside_the_project(project):
     layer = cv2.imdecode(np.frombuffer(picture(project, "mask", "s1")[0], np.uint8), cv2.IMREAD_UNCHANGED)
     assert layer.shape == (64, 64, 4) and (layer[..., 3] > 0).sum() == 55
     assert cv2.imdecode(np.frombuffer(picture(project, "white", "s1")[0], np.uint8), 0).max() == 255
+    assert picture(project, "image", "s1")[0] == (project.pairs_folder / "images" / "s1.png").read_bytes()
+    draw_thumbnails(project, ["s1", "nobody", "s2"])
+    assert len(list((project.pairs_folder / ".thumbnails").glob("*.webp"))) == 2
     for layer, name in (("small", "../p"), ("small", "nobody"), ("image", "nobody"), ("else", "s1")):
         with pytest.raises(InputError):
             picture(project, layer, name)

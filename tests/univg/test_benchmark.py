@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from tests.conftest import make_pair
 from tests.univg.test_pipeline import TINY
 from univg.errors import Cancelled, InputError
 from univg.io import match_pair_files, write_image, write_mask
+from univg.io.pairs import PairFiles
 from univg.types import Modality
 from univg.workflow import benchmark
 from univg.workflow.benchmark import BenchmarkConfig, choose_training_files, load_resized, run_benchmark
@@ -102,6 +104,16 @@ def test_splits_are_random_but_fixed_by_the_seed(dataset):
     assert train == choose_training_files(files, 2, seed=0)[0]
     assert sorted(f.name for f in [*train, *test]) == [f.name for f in files]
     assert len({tuple(f.name for f in choose_training_files(files, 2, seed)[0]) for seed in range(20)}) > 3
+
+
+def test_other_eye_of_somebody_who_trains_is_not_tested():
+    names = [f"{n:02d}{side}" for n in range(1, 9) for side in "LR"]
+    files = [PairFiles(name, Path(f"{name}.png"), Path(f"{name}.png"), None) for name in names]
+    for seed in range(10):
+        train, test = choose_training_files(files, 5, seed)
+        assert len(train) == 5
+        assert {f.name[:2] for f in train}.isdisjoint(f.name[:2] for f in test)
+        assert {f.name[:2] for f in train} | {f.name[:2] for f in test} == {name[:2] for name in names}
 
 
 def test_images_are_resized_to_the_square_of_the_protocol(dataset):

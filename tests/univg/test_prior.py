@@ -52,10 +52,23 @@ def test_resumed_pretraining_equals_an_uninterrupted_one(work, tmp_path_factory,
     assert figures["step"] == 6 and 0 <= figures["dice"] <= 1
 
 
-def test_checkpoint_of_another_recipe_is_refused(work):
-    pretrain_prior(CONFIG, work, device="cpu")
+def test_checkpoint_of_another_recipe_or_start_is_refused(work, tmp_path):
+    network, figures = pretrain_prior(CONFIG, work, device="cpu")
     with pytest.raises(InputError, match="other images or settings"):
         pretrain_prior(replace(CONFIG, batch_size=3), work, device="cpu")
+    save_prior(network, CONFIG, figures, tmp_path)
+    with pytest.raises(InputError, match="other images or settings"):
+        pretrain_prior(CONFIG, work, start=load_prior(TINY, tmp_path), device="cpu")
+
+
+def test_pretraining_goes_on_from_a_prior(work, tmp_path):
+    network = build_network(TINY)
+    save_prior(network, CONFIG, {}, tmp_path)
+    still = replace(CONFIG, segmentation=replace(TINY, steps=1, learning_rate=1e-12, weight_decay=0.0))
+    start = load_prior(TINY, tmp_path)
+    trained, _ = pretrain_prior(still, work, start=start, device="cpu")
+    for name, value in trained.named_parameters():
+        torch.testing.assert_close(value, start.tensors[name], atol=1e-6, rtol=0)
 
 
 def test_saved_prior_starts_a_training(tmp_path, tiny_support):

@@ -30,6 +30,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
     prior = _add(kinds, "prior", _prior, "the vessel segmenter trained on phantoms alone")
     prior.add_argument("--patch", type=int, metavar="N", help="side of a phantom, in pixels")
+    prior.add_argument("--rate", type=float, metavar="R", help="learning rate")
+    prior.add_argument("--start", metavar="DIR", help="go on from this prior; give another --seed")
     prior.add_argument("--shapes", type=int, metavar="N", help="trees to draw phantoms from")
 
     autoencoder = _add(kinds, "autoencoder", _autoencoder, "the compact autoencoder of both engines")
@@ -89,15 +91,21 @@ def _add(kinds, name: str, run: Callable[[argparse.Namespace], int], description
 
 
 def _prior(args: argparse.Namespace) -> int:
-    from univg.segmentation.prior import PriorConfig, pretrain_prior, save_prior  # loads torch
+    from univg.segmentation.prior import PriorConfig, load_prior, pretrain_prior, save_prior  # loads torch
 
     config = PriorConfig()
     segmentation = _chosen(
-        config.segmentation, seed=args.seed, steps=args.steps, patch_size=args.patch, precision=args.precision
+        config.segmentation,
+        seed=args.seed,
+        steps=args.steps,
+        patch_size=args.patch,
+        precision=args.precision,
+        learning_rate=args.rate,
     )
     config = _chosen(config, segmentation=segmentation, batch_size=args.batch, shapes=args.shapes)
     output, work, common = _prepare(args)
-    network, figures = pretrain_prior(config, work, **common)
+    start = load_prior(config.segmentation, args.start) if args.start else None
+    network, figures = pretrain_prior(config, work, start=start, **common)
     save_prior(network, config, figures, output)
     _record_images(None, output)
     return 0

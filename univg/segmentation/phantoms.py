@@ -94,8 +94,9 @@ def draw_phantom(
     image = _acquire(image, look, rng)
     field = _field_of_view(look, size, rng)
     if field is not None:
-        image = np.where(field, image, np.float32(look.surround if rng.random() < 0.9 else rng.random()))
-        mask &= field
+        surround = np.float32(look.surround if rng.random() < 0.9 else rng.random())
+        image = surround + field * (image - surround)
+        mask &= field > 0.5
     return np.clip(image, 0, 1).astype(np.float32), mask.astype(np.float32)
 
 
@@ -125,7 +126,10 @@ class _Look:
     bands: int = 0
     disc: float = 0.0
     zone: float = 0.0
-    field: str = "frame"
+    deposits: float = 0.0  # how often a group of irregular spots with sharp edges lies somewhere
+    relief: float = 0.0  # how often tissue that moved between mask and contrast frame shows its edges
+    streaks: tuple[float, float] = (0.0, 0.0)  # grain that is drawn out along rows or columns
+    fields: tuple[str, ...] = ()  # shapes that the field of view can have
     surround: float = 1.0
     distractor: float = 0.0
 
@@ -145,7 +149,8 @@ _LOOKS = {
         noise=(0.0, 0.04),
         spots=25,
         disc=0.5,
-        field="round",
+        deposits=0.25,
+        fields=("round",),
     ),
     Modality.OCTA: _Look(
         level=(0.1, 0.45),
@@ -162,6 +167,8 @@ _LOOKS = {
         blur=(0.3, 1.0),
         resolution=(0.5, 1.0),
         zone=0.6,
+        deposits=0.1,
+        streaks=(0.0, 0.06),
         surround=0.0,
     ),
     Modality.OCT: _Look(
@@ -178,6 +185,7 @@ _LOOKS = {
         speckle=(0.1, 0.4),
         noise=(0.02, 0.1),
         zone=0.5,
+        streaks=(0.0, 0.04),
     ),
     Modality.BRAIN_DSA: _Look(
         level=(0.15, 0.45),
@@ -192,9 +200,10 @@ _LOOKS = {
         noise=(0.0, 0.04),
         blur=(0.3, 1.0),
         bands=6,
-        field="box",
-        surround=0.0,
-        distractor=0.1,
+        relief=0.6,
+        streaks=(0.0, 0.03),
+        fields=("box",),
+        distractor=0.15,
     ),
     Modality.CORONARY_DSA: _Look(
         level=(0.3, 0.7),
@@ -210,7 +219,9 @@ _LOOKS = {
         blur=(0.6, 2.0),
         resolution=(0.4, 1.0),
         bands=8,
-        field="round",
+        relief=0.3,
+        streaks=(0.0, 0.03),
+        fields=("box", "round"),
         distractor=0.4,
     ),
 }
@@ -290,9 +301,15 @@ def _background(look: _Look, size: int, rng: np.random.Generator) -> np.ndarray:
         net = np.exp(-((smooth_noise(size, rng.uniform(2.0, 5.0), rng) / width) ** 2))
         image += net * np.float32(rng.uniform(*look.mesh)) * np.exp(0.3 * smooth_noise(size, 6, rng))
     for _ in range(rng.integers(look.bands + 1) if look.bands else 0):
-        image += _band(size, rng) * np.float32(rng.normal(0, 0.06))
+        image += _band(size, rng) * np.float32(rng.normal(0, 0.09))
+    if rng.random() < look.relief:
+        image += _relief(size, rng) * np.float32(rng.uniform(0.03, 0.25))
+    if look.streaks[1] and rng.random() < 0.5:
+        image += _streaks(size, rng) * np.float32(rng.uniform(*look.streaks))
     for _ in range(rng.integers(look.spots + 1) if look.spots and rng.random() < 0.6 else 0):
         _add_disc(image, rng.uniform(0, size, 2), rng.uniform(1, 7), rng.normal(0, 0.12), rng)
+    if rng.random() < look.deposits:
+        image += _deposits(size, rng) * np.float32(rng.choice([-1, 1], p=[0.7, 0.3]) * rng.uniform(0.05, 0.4))
     if rng.random() < look.disc:
         _add_disc(image, rng.uniform(0, size, 2), rng.uniform(25, 50), -rng.uniform(0.1, 0.4), rng)
     if rng.random() < look.zone:
@@ -314,6 +331,33 @@ def _band(size: int, rng: np.random.Generator) -> np.ndarray:
     return edge - 1 / (1 + np.exp(np.clip(-(offset - width) / softness, -30, 30)))
 
 
+def _relief(size: int, rng: np.random.Generator) -> np.ndarray:
+    """What subtraction leaves of tissue that moved: bright and dark edges side by side, in a part of the frame."""
+    tissue = sum(_band(size, rng) * np.float32(rng.normal()) for _ in range(rng.integers(1, 4)))
+    tissue = tissue + smooth_noise(size, rng.uniform(4, 25), rng) * np.float32(rng.uniform(0, 0.6))
+    moved = np.float32([[1, 0, rng.uniform(-3, 3)], [0, 1, rng.uniform(-3, 3)]])
+    edges = tissue - cv2.warpAffine(tissue, moved, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    where = smooth_noise(size, rng.uniform(60, 150), rng) + np.float32(rng.uniform(-0.5, 1.5))
+    return edges / (1 + np.exp(-4 * where))
+
+
+def _streaks(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise of unit variance that is drawn out along the rows, or, less often, the columns."""
+    length = rng.uniform(5, 60)
+    noise = rng.standard_normal((size, size), dtype=np.float32)
+    noise = cv2.GaussianBlur(noise, (0, 0), sigmaX=length, sigmaY=rng.uniform(0.3, 2.0))
+    noise /= noise.std()
+    return noise if rng.random() < 0.8 else noise.T
+
+
+def _deposits(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A group of irregular spots, as exudates, drusen and calcifications are, with values from 0 to 1."""
+    near = np.zeros((size, size), np.float32)
+    _add_disc(near, rng.uniform(0, size, 2), rng.uniform(15, 60), 1.0, rng)
+    field = smooth_noise(size, rng.uniform(2, 12), rng) + 2.5 * near - np.float32(rng.uniform(2.0, 3.5))
+    return 1 / (1 + np.exp(-np.clip(field * np.float32(rng.uniform(3, 12)), -30, 30)))
+
+
 def _add_disc(image: np.ndarray, centre: np.ndarray, radius: float, amount: float, rng: np.random.Generator) -> None:
     """Add a soft ellipse to `image`, in place."""
     reach = int(3 * radius) + 3
@@ -329,18 +373,21 @@ def _add_disc(image: np.ndarray, centre: np.ndarray, radius: float, amount: floa
 
 
 def _field_of_view(look: _Look, size: int, rng: np.random.Generator) -> np.ndarray | None:
-    """Where the image is not the detector's surround; None when it fills the window."""
-    if look.field == "frame" or rng.random() < 0.5:
+    """How much of each pixel is not the detector's surround, 0 to 1; None when the image fills the window."""
+    if not look.fields or rng.random() < 0.5:
         return None
+    softness = np.float32(0.3 if rng.random() < 0.5 else rng.uniform(0.5, 10))
     rows, cols = np.mgrid[:size, :size].astype(np.float32)
-    if look.field == "round":
+    if look.fields[rng.integers(len(look.fields))] == "round":
         radius = size * rng.uniform(0.6, 1.2)
         angle, away = rng.uniform(0, 2 * np.pi), radius - size * rng.uniform(-0.2, 0.5)
         centre = size / 2 + max(away, 0) * np.array([np.sin(angle), np.cos(angle)])
-        return np.hypot(rows - centre[0], cols - centre[1]) < radius
-    axis = rows if rng.random() < 0.5 else cols
-    start = size * rng.uniform(0.02, 0.4)
-    return axis > start if rng.random() < 0.5 else axis < size - start
+        inside = radius - np.hypot(rows - centre[0], cols - centre[1])
+    else:
+        sides = np.stack([rows, size - 1 - rows, cols, size - 1 - cols])
+        starts = np.where(rng.random(4) < 0.5, size * rng.uniform(0.01, 0.3, 4), -size).astype(np.float32)
+        inside = (sides - starts[:, None, None]).min(axis=0)
+    return 1 / (1 + np.exp(-np.clip(inside / softness, -30, 30)))
 
 
 def _acquire(image: np.ndarray, look: _Look, rng: np.random.Generator) -> np.ndarray:

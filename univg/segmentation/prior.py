@@ -75,10 +75,26 @@ class PriorConfig:
         return {**asdict(self), "segmentation": self.segmentation.to_json()}
 
 
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """Pretrained weights.
+
+    Attributes
+    ----------
+    tensors : dict of str to tensor of float32
+    sha256 : str
+        Of the weights' file.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    sha256: str
+
+
 def pretrain_prior(
     config: PriorConfig,
     folder: str | Path,
     *,
+    start: Prior | None = None,
     workers: int = 1,
     device: str = "auto",
     on_progress: OnProgress = ignore_progress,
@@ -91,6 +107,8 @@ def pretrain_prior(
     config : PriorConfig
     folder : path-like
         An existing folder for the grown trees and the checkpoint; what is found there is resumed, exactly.
+    start : Prior, optional
+        Weights to go on from, instead of random ones.
     workers : int
         Processes that draw phantoms; the result does not depend on their number.
     device : {'auto', 'cpu', 'cuda', 'mps'}
@@ -109,12 +127,16 @@ def pretrain_prior(
         After saving a checkpoint, when `should_stop` says so.
     """
     folder, target, recipe = Path(folder), resolve_device(device), config.segmentation
-    fingerprint = hashlib.sha256(json.dumps(config.to_json()).encode()).hexdigest()
+    origin = [start.sha256] if start else []
+    fingerprint = hashlib.sha256(json.dumps([config.to_json(), *origin]).encode()).hexdigest()
     shapes_file = _grown_shapes(folder, config, workers, on_progress)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = build_network(recipe).to(target)
+        network = build_network(recipe)
+    if start:
+        network.load_state_dict(start.tensors)
+    network = network.to(target)
     average = copy.deepcopy(network)
     optimizer = make_optimizer(network, recipe)
     state = load_state(folder, fingerprint) or TrainingState(step=0, tensors={}, fingerprint=fingerprint)
@@ -222,21 +244,6 @@ def save_prior(network: nn.Module, config: PriorConfig, figures: Mapping, folder
     write_json_atomic(Path(folder) / _RECIPE, recipe)
 
 
-@dataclass(frozen=True, eq=False)
-class Prior:
-    """Pretrained weights.
-
-    Attributes
-    ----------
-    tensors : dict of str to tensor of float32
-    sha256 : str
-        Of the weights' file.
-    """
-
-    tensors: dict[str, torch.Tensor]
-    sha256: str
-
-
 def load_prior(config: SegmentationConfig, folder: str | Path | None = None) -> Prior:
     """The weights for a network of `config`, from what `save_prior` wrote to `folder` (by default: the shipped ones).
 
@@ -260,6 +267,11 @@ def load_prior(config: SegmentationConfig, folder: str | Path | None = None) -> 
             )
     tensors = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     return Prior(tensors, sha256_file(folder / _WEIGHTS))
+
+
+def prior_sha256() -> str:
+    """Of the shipped weights."""
+    return sha256_file(shipped_folder("models", "prior") / _WEIGHTS)
 
 
 def find_vessels(image: np.ndarray, modality: Modality) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from univg.io.pairs import PairFiles
 from univg.metrics import SegmentationMetrics, evaluate
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progress, never_stop
 from univg.segmentation import SegmentationConfig, Segmenter, segment
+from univg.segmentation.prior import prior_sha256
 from univg.types import ImageMaskPair, Modality, SupportSet
 from univg.workflow.pipeline import run_pipeline
 from univg.workflow.presets import Preset
@@ -57,8 +59,10 @@ class BenchmarkConfig:
 
     def key(self) -> dict:
         """What must agree for finished splits to be kept."""
+        prior = {"prior_sha256": prior_sha256()} if self.preset.segmentation.start == "prior" else {}
         return {
             "preset": self.preset.name,
+            **prior,
             "modality": str(self.modality),
             "shots": self.shots,
             "size": self.size,
@@ -117,9 +121,19 @@ def run_benchmark(
 
 
 def choose_training_files(files: Sequence[PairFiles], shots: int, seed: int) -> tuple[list[PairFiles], list[PairFiles]]:
-    """The random split of `seed`: `shots` files that train and the others, each in order of name."""
+    """The random split of `seed`: `shots` files that train and the others, each in order of name.
+
+    The other eye of somebody whose eye trains (files called like 01L and 01R) neither trains nor tests.
+    """
     chosen = set(np.random.default_rng(seed).permutation(len(files))[:shots].tolist())
-    return [f for i, f in enumerate(files) if i in chosen], [f for i, f in enumerate(files) if i not in chosen]
+    train = [f for i, f in enumerate(files) if i in chosen]
+    seen = {_person(f.name) for f in train}
+    return train, [f for i, f in enumerate(files) if i not in chosen and _person(f.name) not in seen]
+
+
+def _person(name: str) -> str:
+    """`name` without the letter that tells left from right eyes, where a number precedes it."""
+    return re.sub(r"(?<=\d)[-_ ]?(l|r|os|od|left|right)$", "", name, flags=re.IGNORECASE)
 
 
 def load_resized(files: PairFiles, size: int) -> ImageMaskPair:

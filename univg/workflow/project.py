@@ -271,6 +271,10 @@ class Project:
     def synthetic_pair(self, name: str) -> ImageMaskPair:
         return replace(support_store.read_pair(self.pairs_folder, name), synthetic=True)
 
+    def synthetic_pair_files(self, name: str) -> tuple[Path, Path]:
+        """The files of a pair's image and mask."""
+        return support_store.pair_files(self.pairs_folder, name)
+
     def pair_record(self, name: str) -> dict:
         """What the synthetic pair `name` was made from, and what its checks found."""
         return support_store.read_sidecar(self.pairs_folder, name)

@@ -44,16 +44,23 @@ def pair_names(folder: Path) -> list[str]:
     return sorted(masks & _stems(folder / "images", _IMAGE_SUFFIXES)) if masks else []
 
 
+def pair_files(folder: Path, name: str) -> tuple[Path, Path]:
+    """The files of the image and the mask of pair `name`; `InputError` when either is missing."""
+    name = check_stem(name)
+    image, mask = _image_path(folder, name), folder / _MASK.format(name=name)
+    if image is None or not mask.is_file():
+        raise _missing(folder, name)
+    return image, mask
+
+
 def read_pair(folder: Path, name: str) -> ImageMaskPair:
     """The pair `name`, as it was given; float images come back at 16 bits."""
     name = check_stem(name)
-    image = _image_path(folder, name)
-    if image is None or not (folder / _MASK.format(name=name)).is_file():
-        raise _missing(folder, name)
+    image, mask = pair_files(folder, name)
     fov = folder / _FOV.format(name=name)
     return ImageMaskPair(
         _read_image(image),
-        read_mask(folder / _MASK.format(name=name)),
+        read_mask(mask),
         name,
         fov=read_mask(fov) if fov.is_file() else None,
     )

@@ -28,6 +28,7 @@ SETS = {
 
 
 def measure(data: Path, sets: list[str], presets: list[str], splits: int) -> None:
+    from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine
     from univg.workflow.benchmark import BenchmarkConfig, run_benchmark
     from univg.workflow.presets import preset_named
 
@@ -35,7 +36,9 @@ def measure(data: Path, sets: list[str], presets: list[str], splits: int) -> Non
         for count in range(1, splits + 1):
             for name in sets:
                 config = BenchmarkConfig(SETS[name], preset_named(preset), splits=count)
-                result = run_benchmark(data / name, config=config, json_file=RESULTS / f"{name}-{preset}.json")
+                show = ProgressLine(seconds_between=SECONDS_BETWEEN_LINES)
+                file = RESULTS / f"{name}-{preset}.json"
+                result = run_benchmark(data / name, config=config, json_file=file, on_progress=show)
                 each = " ".join(f"{100 * split['dice']:.2f}" for split in result["splits"])
                 print(f"{name} {preset}: Dice {100 * result['mean']['dice']:.2f} ({each})", flush=True)
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from few_shot import SETS
 
+from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine
 from univg.engines import load_autoencoder
 from univg.engines.autoencoder import save_sheet
 from univg.engines.backbone import image_to_picture, mask_to_picture, picture_to_image, picture_to_mask
@@ -63,7 +64,9 @@ def figures_of(autoencoder, pairs: list, sheet: Path | None) -> dict[str, float]
 
 def segmentation_loss(name: str, support: list, tested: list, reconstructed: list, preset: str) -> dict[str, float]:
     """Mean Dice of a segmenter on originals and on reconstructions, in percent."""
-    segmenter = run_pipeline(SupportSet(SETS[name], tuple(support)), preset=preset_named(preset))
+    show = ProgressLine(seconds_between=SECONDS_BETWEEN_LINES)
+    support_set = SupportSet(SETS[name], tuple(support))
+    segmenter = run_pipeline(support_set, preset=preset_named(preset), on_progress=show)
     if tested[0].image.ndim == 2:
         reconstructed = [image.mean(axis=2) for image in reconstructed]
     found = {}

@@ -49,7 +49,7 @@ def test_resumed_pretraining_equals_an_uninterrupted_one(work, tmp_path_factory,
     resumed, figures = pretrain_prior(CONFIG, work, device="cpu")
     whole, _ = pretrain_prior(CONFIG, other, device="cpu", workers=2)
     assert equal(resumed, whole)
-    assert figures["step"] == 6 and 0 <= figures["dice"] <= 1
+    assert set(figures) == {"step", "dice"} and figures["step"] == 6 and 0 <= figures["dice"] <= 1
 
 
 def test_checkpoint_of_another_recipe_or_start_is_refused(work, tmp_path):
@@ -66,7 +66,8 @@ def test_pretraining_goes_on_from_a_prior(work, tmp_path):
     save_prior(network, CONFIG, {}, tmp_path)
     still = replace(CONFIG, segmentation=replace(TINY, steps=1, learning_rate=1e-12, weight_decay=0.0))
     start = load_prior(TINY, tmp_path)
-    trained, _ = pretrain_prior(still, work, start=start, device="cpu")
+    trained, figures = pretrain_prior(still, work, start=start, device="cpu")
+    assert figures["start_sha256"] == start.sha256
     for name, value in trained.named_parameters():
         torch.testing.assert_close(value, start.tensors[name], atol=1e-6, rtol=0)
 
@@ -83,6 +84,24 @@ def test_saved_prior_starts_a_training(tmp_path, tiny_support):
     )
     assert torch.equal(segmenter.network.head.weight, prior.tensors["head.weight"])
     assert segmenter.card["prior_sha256"] == prior.sha256
+
+
+def test_prior_is_shown_on_the_held_out_image_before_the_first_step(tmp_path, tiny_support):
+    save_prior(build_network(TINY), CONFIG, {}, tmp_path)
+    recipe, events, shown = replace(TINY, start="prior", steps=2), [], []
+    train_segmenter(
+        tiny_support.pairs[1:],
+        modality=tiny_support.modality,
+        held_out=tiny_support.pairs[0],
+        config=recipe,
+        device="cpu",
+        prior_folder=tmp_path,
+        on_progress=events.append,
+        on_held_out=lambda step, probability: shown.append((step, probability.shape)) or f"{step}.png",
+    )
+    assert shown[0] == (0, (96, 96))
+    assert events[0].step == 0 and events[0].picture == "0.png" and 0 <= events[0].metrics["held_out_dice"] <= 1
+    assert [event.step for event in events] == [0, 1, 2]
 
 
 def test_prior_of_other_channels_is_refused(tmp_path):

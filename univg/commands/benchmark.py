@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from univg.commands.options import ProgressLine, add_device
+from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine, add_device
 from univg.errors import InputError
 from univg.io import match_pair_files, read_json, read_mask
 from univg.segmentation.config import NETWORKS
@@ -95,7 +95,11 @@ def run(args: argparse.Namespace) -> int:
         )
         file = _file_of(args.json, label, len(variants))
         results[label] = run_benchmark(
-            data, config=config, json_file=file, synthetic=synthetic, on_progress=ProgressLine()
+            data,
+            config=config,
+            json_file=file,
+            synthetic=synthetic,
+            on_progress=ProgressLine(seconds_between=SECONDS_BETWEEN_LINES),
         )
         print(format_table(results[label], label if len(variants) > 1 else ""), flush=True)
     _write_reports(args, data, results, other)

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from univg.commands.options import ProgressLine
+from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine
 from univg.errors import InputError
 from univg.workflow.job_records import EventReader
 from univg.workflow.jobs import (
@@ -25,7 +25,6 @@ from univg.workflow.project import Project
 from univg.workflow.stages import FULL_STAGES
 
 POLL_SECONDS = 0.5
-SECONDS_BETWEEN_LINES = 30.0  # in a file
 CANCEL_SECONDS = 15.0
 _EXIT_CODES = {JobState.DONE: 0, JobState.FAILED: 1, JobState.CANCELLED: 130}
 

@@ -54,6 +54,9 @@ def output_folder(name: str) -> Path:
     return folder
 
 
+SECONDS_BETWEEN_LINES = 30.0  # in a file, of work that takes long
+
+
 class ProgressLine:
     """Shows events on a line for every stage, which a terminal sees growing; a file gets none, or one now and then.
 

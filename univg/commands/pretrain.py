@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from univg.commands.options import ProgressLine, add_device, output_folder
+from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine, add_device, output_folder
 from univg.errors import InputError
 from univg.io import write_json_atomic
 from univg.progress import ProgressEvent, ShouldStop
@@ -269,7 +269,7 @@ class _Report:
     """A progress line, and a line to keep for every look at the averaged weights."""
 
     def __init__(self) -> None:
-        self._line = ProgressLine()
+        self._line = ProgressLine(seconds_between=SECONDS_BETWEEN_LINES)
 
     def __call__(self, event: ProgressEvent) -> None:
         self._line(event)

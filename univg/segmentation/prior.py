@@ -119,7 +119,7 @@ def pretrain_prior(
     network : torch.nn.Module
         The moving average of the weights.
     figures : dict
-        ``{"step", "dice"}`` of the last validation.
+        ``{"step", "dice"}`` of the last validation, and ``"start_sha256"`` of what it went on from.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def pretrain_prior(
                 checkpoint()
                 saved_at = time.monotonic()
     checkpoint()
-    return average.eval(), dict(state.figures)
+    return average.eval(), {**state.figures, **({"start_sha256": start.sha256} if start else {})}
 
 
 def _grown_shapes(folder: Path, config: PriorConfig, workers: int, on_progress: OnProgress) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from univg.errors import Cancelled
-from univg.metrics import evaluate
+from univg.metrics import SegmentationMetrics, evaluate
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
 from univg.segmentation.augment import random_patch
 from univg.segmentation.config import SegmentationConfig
@@ -39,6 +39,7 @@ from univg.types import ImageMaskPair, Modality
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 SMALLER_BATCHES = "The graphics card ran out of memory; going on with smaller batches."
 _EVALUATIONS = 12  # on the held-out image, over a whole run
+_HELD_OUT = "held_out_dice"
 
 # Gets the step and the (H, W) probability of the held-out image; returns the path of a picture of it, or None.
 OnHeldOut = Callable[[int, np.ndarray], str | None]
@@ -139,8 +140,19 @@ def train_segmenter(
             }
             save_state(state, folder)
 
+    def looked_at_held_out() -> tuple[SegmentationMetrics, np.ndarray, str | None]:
+        """Its figures, probability and picture with the weights of now."""
+        sample = samples["held_out"][0]
+        probability = predict_probability(sample.grey, average, config)
+        metrics = evaluate(probability >= 0.5, sample.mask > 0.5, probability=probability)
+        return metrics, probability, on_held_out(state.step, probability) if on_held_out else None
+
     # 3. The loop
     clock, parts = StageClock(first_step=state.step), 1
+    if prior is not None and state.step == 0 and held_out is not None:
+        # What the prior finds before it is adapted: a first overlay after seconds, on the slowest machine too.
+        metrics, _, picture = looked_at_held_out()
+        on_progress(ProgressEvent("segmenter", 0, config.steps, metrics={_HELD_OUT: metrics.dice}, picture=picture))
     saved_at = time.monotonic()
     evaluate_every = max(1, release_step // _EVALUATIONS)
     while state.step < config.steps:
@@ -169,16 +181,13 @@ def train_segmenter(
         figures, picture = {"loss": loss}, None
         due = state.step % evaluate_every == 0 or state.step == release_step
         if samples["held_out"] and due and state.step <= release_step:
-            sample = samples["held_out"][0]
-            probability = predict_probability(sample.grey, average, config)
-            metrics = evaluate(probability >= 0.5, sample.mask > 0.5, probability=probability)
-            figures["held_out_dice"] = metrics.dice
+            metrics, probability, picture = looked_at_held_out()
+            figures[_HELD_OUT] = metrics.dice
             if metrics.dice > state.best_score:
                 state.best_score, state.best_step = metrics.dice, state.step
                 state.figures = {"dice": metrics.dice, "cldice": metrics.cldice, "step": state.step}
                 state.tensors["best"] = {k: v.detach().clone() for k, v in average.state_dict().items()}
                 state.tensors["held_out"] = {"probability": torch.from_numpy(probability.copy())}
-            picture = on_held_out(state.step, probability) if on_held_out else None
         event = ProgressEvent("segmenter", state.step, config.steps, metrics=figures, picture=picture)
         on_progress(clock.timed(event))
         if time.monotonic() - saved_at > _SECONDS_BETWEEN_CHECKPOINTS:

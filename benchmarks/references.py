@@ -1,6 +1,6 @@
 """What can be had without adapting anything: other observers, ridge filters, and the vessel prior alone.
 
-usage: python benchmarks/references.py [DATA] [--sets NAME ...] [--splits N] [--json FILE]
+usage: python benchmarks/references.py [DATA] [--sets NAME ...] [--only NAME ...] [--splits N] [--json FILE]
 
 DATA is a folder with drive, chasedb1, octa500_3m, dias and dca1 (default: the folder benchmark in UNIVG_DATA), read as
 in the benchmark: 512 x 512, full frame, the test images of each split.
@@ -8,7 +8,7 @@ in the benchmark: 512 x 512, full frame, the test images of each split.
 second observer   Their masks against the first observer's, where there are any.
 frangi, sato      Multi-scale ridge filters (scikit-image), sigma 1 to 5, cut at the threshold that is best on the five
                   annotated images of the split.
-prior             The vessel prior as shipped, which has seen no real image, cut at 0.5.
+prior             The vessel prior as shipped, which has seen no real image, in a single look, cut at 0.5.
 prior, threshold  The same, cut where it is best on the five annotated images.
 """
 
@@ -46,7 +46,7 @@ def responses() -> dict[str, Respond]:
     def prior(image: np.ndarray, modality: Modality) -> np.ndarray:
         if modality not in segmenters:
             segmenters[modality] = prior_segmenter(modality)
-        return segment(image, segmenters[modality], test_time_augmentation=True).probability
+        return segment(image, segmenters[modality]).probability
 
     return {
         "frangi": lambda image, modality: frangi(to_grey(image, modality), sigmas=SIGMAS, black_ridges=False),
@@ -79,12 +79,14 @@ def second_observer(data: Path, name: str) -> dict[str, float] | None:
     return scores(found, wanted)
 
 
-def measure(data: Path, name: str, splits: int) -> dict:
+def measure(data: Path, name: str, splits: int, only: list[str]) -> dict:
     modality = SETS[name]
     files = match_pair_files(data / name / "images", data / name / "masks", None)
     pairs: dict[str, ImageMaskPair] = {f.name: load_resized(f, SIZE) for f in files}
     results = {"second observer": second_observer(data, name)}
     for label, respond in responses().items():
+        if label not in only:
+            continue
         response = {key: respond(pair.image, modality) for key, pair in pairs.items()}
         found = []
         for seed in range(splits):
@@ -104,12 +106,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="?", type=Path)
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--only", nargs="+", default=list(responses()), choices=list(responses()))
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     data, results = args.data or Path(os.environ["UNIVG_DATA"]) / "benchmark", {}
     for name in args.sets:
-        results[name] = measure(data, name, args.splits)
+        results[name] = measure(data, name, args.splits, args.only)
         if args.json:
             write_json_atomic(args.json, {"sets": results, "environment": describe_environment()})
 

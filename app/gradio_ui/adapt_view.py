@@ -47,6 +47,12 @@ _CAPTIONS = {
 }
 
 
+def _caption(stage: str, step: int) -> str:
+    if stage == "segmenter" and step == 0:
+        return texts.PICTURE_PRIOR
+    return _CAPTIONS[stage].format(step=step)
+
+
 def stage_bar(job: Job, seen: JobWatch, *, stale: Collection[str] = ()) -> str:
     """The stages of `job` in order; those of `stale`, as reruns call them, are marked as to be redone."""
     bar = _BARS.get(job.params.get("preset"), _USUAL)
@@ -154,5 +160,5 @@ def live_pictures(session: Session, job: Job | None, seen: JobWatch | None) -> l
         params = {key: value for key, value in job.params.items() if key != "given" and not key.endswith("backbone")}
         parameters = {"job": job.id, "stage": stage, "step": step, **params}
         shown = pictures.save_picture(picture, session.folder / "pictures", parameters)
-        updates += [gr.Image(shown, visible=True), markup.line(_CAPTIONS[stage].format(step=step))]
+        updates += [gr.Image(shown, visible=True), markup.line(_caption(stage, step))]
     return updates

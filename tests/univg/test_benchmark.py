@@ -114,6 +114,8 @@ def test_other_eye_of_somebody_who_trains_is_not_tested():
         assert len(train) == 5
         assert {f.name[:2] for f in train}.isdisjoint(f.name[:2] for f in test)
         assert {f.name[:2] for f in train} | {f.name[:2] for f in test} == {name[:2] for name in names}
+    with pytest.raises(InputError, match="fellow eye"):
+        choose_training_files(files[:2], 1, seed=0)
 
 
 def test_images_are_resized_to_the_square_of_the_protocol(dataset):

@@ -123,12 +123,23 @@ def run_benchmark(
 def choose_training_files(files: Sequence[PairFiles], shots: int, seed: int) -> tuple[list[PairFiles], list[PairFiles]]:
     """The random split of `seed`: `shots` files that train and the others, each in order of name.
 
-    The other eye of somebody whose eye trains (files called like 01L and 01R) neither trains nor tests.
+    The other eye of somebody whose eye trains (files called like 01L and 01R) is not among the others.
+
+    Raises
+    ------
+    InputError
+        If that leaves none to test.
     """
     chosen = set(np.random.default_rng(seed).permutation(len(files))[:shots].tolist())
     train = [f for i, f in enumerate(files) if i in chosen]
     seen = {_person(f.name) for f in train}
-    return train, [f for i, f in enumerate(files) if i not in chosen and _person(f.name) not in seen]
+    test = [f for i, f in enumerate(files) if i not in chosen and _person(f.name) not in seen]
+    if not test:
+        raise InputError(
+            f"With {shots} shots no image is left whose fellow eye does not train",
+            fix="Use fewer shots or more images.",
+        )
+    return train, test
 
 
 def _person(name: str) -> str:

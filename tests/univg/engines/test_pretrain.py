@@ -265,7 +265,7 @@ def test_prior_notices_a_lost_vessel_more_than_noise():
     dark = torch.tensor([True])
     same, little, much = (features.distance(p, original, dark) for p in (original, noisy, lost))
     distances = [d.item() for d in (same, little, much)]
-    assert distances[0] == 0 and distances[2] > 2 * distances[1] > 0
+    assert distances[0] == 0 and distances[2] > 1.5 * distances[1] > 0
     much.backward()
     assert torch.isfinite(lost.grad).all() and lost.grad.abs().sum() > 0
 

@@ -48,11 +48,11 @@ def peak_mb() -> float:
 
 
 @torch.inference_mode()
-def largest_seam(image: np.ndarray, probability: np.ndarray, segmenter: Segmenter) -> float:
-    """The largest difference between what tiles and what windows around their corners gave."""
+def seams(image: np.ndarray, probability: np.ndarray, segmenter: Segmenter) -> dict[str, float]:
+    """Between what tiles and what windows around their corners gave: differences, and pixels that change sides."""
     step, half = TILE - OVERLAP, TILE // 2
     inputs = network_inputs(to_grey(image, segmenter.modality), segmenter.config.inputs)
-    worst = 0.0
+    differences, changed = [], []
     for number in range(1, SEAMS + 1):
         row, col = (min(number * step + OVERLAP // 2, side - half) for side in image.shape)
         window = np.s_[row - half : row + half, col - half : col + half]
@@ -60,8 +60,14 @@ def largest_seam(image: np.ndarray, probability: np.ndarray, segmenter: Segmente
             logits = segmenter.network(torch.from_numpy(inputs[:, *window])[None])
         alone = logits[0, 0].float().sigmoid().numpy()
         inner = np.s_[half // 2 : -half // 2, half // 2 : -half // 2]
-        worst = max(worst, float(np.abs(alone[inner] - probability[window][inner]).max()))
-    return worst
+        tiled = probability[window][inner]
+        differences.append(np.abs(alone[inner] - tiled))
+        changed.append((alone[inner] >= 0.5) != (tiled >= 0.5))
+    return {
+        "largest_difference": float(np.max(differences)),
+        "mean_difference": float(np.mean(differences)),
+        "pixels_that_change": float(np.mean(changed)),
+    }
 
 
 def main() -> None:
@@ -81,7 +87,7 @@ def main() -> None:
         "seconds": seconds,
         "peak_mb": peak,
         "peak_mb_before": before,
-        "largest_seam": largest_seam(image, found.probability, segmenter),
+        "seams": seams(image, found.probability, segmenter),
         "environment": describe_environment(),
     }
     print(json.dumps(figures, indent=2))

@@ -1,10 +1,12 @@
 """Measure presets on the labelled sets, one split at a time, and print the table of the README.
 
-usage: python benchmarks/few_shot.py [DATA] [--sets NAME ...] [--presets NAME ...] [--splits N] [--table]
+usage: python benchmarks/few_shot.py [DATA] [--sets NAME ...] [--presets NAME ...] [--splits N]
+                                     [--results DIR] [--table]
 
 DATA is a folder with drive, chasedb1, octa500_3m, dias and dca1 (default: the folder benchmark in UNIVG_DATA). Results
-go to benchmarks/results; what is finished there is not run again, and an interrupted split goes on from its checkpoint.
-Every set gets its first split before any gets its second.
+go to DIR (default: benchmarks/results); what is finished there is not run again, and an interrupted split goes on from
+its checkpoint. Results of another vessel prior or recipe are not mixed in: name a new DIR after a change. Every set
+gets its first split before any gets its second.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ SETS = {
 }
 
 
-def measure(data: Path, sets: list[str], presets: list[str], splits: int) -> None:
+def measure(data: Path, sets: list[str], presets: list[str], splits: int, results: Path) -> None:
     from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine
     from univg.workflow.benchmark import BenchmarkConfig, run_benchmark
     from univg.workflow.presets import preset_named
@@ -37,13 +39,13 @@ def measure(data: Path, sets: list[str], presets: list[str], splits: int) -> Non
             for name in sets:
                 config = BenchmarkConfig(SETS[name], preset_named(preset), splits=count)
                 show = ProgressLine(seconds_between=SECONDS_BETWEEN_LINES)
-                file = RESULTS / f"{name}-{preset}.json"
+                file = results / f"{name}-{preset}.json"
                 result = run_benchmark(data / name, config=config, json_file=file, on_progress=show)
                 each = " ".join(f"{100 * split['dice']:.2f}" for split in result["splits"])
                 print(f"{name} {preset}: Dice {100 * result['mean']['dice']:.2f} ({each})", flush=True)
 
 
-def table() -> str:
+def table(results: Path) -> str:
     """Markdown; means over the splits of the means over their test images, in percent."""
     lines = [
         "| set | preset | splits | Dice | SD over splits | SD over images | clDice | minutes | ms an image | GB |",
@@ -51,7 +53,7 @@ def table() -> str:
     ]
     for name in SETS:
         for preset in PRESETS:
-            file = RESULTS / f"{name}-{preset}.json"
+            file = results / f"{name}-{preset}.json"
             if not file.exists():
                 continue
             result = read_json(file)
@@ -76,12 +78,14 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=list(PRESETS))
     parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print the table of what is there, and run nothing")
     args = parser.parse_args()
     if not args.table:
         data = args.data or Path(os.environ["UNIVG_DATA"]) / "benchmark"
-        measure(data, args.sets, args.presets, args.splits)
-    print(table())
+        args.results.mkdir(parents=True, exist_ok=True)
+        measure(data, args.sets, args.presets, args.splits, args.results)
+    print(table(args.results))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def picture(project: Project, layer: str, name: str) -> tuple[bytes, str]:
         raise InputError(f"There is no picture {layer!r} of a pair", fix=f"There are: {', '.join(LAYERS)}.")
     if layer == "small":
         return _thumbnail(project, name), "image/webp"
-    # Stored pictures go to the page as they are where it can show them: three layers of each pair are asked for a key.
+    # As stored where the page can show that: three layers of each pair are asked for with every key.
     image_file, mask_file = project.synthetic_pair_files(name)
     if layer == "image" and _is_shown_as_stored(image_file):
         return image_file.read_bytes(), "image/png"

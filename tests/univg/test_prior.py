@@ -150,5 +150,10 @@ def test_command_line_pretrains_and_refuses_nonsense(work, tmp_path_factory, cap
     assert main([*arguments, "--steps", "1", "--batch", "1", "--patch", "32", "--workers", "1"]) == 0
     assert "step 1: loss" in capsys.readouterr().out
     assert load_prior(SegmentationConfig(), output).sha256
-    assert main([*arguments, "--patch", "30"]) == 2
-    assert "multiple of 16" in capsys.readouterr().err
+    for wrong, said in (
+        (("--patch", "30"), "multiple of 16"),
+        (("--rate", "-1"), "learning_rate"),
+        (("--start", str(output / "nowhere")), "Name a folder that"),
+    ):
+        assert main([*arguments, *wrong]) == 2
+        assert said in capsys.readouterr().err

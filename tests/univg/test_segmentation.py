@@ -48,6 +48,8 @@ def same_weights(first, second):
         {"release_fraction": 1.0},
         {"bce_weight": 0.0, "dice_weight": 0.0},
         {"channels": (4,)},
+        {"learning_rate": -1.0},
+        {"learning_rate": float("nan")},
     ],
 )
 def test_bad_settings_are_refused(values):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 
 INPUT_SETS = {"grey": 1, "grey+ridges": 5}
@@ -105,6 +106,9 @@ class SegmentationConfig:
         for name in ("affine_augmentation", "appearance_augmentation", "augment_until", "synthetic_until"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be between 0 and 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)}")
         if self.synthetic_per_step < 0 or self.bce_weight + self.dice_weight <= 0:
             raise ValueError("`synthetic_per_step` must be 0 or more, and the loss weights not all 0")
 

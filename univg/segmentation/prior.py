@@ -252,12 +252,13 @@ def load_prior(config: SegmentationConfig, folder: str | Path | None = None) -> 
     InputError
         If they are missing or damaged, or made for other channels or inputs.
     """
+    fix = "Reinstall UniVG." if folder is None else "Name a folder that `univg pretrain prior` wrote."
     folder = shipped_folder("models", "prior") if folder is None else Path(folder)
     try:
         made_for = SegmentationConfig.from_json(read_json(folder / _RECIPE)["config"]["segmentation"])
         state = safetensors.torch.load_file(folder / _WEIGHTS)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError("The vessel prior cannot be read", path=folder, fix="Reinstall UniVG.") from error
+        raise InputError("The vessel prior cannot be read", path=folder, fix=fix) from error
     for name in ("network", "channels", "inputs"):
         if getattr(made_for, name) != getattr(config, name):
             raise InputError(

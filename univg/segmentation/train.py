@@ -140,7 +140,7 @@ def train_segmenter(
             }
             save_state(state, folder)
 
-    def looked_at_held_out() -> tuple[SegmentationMetrics, np.ndarray, str | None]:
+    def look_at_held_out() -> tuple[SegmentationMetrics, np.ndarray, str | None]:
         """Its figures, probability and picture with the weights of now."""
         sample = samples["held_out"][0]
         probability = predict_probability(sample.grey, average, config)
@@ -151,7 +151,7 @@ def train_segmenter(
     clock, parts = StageClock(first_step=state.step), 1
     if prior is not None and state.step == 0 and held_out is not None:
         # What the prior finds before it is adapted: a first overlay after seconds, on the slowest machine too.
-        metrics, _, picture = looked_at_held_out()
+        metrics, _, picture = look_at_held_out()
         on_progress(ProgressEvent("segmenter", 0, config.steps, metrics={_HELD_OUT: metrics.dice}, picture=picture))
     saved_at = time.monotonic()
     evaluate_every = max(1, release_step // _EVALUATIONS)
@@ -181,7 +181,7 @@ def train_segmenter(
         figures, picture = {"loss": loss}, None
         due = state.step % evaluate_every == 0 or state.step == release_step
         if samples["held_out"] and due and state.step <= release_step:
-            metrics, probability, picture = looked_at_held_out()
+            metrics, probability, picture = look_at_held_out()
             figures[_HELD_OUT] = metrics.dice
             if metrics.dice > state.best_score:
                 state.best_score, state.best_step = metrics.dice, state.step

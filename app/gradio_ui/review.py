@@ -105,7 +105,6 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                     label=texts.REVIEW_OPACITY,
                     elem_id="review-opacity",
                     min_width=220,
-                    container=False,
                 )
             grid = gr.HTML(elem_id="review-grid")
             gr.HTML(review_view.keys_dialog())

@@ -35,7 +35,8 @@ from univg.io import read_json, write_image, write_json_atomic
 from univg.metrics import NEAR_COPY, frechet_distance
 from univg.types import SupportSet
 from univg.workflow.benchmark import describe_environment
-from univg.workflow.engines import ADAPTATIONS, grow_starts
+from univg.workflow.engines import ADAPTATIONS
+from univg.workflow.start_trees import grow_starts
 
 
 def realism(masks, real_measures, real_features, support, pool) -> dict:

@@ -16,7 +16,10 @@ from univg.errors import InputError
 
 _log = logging.getLogger("univg.app")
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+# Without `show_progress_on` the page looks up every output that any event ever had, each time an event starts or ends:
+# with 150 of them on a timer, its only thread was busy for a third of the time.
+QUIET = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
+_PROJECT = "project"  # among what a page has seen: whose parts they are
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,15 @@ class Part:
         Of the session; cheap, and different whenever `render` would give something else.
     render : callable
         Of the session; one value or update for each of the outputs.
+    later : bool
+        Whether it waits for the tick after a project was opened: it takes time, and is on a tab that is not on screen
+        then.
     """
 
     outputs: Sequence[gr.components.Component]
     signature: Callable[[Session], Hashable]
     render: Callable[[Session], Sequence[object]]
+    later: bool = False
 
 
 class Ui:
@@ -52,9 +59,11 @@ class Ui:
         outputs: Sequence[gr.components.Component],
         signature: Callable[[Session], Hashable],
         render: Callable[[Session], Sequence[object]],
+        *,
+        later: bool = False,
     ) -> None:
         """Have `outputs` redrawn after every handler, and at every tick, when `signature` has changed."""
-        self._parts.append(Part(tuple(outputs), signature, render))
+        self._parts.append(Part(tuple(outputs), signature, render, later))
 
     def on(
         self,
@@ -146,8 +155,13 @@ class Ui:
         if not session_id:
             return [gr.skip()] * (1 + sum(len(part.outputs) for part in self._parts))
         session = self.sessions.get(session_id)
-        now, updates = {}, []
+        project = None if session.project is None else str(session.project.path)
+        just_opened = seen.get(_PROJECT) != project
+        now, updates = {_PROJECT: project}, []
         for index, part in enumerate(self._parts):
+            if part.later and just_opened:
+                updates += [gr.skip()] * len(part.outputs)
+                continue
             try:
                 signature = hash(part.signature(session))
                 changed = seen.get(index) != signature

@@ -107,7 +107,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     shown = [mask, picture, caption, facts]
     ui.part([*controls, version], _controls_signature, _controls)
     JOBS.wire(ui, adapt, status, {"device": device})
-    ui.part([real], _real_signature, lambda session: [_real(session)])
+    ui.part([real], _real_signature, lambda session: [_real(session)], later=True)
     ui.part([generate, pairs_line, latest_caption, latest], _pairs_signature, _pairs)
     ui.part(shown, _first_signature, _first)
     ui.on([conditioning.release, steps.release, strength.release, source.input], _settle, controls, shown)

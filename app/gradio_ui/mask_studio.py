@@ -180,7 +180,7 @@ def _support_key(project: Project) -> tuple:
 @lru_cache(maxsize=64)
 def _start(path: Path, key: tuple, seed: int) -> np.ndarray:
     from univg.sca import generate_mask
-    from univg.workflow.engines import grow_starts
+    from univg.workflow.start_trees import grow_starts
 
     project = Project.open(path)
     if not key:

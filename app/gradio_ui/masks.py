@@ -85,9 +85,9 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     controls = [scale, start, strength, seed, steps]
     ui.part([*controls, version], _controls_signature, _controls)
     JOBS.wire(ui, adapt, status, {"adapter": adapter, "device": device})
-    ui.part([real], _real_signature, lambda session: [_real(session)])
+    ui.part([real], _real_signature, lambda session: [_real(session)], later=True)
     shown = [picture, caption, tree, facts, frames]
-    ui.part(shown, _first_signature, _first)
+    ui.part(shown, _first_signature, _first, later=True)
     ui.live([scale.input], scrub, [scale], [picture, caption])
     ui.on([scale.release, strength.release, steps.release, start.input], _settle, controls, shown)
     ui.on([seed.submit, seed.blur], _settle, controls, shown)

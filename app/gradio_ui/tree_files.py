@@ -75,7 +75,7 @@ class TreeFiles:
     def wire(self, ui: Ui, picture: gr.Image, facts: gr.HTML) -> None:
         ui.on(self.save.click, _save_preset, [self.name], [self.name])
         ui.on(self.drop.upload, _restore, [self.drop], [picture, facts, self.drop])
-        ui.part([self.mask, self.tree, self.swc], tree_view.picture_signature, _downloads)
+        ui.part([self.mask, self.tree, self.swc], tree_view.picture_signature, _downloads, later=True)
 
 
 def _save_preset(session: Session, name: str) -> str:

@@ -65,6 +65,10 @@ def shown(session: Session, replace_scene: TreeScene | None = None) -> list:
     return [pictures.save_picture(canvas, session.folder / "pictures", scene.to_json()), line]
 
 
+def project_signature(session: Session) -> object:
+    return session.project and session.project.path
+
+
 def shown_part(session: Session) -> list:
     if session.project is None:
         return [None, texts.TREES_EMPTY]

@@ -76,11 +76,11 @@ def build(ui: Ui) -> None:
 
     settings = [*sliders.values()]
 
-    ui.part([source, seed, lock, closed, *settings], tree_view.controls_signature, tree_view.controls)
+    ui.part([source, seed, lock, closed, *settings], tree_view.controls_signature, tree_view.controls, later=True)
     ui.part([recipe], tree_view.recipe_signature, tree_view.recipe_choice)
     # Handlers draw the picture themselves: a redraw that began earlier could put an older one in its place.
-    ui.part([picture, facts], lambda session: session.project and session.project.path, tree_view.shown_part)
-    ui.part([meter], tree_view.meter_signature, lambda session: [tree_view.meter(session)])
+    ui.part([picture, facts], tree_view.project_signature, tree_view.shown_part, later=True)
+    ui.part([meter], tree_view.meter_signature, lambda session: [tree_view.meter(session)], later=True)
     ui.live([*(s.input for s in settings), closed.input], slide, [closed, *settings], [picture, facts])
     ui.on([s.release for s in settings], lambda session: None)  # the rest of the tab follows
     ui.on(source.input, choose_source, [source], [picture, facts])

@@ -80,7 +80,7 @@ def browser():
 def page(browser):
     """An empty page; afterwards, that nothing but this machine was asked for anything, and no script failed."""
     context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(120_000)  # a page of a busy machine may take its time
     hosts, errors = set(), []
     page = context.new_page()
     context.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))

@@ -76,7 +76,7 @@ def test_five_pairs_to_the_overlay_of_an_unseen_image(serve, page, projects_fold
     # Cancelled in the training, and resumed from where it stopped
     page.wait_for_selector("#stages li.now:has-text('Model')", timeout=120_000)
     page.click("#cancel:not([disabled])")
-    page.wait_for_selector("#adapt-status .status.cancelled", timeout=60_000)
+    page.wait_for_selector("#adapt-status .status.cancelled")
     stopped_at = int(page.inner_text("#stages li.now em").split()[0])
     assert stopped_at < 110
     page.click("#resume:not([disabled])")
@@ -93,7 +93,7 @@ def test_five_pairs_to_the_overlay_of_an_unseen_image(serve, page, projects_fold
     page.click("#segment-sample")
     page.wait_for_selector("#segment-strip .thumbnail-item")
     page.click("#segment:not([disabled])")
-    page.wait_for_selector("#figures tfoot", timeout=60_000)
+    page.wait_for_selector("#figures tfoot")
     assert float(page.inner_text("#figures tbody td >> nth=0")) > 0.6
     sources = [image.get_attribute("src") for image in page.locator("#segment-picture img").all()]
     original, result = (np.asarray(Image.open(io.BytesIO(page.request.get(src).body()))) for src in sources)

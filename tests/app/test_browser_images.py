@@ -25,7 +25,7 @@ def picture(page, element):
 
 
 def wait_for_image(page, **wanted):
-    page.wait_for_selector("#image-picture img", timeout=60_000)
+    page.wait_for_selector("#image-picture img")
     found = {}
     for _ in range(80):
         found = json.loads(picture(page, "#image-picture").info[PROVENANCE_KEY])
@@ -53,7 +53,7 @@ def test_image_follows_mask_conditioning_and_seed(serve, page, tmp_path):
     wait_for_image(page, conditioning=0.0)
     assert not np.array_equal(first, np.asarray(picture(page, "#image-picture")))
     page.click("#image-reroll")
-    page.wait_for_function("document.querySelector('#image-seed input').value !== '0'", timeout=60_000)
+    page.wait_for_function("document.querySelector('#image-seed input').value !== '0'")
     seed = int(page.input_value("#image-seed input"))
     wait_for_image(page, seed=seed)
 

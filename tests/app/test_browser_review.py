@@ -65,7 +65,7 @@ def retrain(page, project):
     before = len(list_jobs(project))
     page.check("#review-effort input[value=preview]")
     page.click("#review-retrain:not([disabled])")
-    page.wait_for_selector("#review-status .running", timeout=30_000)
+    page.wait_for_selector("#review-status .running")
     page.wait_for_selector("#review-status .done", timeout=240_000)
     job, *_ = list_jobs(project)
     assert len(list_jobs(project)) == before + 1 and job.kind == "retrain"
@@ -117,7 +117,7 @@ def test_fifty_pairs_by_keyboard_then_trainings_without_the_rejected_and_back(se
 
     # 4. What goes out has no rejected pair
     page.click("#review-export button")
-    with page.expect_download(timeout=60_000) as download:
+    with page.expect_download() as download:
         page.click("#review-export-go")
     names = zipfile.ZipFile(download.value.path()).namelist()
     exported = {Path(name).stem for name in names if name.startswith("masks/") and name.endswith(".png")}
@@ -136,7 +136,7 @@ def test_fifty_pairs_by_keyboard_then_trainings_without_the_rejected_and_back(se
         judge(project, [name], Verdict.REJECTED)  # as a second page would
     trained_again = retrain(page, project)
     assert trained_again == trained - set(more)
-    page.wait_for_selector("#review-changed .changed-pictures img >> nth=1", timeout=30_000)
+    page.wait_for_selector("#review-changed .changed-pictures img >> nth=1")
     said = page.inner_text("#review-changed")
     assert "n = 1" in said and "95 %" in said and ("Too few images" in said or "cannot be told" in said)
 

@@ -136,7 +136,7 @@ def test_obstacle_undo_variations_comparison_and_many_trees(serve, page, project
     page.click("#tree-strip .thumbnail-item >> nth=4")
     wait_for_another_picture(page, before)
     page.click("#tree-compare")
-    page.wait_for_selector("#tree-plots svg", timeout=60_000)
+    page.wait_for_selector("#tree-plots svg")
     page.wait_for_selector("#tree-meter .meter")
 
     page.click("#tree-many > button")
@@ -145,7 +145,7 @@ def test_obstacle_undo_variations_comparison_and_many_trees(serve, page, project
     page.fill("#tree-count input", "6")
     page.keyboard.press("Tab")
     page.click("#tree-save-many")
-    page.wait_for_selector("#tree-saved:has-text('6 trees in')", timeout=60_000)
+    page.wait_for_selector("#tree-saved:has-text('6 trees in')")
     (job,) = list_jobs(Project.open(project.path))
     assert wait_for(job, 60).result()["made"] == 6
     page.click("#tab-adapt-button")

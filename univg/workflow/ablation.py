@@ -21,9 +21,9 @@ from univg.segmentation import render_pairs
 from univg.training.device import resolve_device
 from univg.types import ImageMaskPair, SupportSet
 from univg.workflow import engines, image_engines
-from univg.workflow.engines import grow_starts
 from univg.workflow.pipeline import split_held_out
 from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
+from univg.workflow.start_trees import grow_starts
 
 # Row of the table: where masks come from, where images come from.
 ROWS = {

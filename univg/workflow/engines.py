@@ -21,12 +21,12 @@ from univg.errors import InputError
 from univg.io import read_json
 from univg.metrics import NEAR_COPY
 from univg.progress import ProgressEvent
-from univg.sca import find_hub, generate_mask
 from univg.training.device import resolve_device
 from univg.types import SupportSet
 from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.live_pictures import mask_sheet, saver, starts_sheet
 from univg.workflow.project import Project
+from univg.workflow.start_trees import grow_starts
 
 _CHECKED = 6  # masks drawn at the end of an adaptation
 
@@ -110,21 +110,6 @@ def support_without(project: Project, name: str | None) -> SupportSet:
 def engine_size(working_size: int) -> int:
     """The multiple of 64 nearest to a project's working size: what engines draw."""
     return max(64 * round(working_size / 64), 64)
-
-
-def grow_starts(support: SupportSet, count: int, *, seed: int) -> list[np.ndarray]:
-    """Trees to start masks from, each a bool (H, W) along one of the support masks in turn.
-
-    Tree i depends on `seed` + i alone.
-    """
-    pairs = list(support.pairs)
-    hubs = [find_hub(support.modality, pair.mask, pair.image) for pair in pairs]
-    trees = []
-    for number in range(seed, seed + count):
-        source = number % len(pairs)
-        rng = np.random.default_rng(number)
-        trees.append(generate_mask(support.modality, mask=pairs[source].mask, hub=hubs[source], rng=rng))
-    return trees
 
 
 def load_mask_engine(project: Project, version: str | None = None, *, device: str = "auto") -> MaskEngine:

@@ -70,15 +70,26 @@
     }
   }
 
-  document.addEventListener("DOMContentLoaded", () => {
+  // Which views are on screen, where the style finds it.
+  function showViews() {
+    const state = document.getElementById("page-state");
+    if (state) Object.assign(document.body.dataset, { view: state.dataset.view, painting: state.dataset.painting });
+  }
+
+  function start() {
     apply(wanted());
     // Gradio sets its own class while it starts.
     window.setTimeout(() => apply(wanted()), 300);
     label();
     let due = 0;
     new MutationObserver(() => {
+      showViews();
       window.clearTimeout(due);
       due = window.setTimeout(label, 200);
     }).observe(document.body, { childList: true, subtree: true });
-  });
+  }
+
+  // Gradio may put this into a page that is there already.
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
 })();

@@ -109,7 +109,7 @@ def opened(session, qtbot, tiny):
     """With an image on screen whose mask is the true one."""
     session.queue.save_mask("new-0", make_pair("x", size=SIDE, seed=10).mask)
     session.open_image("new-0")
-    qtbot.waitUntil(lambda: session.labels is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: session.labels is not None, timeout=90_000)
     return session
 
 

@@ -158,7 +158,7 @@ def test_work_that_waits_does_not_hold_up_other_work(qtbot):
         in_background(go_on.wait, 60, done=results.append, failed=results.append)
     in_background(lambda: "saved", done=results.append, failed=results.append)
     try:
-        qtbot.waitUntil(lambda: results == ["saved"], timeout=20_000)
+        qtbot.waitUntil(lambda: results == ["saved"], timeout=90_000)
     finally:
         go_on.set()
-    qtbot.waitUntil(lambda: len(results) == 5, timeout=20_000)
+    qtbot.waitUntil(lambda: len(results) == 5, timeout=90_000)

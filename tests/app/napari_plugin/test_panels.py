@@ -20,7 +20,7 @@ from univg.types import Modality
 pytest.importorskip("napari")
 pytestmark = pytest.mark.gui
 
-WAIT = {"timeout": 30_000}
+WAIT = {"timeout": 90_000}
 ROOT = Path(__file__).resolve().parents[3]
 
 # A process of its own, since the tests themselves train.

@@ -14,7 +14,7 @@ from univg.workflow.tree_sets import tree_set_params
 pytest.importorskip("napari")
 pytestmark = pytest.mark.gui
 
-WAIT = {"timeout": 60_000}
+WAIT = {"timeout": 90_000}
 
 
 @pytest.fixture

@@ -1,0 +1,23 @@
+"""Trees that masks start from; apart from the engines, which take seconds to load."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from univg.sca import find_hub, generate_mask
+from univg.types import SupportSet
+
+
+def grow_starts(support: SupportSet, count: int, *, seed: int) -> list[np.ndarray]:
+    """Trees to start masks from, each a bool (H, W) along one of the support masks in turn.
+
+    Tree i depends on `seed` + i alone.
+    """
+    pairs = list(support.pairs)
+    hubs = [find_hub(support.modality, pair.mask, pair.image) for pair in pairs]
+    trees = []
+    for number in range(seed, seed + count):
+        source = number % len(pairs)
+        rng = np.random.default_rng(number)
+        trees.append(generate_mask(support.modality, mask=pairs[source].mask, hub=hubs[source], rng=rng))
+    return trees

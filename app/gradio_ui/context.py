@@ -82,6 +82,8 @@ class Ui:
         call = self._guarded(handler, len(outputs))
         arguments = [call, [self.session_id, *inputs], list(outputs) or None]
         options = {**QUIET, **options}
+        if options["show_progress"] != "hidden":
+            options["show_progress_on"] = None
         if isinstance(triggers, Dependency):
             dependency = triggers.success(*arguments, **options)
         else:

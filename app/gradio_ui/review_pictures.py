@@ -50,8 +50,9 @@ def picture(project: Project, layer: str, name: str) -> tuple[bytes, str]:
         return _thumbnail(project, name), "image/webp"
     # As stored where the page can show that: three layers of each pair are asked for with every key.
     image_file, mask_file = project.synthetic_pair_files(name)
-    if layer == "image" and _is_shown_as_stored(image_file):
-        return image_file.read_bytes(), "image/png"
+    stored = {"image": image_file, "white": mask_file}.get(layer)
+    if stored is not None and _is_shown_as_stored(stored):
+        return stored.read_bytes(), "image/png"
     if layer == "image":
         image = project.synthetic_pair(name).image
         shown = cv2.cvtColor(pictures.reduce(pictures.as_rgb(image), _SHOWN_SIDE), cv2.COLOR_RGB2BGR)

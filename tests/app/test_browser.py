@@ -225,6 +225,18 @@ def test_wrong_folder_is_refused_and_stays_in_its_field(serve, page, tmp_path):
     page.wait_for_selector("#data-strip .thumbnail-item >> nth=4")
 
 
+def test_chosen_theme_is_kept_and_strips_have_names(serve, page, projects_folder):
+    project = create_sample_project(projects_folder / "theme")
+    open_page(page, serve("--project", str(project.path)))
+    page.wait_for_selector("#data-strip[aria-label='Annotated images']", state="attached")
+    assert not page.evaluate("document.body.classList.contains('dark')")
+    page.click("#switch-theme")
+    page.wait_for_selector("body.dark", state="attached")
+    page.reload()
+    page.wait_for_selector("#data-picture img")
+    page.wait_for_selector("body.dark", state="attached")
+
+
 def test_removed_pair_comes_back(serve, page, projects_folder):
     project = create_sample_project(projects_folder / "remove")
     open_page(page, serve("--project", str(project.path)))

@@ -19,7 +19,7 @@ from univg.workflow.sample import sample_folder
 gr = pytest.importorskip("gradio")
 
 from app import texts  # noqa: E402
-from app.gradio_ui import errors, job_watch, markup, pictures, plots, projects, segment_views, server  # noqa: E402
+from app.gradio_ui import context, errors, job_watch, markup, pictures, plots, projects, segment_views, server  # noqa: E402
 from app.gradio_ui.files import Upload, check_uploads, match_uploads, usable_pairs  # noqa: E402
 from app.gradio_ui.paint import painted_mask  # noqa: E402
 from app.gradio_ui.segment_board import Board, Item, Run  # noqa: E402
@@ -256,6 +256,41 @@ def test_building_the_page_loads_no_torch(tmp_path):
         f"build_page(Sessions(Path({str(tmp_path)!r}), None)); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=120)
+
+
+def test_opened_page_is_drawn_without_loading_torch(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from app.gradio_ui import context;"
+        "made = []; start = context.Ui.__init__;"
+        "context.Ui.__init__ = lambda ui, sessions: (start(ui, sessions), made.append(ui)) and None;"
+        "from app.gradio_ui.blocks import build_page; from app.gradio_ui.state import Sessions;"
+        "from univg.workflow.sample import create_sample_project;"
+        f"sessions = Sessions(Path({str(tmp_path)!r}) / 's', create_sample_project({str(tmp_path / 'sample')!r}));"
+        "build_page(sessions); session = sessions.attach(''); seen = made[0]._redraw(session.id, {'load': True})[0];"
+        "made[0]._redraw(session.id, seen); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=120)
+
+
+def test_hidden_parts_of_a_project_are_drawn_at_the_next_tick(tmp_path):
+    drawn = []
+    sessions = Sessions(tmp_path / "sessions", Project.create(tmp_path / "p", modality="octa"))
+    with gr.Blocks():
+        ui, first, second = context.Ui(sessions), gr.HTML(), gr.HTML()
+        ui.part([first], lambda session: 1, lambda session: drawn.append("shown") or ["a"])
+        ui.part([second], lambda session: 1, lambda session: drawn.append("hidden") or ["b"], later=True)
+    session = sessions.attach("")
+    seen, *_ = ui._redraw(session.id, {"load": True})
+    assert drawn == ["shown"]
+    seen, *updates = ui._redraw(session.id, seen)
+    assert drawn == ["shown", "hidden"] and updates[1] == "b"
+    ui._redraw(session.id, seen)
+    assert drawn == ["shown", "hidden"]
+    # Another project, and the same order again
+    session.open(Project.create(tmp_path / "q", modality="octa"))
+    seen, *_ = ui._redraw(session.id, seen)
+    ui._redraw(session.id, seen)
+    assert drawn == ["shown", "hidden", "hidden"]
 
 
 def test_wrong_project_ends_with_exit_code_2(tmp_path):

@@ -9,7 +9,7 @@
   let maskAlone = false;
   let queue = Promise.resolve();
   let pending = 0;
-  let fetched = [];
+  let held = new Map();
   let turning = false; // the last pair of the grid was judged or left; the next part of it is on its way
 
   const stage = () => document.querySelector(".review-stage");
@@ -24,14 +24,21 @@
 
   // Pictures of the pairs around the one on screen; held, so that the browser keeps them decoded.
   function fetchAround(list, index) {
-    const wanted = [...list.slice(index + 1, index + 1 + AHEAD), ...list.slice(Math.max(index - 1, 0), index)];
-    fetched = wanted.flatMap((cell) =>
-      ["image", "mask", "white"].map((layer) => {
-        const image = new Image();
-        image.src = address(layer, cell.dataset.name);
-        return image;
-      })
-    );
+    const wanted = new Map();
+    for (const cell of [...list.slice(index + 1, index + 1 + AHEAD), ...list.slice(Math.max(index - 1, 0), index + 1)]) {
+      for (const layer of ["image", "mask", "white"]) {
+        const at = address(layer, cell.dataset.name);
+        wanted.set(at, held.get(at) || load(at));
+      }
+    }
+    held = wanted;
+  }
+
+  function load(at) {
+    const image = new Image();
+    image.src = at;
+    image.decode().catch(() => null); // now, and not when it is put on screen
+    return image;
   }
 
   function show(cell) {
@@ -46,9 +53,12 @@
     badge(place, cell.dataset.verdict);
     const line = document.querySelector("#review-line");
     if (line) line.textContent = cell.dataset.facts;
+    const current = document.querySelector(".review-grid .cell[aria-current]");
+    if (current !== cell) {
+      if (current) current.removeAttribute("aria-current");
+      cell.setAttribute("aria-current", "true");
+    }
     const list = cells();
-    for (const other of list) if (other !== cell) other.removeAttribute("aria-current");
-    cell.setAttribute("aria-current", "true");
     fetchAround(list, list.indexOf(cell));
   }
 

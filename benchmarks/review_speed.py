@@ -145,7 +145,8 @@ def measure(project: Path, scratch: Path, keys: int) -> dict:
         raise SystemExit("This needs Chromium: install it, or put it on the PATH.")
     with _app(project, scratch) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=_CHROMIUM_FLAGS)
-        cold = _opened(browser, address)[1]
+        first, cold = _opened(browser, address)
+        first.close()
         page, warm = _opened(browser, address)
         page.locator(".review-stage").click()
         page.evaluate(_WATCH_KEYS)

@@ -26,40 +26,42 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         ui = Ui(sessions)
         timer = gr.Timer(_IDLE_SECONDS)
         stored_id = gr.Textbox(visible="hidden", elem_id="session-id")
-        switch, guide_button, page_state = header.build(ui)
-        guide = Guide(guide_button)
-        workspace = start.build(ui, switch)
+        with ui.group():
+            switch, guide_button, page_state = header.build(ui)
+            guide = Guide(guide_button)
+            workspace = start.build(ui, switch)
         with workspace, gr.Tabs(selected="data", elem_id="tabs") as tabs:
-            with _tab("data") as data_tab:
+            with _tab("data") as data_tab, ui.group():
                 to_adapt = data.build(ui)
-            with _tab("trees") as trees_tab:
+            with _tab("trees") as trees_tab, ui.group():
                 trees.build(ui)
             shown = [data_tab, trees_tab]
             if "masks" in TABS:
-                with _tab("masks") as masks_tab:
+                with _tab("masks") as masks_tab, ui.group():
                     masks.build(ui, masks_tab)
                 shown.append(masks_tab)
             if "images" in TABS:
-                with _tab("images") as images_tab:
+                with _tab("images") as images_tab, ui.group():
                     images.build(ui, images_tab)
                 shown.append(images_tab)
-            with _tab("adapt") as adapt_tab:
+            with _tab("adapt") as adapt_tab, ui.group():
                 to_segment, to_review = adapt.build(ui)
             shown.append(adapt_tab)
-            with _tab("review") as review_tab:
+            with _tab("review") as review_tab, ui.group():
                 review.build(ui, review_tab)
             shown.append(review_tab)
-            with _tab("segment") as segment_tab:
+            with _tab("segment") as segment_tab, ui.group():
                 segment.build(ui, segment_tab)
         gr.HTML(f"{texts.FOOTER} {texts.APP} {__version__}", elem_id="page-footer")
 
-        ui.part([page_state], _shown, lambda session: [_page_state(session)])
-        ui.part([*shown, segment_tab], lambda s: (*_marks(s).items(), tabs_of(s.project)), _labels)
-        ui.part([timer], _is_busy, lambda s: [gr.Timer(_BUSY_SECONDS if _is_busy(s) else _IDLE_SECONDS)])
+        with ui.group():
+            ui.part([page_state], _shown, lambda session: [_page_state(session)])
+            ui.part([*shown, segment_tab], lambda s: (*_marks(s).items(), tabs_of(s.project)), _labels)
+            ui.part([timer], _is_busy, lambda s: [gr.Timer(_BUSY_SECONDS if _is_busy(s) else _IDLE_SECONDS)])
+            guide.wire(ui, tabs)
         to_adapt.click(lambda: gr.Tabs(selected="adapt"), None, [tabs], **QUIET)
         to_review.click(lambda: gr.Tabs(selected="review"), None, [tabs], **QUIET)
         to_segment.click(lambda: gr.Tabs(selected="segment"), None, [tabs], **QUIET)
-        guide.wire(ui, tabs)
         ui.finish(page, timer, stored_id)
     return page
 

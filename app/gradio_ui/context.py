@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 
 import gradio as gr
 from gradio.events import Dependency
@@ -44,15 +47,43 @@ class Part:
     later: bool = False
 
 
+@dataclass
+class Group:
+    """Parts that are redrawn by one event.
+
+    Gradio makes every output of an event anew on the server, changed or not, so a tick must have few of them.
+
+    Attributes
+    ----------
+    seen : State
+        Signatures of the parts as they are on the page, by their index, and whose project they are of.
+    bell : Textbox
+        Hidden; a new value asks for the group to be redrawn.
+    """
+
+    seen: gr.State
+    bell: gr.Textbox
+    parts: list[Part] = field(default_factory=list)
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        return [output for part in self.parts for output in part.outputs]
+
+
 class Ui:
     """Shared by the modules of the pages while the page is assembled."""
 
     def __init__(self, sessions: Sessions) -> None:
         self.sessions = sessions
         self.session_id = gr.State("")
-        self._seen = gr.State({})
-        self._parts: list[Part] = []
+        self._groups: list[Group] = []
         self._dependencies: list = []
+
+    @contextmanager
+    def group(self) -> Iterator[None]:
+        """The parts that are declared inside are redrawn together."""
+        self._groups.append(Group(gr.State({}), gr.Textbox(visible="hidden")))
+        yield
 
     def part(
         self,
@@ -63,7 +94,7 @@ class Ui:
         later: bool = False,
     ) -> None:
         """Have `outputs` redrawn after every handler, and at every tick, when `signature` has changed."""
-        self._parts.append(Part(tuple(outputs), signature, render, later))
+        self._groups[-1].parts.append(Part(tuple(outputs), signature, render, later))
 
     def on(
         self,
@@ -122,23 +153,37 @@ class Ui:
 
     def finish(self, page: gr.Blocks, timer: gr.Timer, stored_id: gr.Textbox) -> None:
         """Attach redrawing to the start of the page, to every handler and to `timer`."""
-        loaded = page.load(
+        groups = self._groups
+        seen = [group.seen for group in groups]
+        page.load(
             self._attach,
             [stored_id],
-            [self.session_id, stored_id, self._seen],
+            [self.session_id, stored_id, *seen],
             js="() => [window.sessionStorage.getItem('univg-session') || '']",
+            **QUIET,
+        ).then(
+            lambda session_id, *seen: self._redraw(groups, session_id, *seen),
+            [self.session_id, *seen],
+            [*seen, *(output for group in groups for output in group.outputs)],
             **QUIET,
         )
         # On both outcomes of a handler: an error may have changed the state as well.
-        self._dependencies += [loaded, timer]
-        for dependency in self._dependencies:
-            trigger = dependency.tick if isinstance(dependency, gr.Timer) else dependency.then
+        for trigger in (timer.tick, *(dependency.then for dependency in self._dependencies)):
             trigger(
-                self._redraw,
-                [self.session_id, self._seen],
-                [self._seen, *(output for part in self._parts for output in part.outputs)],
+                self._ring,
+                [self.session_id, *seen],
+                [group.bell for group in groups],
+                concurrency_id="ring",
+                concurrency_limit=2,
+                **QUIET,
+            )
+        for group in groups:
+            group.bell.change(
+                partial(self._redraw, [group]),
+                [self.session_id, group.seen],
+                [group.seen, *group.outputs],
                 concurrency_id="redraw",
-                concurrency_limit=1,
+                concurrency_limit=2,
                 **QUIET,
             )
         stored_id.change(
@@ -146,34 +191,45 @@ class Ui:
         )
         page.unload(self._detach)
 
-    def _attach(self, stored_id: str, request: gr.Request) -> tuple[str, str, dict]:
+    def _attach(self, stored_id: str, request: gr.Request) -> list:
         session = self.sessions.attach(stored_id, request.session_hash or "")
-        return session.id, session.id, {"load": True}
+        return [session.id, session.id, *({} for _ in self._groups)]
 
     def _detach(self, request: gr.Request) -> None:
         self.sessions.close(request.session_hash or "")
 
-    def _redraw(self, session_id: str, seen: dict) -> list:
+    def _ring(self, session_id: str, *seen: dict) -> list:
+        """Ask for the groups of which a part has changed."""
         if not session_id:
-            return [gr.skip()] * (1 + sum(len(part.outputs) for part in self._parts))
+            return [gr.skip()] * len(self._groups)
         session = self.sessions.get(session_id)
-        project = None if session.project is None else str(session.project.path)
-        just_opened = seen.get(_PROJECT) != project
-        now, updates = {_PROJECT: project}, []
-        for index, part in enumerate(self._parts):
-            if part.later and just_opened:
-                updates += [gr.skip()] * len(part.outputs)
-                continue
-            try:
-                signature = hash(part.signature(session))
-                changed = seen.get(index) != signature
-                updates += part.render(session) if changed else [gr.skip()] * len(part.outputs)
-                now[index] = signature
-            except InputError as error:
-                # A project that was moved away must not stop the rest of the page from being drawn.
-                _log.warning("A part of the page could not be drawn: %s", type(error).__name__)
-                updates += [gr.skip()] * len(part.outputs)
-        return [now, *updates]
+        return [
+            secrets.token_hex(4) if _has_changed(group, session, old) else gr.skip()
+            for group, old in zip(self._groups, seen, strict=True)
+        ]
+
+    def _redraw(self, groups: Sequence[Group], session_id: str, *seen: dict) -> list:
+        """What `groups` show now, and what of it is new; one `seen` for each."""
+        if not session_id:
+            return [gr.skip()] * sum(1 + len(group.outputs) for group in groups)
+        session = self.sessions.get(session_id)
+        states, updates = [], []
+        for group, old in zip(groups, seen, strict=True):
+            now = {_PROJECT: _project_key(session)}
+            for index, part in enumerate(group.parts):
+                drawn = [gr.skip()] * len(part.outputs)
+                try:
+                    signature = hash(part.signature(session))
+                    if not _waits(part, session, old):
+                        if old.get(index) != signature:
+                            drawn = part.render(session)
+                        now[index] = signature
+                except InputError as error:
+                    # A project that was moved away must not stop the rest of the page from being drawn.
+                    _log.warning("A part of the page could not be drawn: %s", type(error).__name__)
+                updates += drawn
+            states.append(now)
+        return [*states, *updates]
 
     def _guarded(self, handler: Callable, count: int) -> Callable:
         def call(session_id: str, *values: object) -> object:
@@ -188,3 +244,23 @@ class Ui:
             return result if count else None
 
         return call
+
+
+def _has_changed(group: Group, session: Session, seen: dict) -> bool:
+    if seen.get(_PROJECT) != _project_key(session):
+        return True
+    for index, part in enumerate(group.parts):
+        try:
+            if seen.get(index) != hash(part.signature(session)):
+                return True
+        except InputError:
+            continue  # it cannot be drawn; the others can
+    return False
+
+
+def _waits(part: Part, session: Session, seen: dict) -> bool:
+    return part.later and seen.get(_PROJECT) != _project_key(session)
+
+
+def _project_key(session: Session) -> str:
+    return "" if session.project is None else str(session.project.path)

@@ -15,8 +15,7 @@ from app.gradio_ui.errors import note
 from app.gradio_ui.job_watch import active_job, watch
 from app.gradio_ui.models import reader
 from app.gradio_ui.review_board import FILTERS, FLAGS, SORTS, all_entries
-from app.gradio_ui.review_pictures import draw_thumbnails
-from app.gradio_ui.review_routes import board_of
+from app.gradio_ui.review_routes import board_of, draw_ahead
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.workflow.expected_time import minutes_here
@@ -218,9 +217,7 @@ def _view(session: Session) -> list:
         return [markup.empty_state(texts.REVIEW_NONE_TITLE, texts.REVIEW_NONE), "", tally]
     at = [other.name for other in entries].index(entry.name)
     line = review_view.facts(entry, at + 1, len(entries))
-    # The page is drawn before anybody turns to this tab.
-    first = at // review_view.PAGE * review_view.PAGE
-    reader.submit(draw_thumbnails, project, [other.name for other in entries[first:][: review_view.PAGE]])
+    draw_ahead(project, entries, at)  # before anybody turns to this tab
     return [
         review_view.stage(session.id, project.path, entry, position=line),
         review_view.grid(session.id, project.path, entries, entry.name),

@@ -7,6 +7,7 @@ Only pages that know the random id of a session are answered.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Body, FastAPI, HTTPException, Response
@@ -14,8 +15,9 @@ from fastapi import Body, FastAPI, HTTPException, Response
 from app import texts
 from app.gradio_ui import review_view
 from app.gradio_ui.errors import anonymous_trace
-from app.gradio_ui.review_board import ReviewBoard, all_entries
-from app.gradio_ui.review_pictures import picture
+from app.gradio_ui.models import reader
+from app.gradio_ui.review_board import Entry, ReviewBoard, all_entries
+from app.gradio_ui.review_pictures import draw_thumbnails, picture
 from app.gradio_ui.state import Session, Sessions
 from univg.errors import InputError
 from univg.workflow.project import Project
@@ -61,6 +63,12 @@ def board_of(session: Session) -> ReviewBoard:
     return session.review
 
 
+def draw_ahead(project: Project, entries: Sequence[Entry], at: int) -> None:
+    """Have the thumbnails drawn that the part of the grid with entry number `at` shows, and those of the next part."""
+    first = at // review_view.PAGE * review_view.PAGE
+    reader.submit(draw_thumbnails, project, [entry.name for entry in entries[first:][: 2 * review_view.PAGE]])
+
+
 def answer(session: Session, act: dict) -> dict:
     """Do what a page asks for and say what it shows now.
 
@@ -95,6 +103,7 @@ def answer(session: Session, act: dict) -> dict:
     }
     if at[entry.name] // review_view.PAGE != act.get("page"):
         shown["grid"] = review_view.grid(session.id, project.path, entries, entry.name)
+        draw_ahead(project, entries, at[entry.name])
     return shown
 
 

@@ -266,8 +266,9 @@ def test_opened_page_is_drawn_without_loading_torch(tmp_path):
         "from app.gradio_ui.blocks import build_page; from app.gradio_ui.state import Sessions;"
         "from univg.workflow.sample import create_sample_project;"
         f"sessions = Sessions(Path({str(tmp_path)!r}) / 's', create_sample_project({str(tmp_path / 'sample')!r}));"
-        "build_page(sessions); session = sessions.attach(''); seen = made[0]._redraw(session.id, {'load': True})[0];"
-        "made[0]._redraw(session.id, seen); assert 'torch' not in sys.modules"
+        "build_page(sessions); session = sessions.attach(''); groups = made[0]._groups; count = len(groups);"
+        "seen = made[0]._redraw(groups, session.id, *[{}] * count)[:count];"
+        "made[0]._redraw(groups, session.id, *seen); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=120)
 
@@ -277,19 +278,21 @@ def test_hidden_parts_of_a_project_are_drawn_at_the_next_tick(tmp_path):
     sessions = Sessions(tmp_path / "sessions", Project.create(tmp_path / "p", modality="octa"))
     with gr.Blocks():
         ui, first, second = context.Ui(sessions), gr.HTML(), gr.HTML()
-        ui.part([first], lambda session: 1, lambda session: drawn.append("shown") or ["a"])
-        ui.part([second], lambda session: 1, lambda session: drawn.append("hidden") or ["b"], later=True)
-    session = sessions.attach("")
-    seen, *_ = ui._redraw(session.id, {"load": True})
+        with ui.group():
+            ui.part([first], lambda session: 1, lambda session: drawn.append("shown") or ["a"])
+            ui.part([second], lambda session: 1, lambda session: drawn.append("hidden") or ["b"], later=True)
+    session, groups = sessions.attach(""), ui._groups
+    seen, *_ = ui._redraw(groups, session.id, {})
     assert drawn == ["shown"]
-    seen, *updates = ui._redraw(session.id, seen)
+    assert isinstance(ui._ring(session.id, seen)[0], str)  # something is left to draw
+    seen, *updates = ui._redraw(groups, session.id, seen)
     assert drawn == ["shown", "hidden"] and updates[1] == "b"
-    ui._redraw(session.id, seen)
-    assert drawn == ["shown", "hidden"]
+    assert ui._ring(session.id, seen) == [gr.skip()]
     # Another project, and the same order again
     session.open(Project.create(tmp_path / "q", modality="octa"))
-    seen, *_ = ui._redraw(session.id, seen)
-    ui._redraw(session.id, seen)
+    assert isinstance(ui._ring(session.id, seen)[0], str)
+    seen, *_ = ui._redraw(groups, session.id, seen)
+    ui._redraw(groups, session.id, seen)
     assert drawn == ["shown", "hidden", "hidden"]
 
 

@@ -338,3 +338,17 @@ class TestSegmenters:
             (two / "w").write_text("second")
         assert {first.version, second.version} == {"v001", "v002"}
         assert (project.segmenters_folder / first.version / "w").read_text() == "first"
+
+
+def test_names_are_listed_anew_when_a_pair_appears_in_a_folder_left_alone(tmp_path):
+    project = Project.create(tmp_path / "p", modality="octa")
+    project.add_support_pair(make_pair("a", seed=0))
+    for folder in ("masks", "images"):  # as if it had been left alone for an hour
+        path = project.support_folder / folder
+        os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 3_600_000_000_000))
+    first = project.support_names()
+    assert project.support_names() == first and len(first) == 1
+    project.add_support_pair(make_pair("b", seed=1))
+    assert len(project.support_names()) == 2
+    project.remove_support_pair(first[0])
+    assert len(project.support_names()) == 1

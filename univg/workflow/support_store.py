@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import io as bytes_io
 import os
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +38,37 @@ _MASK = "masks/{name}.png"
 _FOV = "fov/{name}.png"
 _SIDECAR = "{name}.json"
 _NAMES_SHOWN = 20
+_SETTLED_NS = 5_000_000_000  # clocks of file systems may be as coarse as two seconds
 
 
 def pair_names(folder: Path) -> list[str]:
     """Names of the complete pairs in a support folder, sorted."""
+    stamps = _settled_stamps(folder / "masks", folder / "images")
+    if stamps is not None:
+        return list(_names_as_of(folder, stamps))
+    return _listed_names(folder)
+
+
+def _listed_names(folder: Path) -> list[str]:
     masks = _stems(folder / "masks", (".png",))
     return sorted(masks & _stems(folder / "images", _IMAGE_SUFFIXES)) if masks else []
+
+
+@lru_cache(maxsize=16)
+def _names_as_of(folder: Path, stamps: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(_listed_names(folder))
+
+
+def _settled_stamps(*folders: Path) -> tuple[int, ...] | None:
+    """When names were last added to or taken from `folders`; None when that may still go on unseen.
+
+    A listing of thousands of pairs takes a while and is asked for with every tick of a page.
+    """
+    try:
+        stamps = tuple(folder.stat().st_mtime_ns for folder in folders)
+    except OSError:
+        return None
+    return stamps if time.time_ns() - max(stamps) > _SETTLED_NS else None
 
 
 def pair_files(folder: Path, name: str) -> tuple[Path, Path]:

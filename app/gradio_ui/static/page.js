@@ -73,7 +73,9 @@
   // Which views are on screen, where the style finds it.
   function showViews() {
     const state = document.getElementById("page-state");
-    if (state) Object.assign(document.body.dataset, { view: state.dataset.view, painting: state.dataset.painting });
+    for (const name of state ? ["view", "painting"] : []) {
+      if (document.body.dataset[name] !== state.dataset[name]) document.body.dataset[name] = state.dataset[name];
+    }
   }
 
   function start() {
@@ -86,7 +88,7 @@
       showViews();
       window.clearTimeout(due);
       due = window.setTimeout(label, 200);
-    }).observe(document.body, { childList: true, subtree: true });
+    }).observe(document.body, { childList: true, subtree: true, attributeFilter: ["data-view", "data-painting"] });
   }
 
   // Gradio may put this into a page that is there already.

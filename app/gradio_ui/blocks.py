@@ -55,10 +55,10 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         gr.HTML(f"{texts.FOOTER} {texts.APP} {__version__}", elem_id="page-footer")
 
         with ui.group():
-            ui.part([page_state], _shown, lambda session: [_page_state(session)])
             ui.part([*shown, segment_tab], lambda s: (*_marks(s).items(), tabs_of(s.project)), _labels)
             ui.part([timer], _is_busy, lambda s: [gr.Timer(_BUSY_SECONDS if _is_busy(s) else _IDLE_SECONDS)])
             guide.wire(ui, tabs)
+            ui.part([page_state], _shown, lambda session: [_page_state(session)])
         to_adapt.click(lambda: gr.Tabs(selected="adapt"), None, [tabs], **QUIET)
         to_review.click(lambda: gr.Tabs(selected="review"), None, [tabs], **QUIET)
         to_segment.click(lambda: gr.Tabs(selected="segment"), None, [tabs], **QUIET)

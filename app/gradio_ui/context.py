@@ -177,13 +177,14 @@ class Ui:
                 concurrency_limit=2,
                 **QUIET,
             )
-        for group in groups:
+        for number, group in enumerate(groups):
+            # One at a time: the page might show what an earlier one drew after what a later one did.
             group.bell.change(
                 partial(self._redraw, [group]),
                 [self.session_id, group.seen],
                 [group.seen, *group.outputs],
-                concurrency_id="redraw",
-                concurrency_limit=2,
+                concurrency_id=f"redraw {number}",
+                concurrency_limit=1,
                 **QUIET,
             )
         stored_id.change(
@@ -247,6 +248,8 @@ class Ui:
 
 
 def _has_changed(group: Group, session: Session, seen: dict) -> bool:
+    if not seen:
+        return False  # the page has just been opened, and its first drawing is on its way
     if seen.get(_PROJECT) != _project_key(session):
         return True
     for index, part in enumerate(group.parts):

@@ -282,6 +282,7 @@ def test_hidden_parts_of_a_project_are_drawn_at_the_next_tick(tmp_path):
             ui.part([first], lambda session: 1, lambda session: drawn.append("shown") or ["a"])
             ui.part([second], lambda session: 1, lambda session: drawn.append("hidden") or ["b"], later=True)
     session, groups = sessions.attach(""), ui._groups
+    assert ui._ring(session.id, {}) == [gr.skip()]  # its first drawing is not there yet
     seen, *_ = ui._redraw(groups, session.id, {})
     assert drawn == ["shown"]
     assert isinstance(ui._ring(session.id, seen)[0], str)  # something is left to draw

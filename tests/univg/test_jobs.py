@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from univg.commands import jobs as jobs_command
 from univg.commands.options import ProgressLine
@@ -494,6 +495,22 @@ class TestRunner:
         folder = make_job_folder(project, state=JobState.DONE, result={"x": 1})
         assert job_runner.run_job(folder) == job_runner.NOT_STARTED
         assert read_record(folder).result == {"x": 1}
+
+    def test_lock_of_a_killed_process_is_waited_for(self, project, monkeypatch):
+        monkeypatch.setattr(job_runner, "_stop_on_signals", lambda context: None)
+        folder = make_job_folder(project)
+        held = FileLock(folder / ".run.lock", thread_local=False)
+        held.acquire()
+        freeing = threading.Timer(0.4, held.release)
+        freeing.start()
+        assert job_runner.run_job(folder) == 0
+        freeing.join()
+
+    def test_job_of_a_living_process_is_left_to_it(self, project, monkeypatch):
+        monkeypatch.setattr(job_runner, "SECONDS_FOR_THE_LAST", 0.1)
+        folder = make_job_folder(project)
+        with FileLock(folder / ".run.lock"):
+            assert job_runner.run_job(folder) == job_runner.NOT_STARTED
 
     def test_outcome_that_cannot_be_written(self, project, monkeypatch, caplog):
         folder = make_job_folder(project)

@@ -32,8 +32,8 @@ DISK_FULL = "The disk is full; free some space, then resume"
 UNREADABLE = "job.json is unreadable"
 NEWER = "This job was made by a newer version of UniVG; update UniVG to see it"
 
-# Start times are computed from the boot time, which moves a little when the clock is corrected.
-_SAME_START_SECONDS = 2.0
+# Start times are computed from the boot time, which moves when the clock is corrected.
+_SAME_START_SECONDS = 30.0
 _FULL_DISK_BYTES = 64 * 1024
 _TORN = b" #torn\n"
 

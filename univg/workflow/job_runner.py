@@ -31,6 +31,7 @@ from univg.workflow.project import Project
 
 EXIT_CODES = {JobState.DONE: 0, JobState.FAILED: 1, JobState.CANCELLED: 130}
 NOT_STARTED = 3
+SECONDS_FOR_THE_LAST = 30.0
 
 _log = logging.getLogger("univg.job")
 
@@ -48,7 +49,8 @@ def run_job(folder: Path) -> int:
     """Do the job in `folder` in this process; returns the exit code."""
     only_one = FileLock(folder / ".run.lock")
     try:
-        only_one.acquire(blocking=False)
+        # A killed process keeps the lock until its last thread is gone, which may be after it is reported as ended.
+        only_one.acquire(timeout=SECONDS_FOR_THE_LAST)
     except Timeout:
         _log.error("Another process works on this job already.")
         return NOT_STARTED

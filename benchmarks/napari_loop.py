@@ -291,14 +291,15 @@ def plot(data: dict, path: Path) -> None:
             axis.annotate(
                 f"{value:.3f}",
                 (place + 0.04 * side, value),
-                (6 * side, 0),
+                (7 * side, 10 * side),
                 textcoords="offset points",
                 ha="right" if side < 0 else "left",
                 va="center",
                 fontsize=8,
+                bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
             )
     axis.set_xticks(at, [str(data["shots"] + number) for number in at])
-    axis.set_xlim(-0.4, len(rounds) - 0.6)
+    axis.set_xlim(-0.55, len(rounds) - 0.45)
     axis.set_xlabel(f"Annotated images: the first {data['shots']}, then one corrected in each round")
     axis.set_ylabel(f"On {len(data['held_out'])} held-out images, mean ± SD")
     axis.grid(alpha=0.25)

@@ -152,17 +152,22 @@ def wave(shape: tuple[int, int], number: int, steps: int = 60) -> np.ndarray:
 def paint_alone(viewer, gaps: Gaps, name: str, shape: tuple[int, int]) -> None:
     """napari by itself: a Labels layer of the same size and no plugin."""
     rng = np.random.default_rng(0)
-    image = viewer.add_image(rng.integers(0, 255, (*shape, 3), dtype=np.uint8), rgb=True)
-    labels = viewer.add_labels(np.zeros(shape, np.uint8))
-    viewer.layers.selection.active = labels
-    viewer.reset_view()
+    pixels = rng.integers(0, 255, (*shape, 3), dtype=np.uint8)
+    # As many layers as the plugin shows of an image that it has segmented.
+    with gaps.phase(f"napari alone: opening {name}"):
+        image = viewer.add_image(pixels, rgb=True)
+        probability = viewer.add_image(pixels[..., 0] / np.float32(255), opacity=0.5)
+        labels = viewer.add_labels(np.zeros(shape, np.uint8))
+        viewer.layers.selection.active = labels
+        viewer.reset_view()
+        wait(1.0)
     labels.mode, labels.brush_size = "paint", max(shape[0] // 170, 3)
     wait(0.5)
     with gaps.phase(f"napari alone: painting on {name}"):
         for number in range(3):
             stroke(viewer, labels, wave(shape, number))
-    viewer.layers.remove(labels)
-    viewer.layers.remove(image)
+    for layer in (labels, probability, image):
+        viewer.layers.remove(layer)
     wait(0.5)
 
 

@@ -219,15 +219,18 @@ class Ui:
             now = {_PROJECT: _project_key(session)}
             for index, part in enumerate(group.parts):
                 drawn = [gr.skip()] * len(part.outputs)
+                # What cannot be drawn, as when a project was moved away, must not stop the rest of the page.
                 try:
                     signature = hash(part.signature(session))
                     if not _waits(part, session, old):
+                        now[index] = signature
                         if old.get(index) != signature:
                             drawn = part.render(session)
-                        now[index] = signature
                 except InputError as error:
-                    # A project that was moved away must not stop the rest of the page from being drawn.
+                    now.pop(index, None)  # once more at the next tick
                     _log.warning("A part of the page could not be drawn: %s", type(error).__name__)
+                except Exception as error:
+                    _log.error("%s", anonymous_trace(error))
                 updates += drawn
             states.append(now)
         return [*states, *updates]
@@ -256,8 +259,8 @@ def _has_changed(group: Group, session: Session, seen: dict) -> bool:
         try:
             if seen.get(index) != hash(part.signature(session)):
                 return True
-        except InputError:
-            continue  # it cannot be drawn; the others can
+        except Exception:  # the redraw says so
+            continue
     return False
 
 

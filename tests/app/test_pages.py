@@ -297,6 +297,24 @@ def test_hidden_parts_of_a_project_are_drawn_at_the_next_tick(tmp_path):
     assert drawn == ["shown", "hidden", "hidden"]
 
 
+def test_part_that_fails_leaves_the_rest_of_the_page(tmp_path, caplog):
+    sessions = Sessions(tmp_path / "sessions", Project.create(tmp_path / "p", modality="octa"))
+
+    def fail(session):
+        raise KeyError(session.id)
+
+    with gr.Blocks():
+        ui, first, second = context.Ui(sessions), gr.HTML(), gr.HTML()
+        with ui.group():
+            ui.part([first], lambda session: 1, fail)
+            ui.part([second], lambda session: 1, lambda session: ["drawn"])
+    session = sessions.attach("")
+    seen, *updates = ui._redraw(ui._groups, session.id, {})
+    assert updates == [gr.skip(), "drawn"]
+    assert "KeyError" in caplog.text and session.id not in caplog.text
+    assert ui._ring(session.id, seen) == [gr.skip()]  # not tried again with every tick
+
+
 def test_wrong_project_ends_with_exit_code_2(tmp_path):
     command = [sys.executable, "-m", "app", "--project", str(tmp_path / "none"), "--no-browser"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)

@@ -64,9 +64,9 @@ def board_of(session: Session) -> ReviewBoard:
 
 
 def draw_ahead(project: Project, entries: Sequence[Entry], at: int) -> None:
-    """Have the thumbnails drawn that the part of the grid with entry number `at` shows, and those of the next part."""
+    """Have the thumbnails drawn of the page of the grid with entry number `at`, and of the two after it."""
     first = at // review_view.PAGE * review_view.PAGE
-    reader.submit(draw_thumbnails, project, [entry.name for entry in entries[first:][: 2 * review_view.PAGE]])
+    reader.submit(draw_thumbnails, project, [entry.name for entry in entries[first:][: 3 * review_view.PAGE]])
 
 
 def answer(session: Session, act: dict) -> dict:
@@ -77,13 +77,14 @@ def answer(session: Session, act: dict) -> dict:
     session : Session
     act : dict
         ``do``: 'judge' with ``name``, ``verdict`` and ``note``; 'undo'; 'go' to ``name``; or 'step' from ``name``
-        ``by`` so many. ``page``: of the grid that the page shows.
+        ``by`` so many. ``page``: number of the grid's page on screen; ``waiting``: of those in waiting beside it.
 
     Returns
     -------
     dict
         ``name`` of the pair to show, ``tally`` as HTML, ``verdicts`` that may have changed by name, ``facts`` of the
-        pairs concerned, and ``grid`` as HTML where the page shows another part of it.
+        pairs concerned, ``grid`` as HTML where another page of it is on screen, and else ``pages`` as HTML by number
+        that should wait beside it.
     """
     project, board = session.required_project(), board_of(session)
     with board.lock:
@@ -101,8 +102,12 @@ def answer(session: Session, act: dict) -> dict:
         "verdicts": {other.name: str(other.verdict) for other in concerned},
         "facts": {other.name: review_view.facts(other, at[other.name] + 1, len(entries)) for other in concerned},
     }
-    if at[entry.name] // review_view.PAGE != act.get("page"):
+    page = at[entry.name] // review_view.PAGE
+    if page != act.get("page"):
         shown["grid"] = review_view.grid(session.id, project.path, entries, entry.name)
+        draw_ahead(project, entries, at[entry.name])
+    elif lacking := [n for n in review_view.pages_beside(page, len(entries)) if n not in (act.get("waiting") or ())]:
+        shown["pages"] = review_view.pages(session.id, project.path, entries, lacking)
         draw_ahead(project, entries, at[entry.name])
     return shown
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -63,27 +63,38 @@ def stage(session_id: str, project_path: Path, entry: Entry, *, position: str) -
 
 
 def grid(session_id: str, project_path: Path, entries: Sequence[Entry], current: str) -> str:
-    """The page of thumbnails that holds `current`."""
+    """The page of thumbnails that holds `current`, and those beside it in waiting."""
     if not entries:
         return ""
     names = [entry.name for entry in entries]
     page = names.index(current) // PAGE if current in names else 0
+    waiting = "".join(
+        f'<template data-page="{number}">{_page(session_id, project_path, entries, number)}</template>'
+        for number in pages_beside(page, len(entries))
+    )
+    shown = _page(session_id, project_path, entries, page, current)
+    return f'<div class="review-pages" data-drawn="{next(_drawn)}">{shown}{waiting}</div>'
+
+
+def pages_beside(page: int, count: int) -> list[int]:
+    """Numbers of the pages before and after `page` that a list of `count` pairs has."""
+    return [number for number in (page - 1, page + 1) if 0 <= number < -(-count // PAGE)]
+
+
+def pages(session_id: str, project_path: Path, entries: Sequence[Entry], numbers: Iterable[int]) -> dict[int, str]:
+    """Pages of the grid by number, for a page that asks for them ahead of time."""
+    return {number: _page(session_id, project_path, entries, number) for number in numbers}
+
+
+def _page(session_id: str, project_path: Path, entries: Sequence[Entry], page: int, current: str = "") -> str:
     first = page * PAGE
-    listed = entries[first:][:PAGE]
     cells = "".join(
         _cell(session_id, project_path, entry, facts(entry, first + at + 1, len(entries)), entry.name == current)
-        for at, entry in enumerate(listed)
+        for at, entry in enumerate(entries[first:][:PAGE])
     )
-    following = "".join(
-        f'<link rel="prefetch" as="image" href="{picture_address(session_id, project_path, "small", entry.name)}">'
-        for entry in entries[first + PAGE :][:PAGE]
-    )
-    pages = -(-len(entries) // PAGE)
-    where = texts.REVIEW_PAGE.format(page=page + 1, pages=pages, all=len(entries)) if pages > 1 else ""
-    return (
-        f'<div class="review-grid" data-page="{page}" data-drawn="{next(_drawn)}">{cells}</div>'
-        f'<p class="line">{escape(where)}</p>{following}'
-    )
+    count = -(-len(entries) // PAGE)
+    where = texts.REVIEW_PAGE.format(page=page + 1, pages=count, all=len(entries)) if count > 1 else ""
+    return f'<div class="review-grid" data-page="{page}">{cells}</div><p class="line">{escape(where)}</p>'
 
 
 def tally(entries: Sequence[Entry]) -> str:

@@ -170,6 +170,50 @@ def test_filters_bulk_verdicts_and_a_reload(serve, page, tmp_path):
     page.wait_for_selector("#review-progress:has-text('0 of 50')")
 
 
+def test_keys_across_the_pages_of_the_grid(serve, page, tmp_path):
+    project = with_pairs(tmp_path / "p", 90)
+    open_review(page, serve("--project", str(project.path)))
+    cells = page.locator(".review-grid .cell")
+    shown = "document.querySelector('.review-grid').dataset.page === '{}'"
+    cells.nth(39).click()
+    last = current(page)
+    # The second page waits in this one, so a key turns to it without the server.
+    page.route("**/act", lambda route: route.abort())
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(shown.format(1)) and current(page) == cells.first.get_attribute("data-name")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(shown.format(0)) and current(page) == last
+    # A verdict that is not on record turns back to its pair.
+    page.wait_for_selector("#review-message:not([hidden])")
+    page.keyboard.press("a")
+    page.wait_for_function(shown.format(0))
+    assert current(page) == last and cells.last.get_attribute("data-verdict") == "undecided"
+    page.unroute("**/act")
+
+    page.keyboard.press("r")
+    first_of_second = current(page)
+    page.wait_for_selector(".review-pages > template[data-page='2']", state="attached")
+    assert page.evaluate(shown.format(1)) and page.locator(".review-pages [aria-current]").count() == 1
+    cells.last.click()
+    page.keyboard.press("a")
+    page.wait_for_function("document.querySelectorAll('.review-pages > template').length === 1")
+    assert page.evaluate(shown.format(2)) and cells.count() == 10
+    cells.last.click()
+    page.keyboard.press("a")  # the very last pair stays where it is
+    page.wait_for_selector("#review-progress:has-text('3 of 90')")
+    page.keyboard.press("u")
+    page.wait_for_selector("#review-progress:has-text('2 of 90')")
+    cells.first.click()
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(shown.format(1))
+    cells.first.click()
+    page.keyboard.press("ArrowLeft")
+    assert current(page) == last != first_of_second
+    assert cells.last.get_attribute("data-verdict") == "rejected"
+    page.wait_for_timeout(500)
+    assert read_judgements(project)[last].verdict == "rejected"
+
+
 def test_verdict_that_cannot_be_written_is_said_and_not_shown(serve, page, tmp_path):
     project = with_pairs(tmp_path / "p", 5)
     open_review(page, serve("--project", str(project.path)))

@@ -162,6 +162,17 @@ def test_answers_to_keys(project, tmp_path):
         answer(session, {"do": "judge", "name": "s1", "verdict": "perhaps", "page": 0})
 
 
+def test_pages_beside_the_one_on_screen_are_sent_once(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(review_view, "PAGE", 1)  # in order: s3, s2, s1, s0
+    session = Session("page", tmp_path / "session", project=project)
+    shown = answer(session, {"do": "go", "name": "s2", "page": 1, "waiting": [0]})
+    assert list(shown["pages"]) == [2] and "s1" in shown["pages"][2] and "grid" not in shown
+    assert "pages" not in answer(session, {"do": "go", "name": "s2", "page": 1, "waiting": [0, 2]})
+    assert "pages" not in answer(session, {"do": "go", "name": "s3", "page": 0, "waiting": [1]})
+    grid = answer(session, {"do": "go", "name": "s2", "page": 0, "waiting": [1]})["grid"]
+    assert [grid.count(f'<template data-page="{n}">') for n in range(4)] == [1, 0, 1, 0]
+
+
 def test_bulk_undo_brings_back_what_was_there(project):
     board = ReviewBoard()
     board.judge_many(project, board.entries(project)[:1], Verdict.ACCEPTED, "fine")

@@ -10,11 +10,20 @@
   let queue = Promise.resolve();
   let pending = 0;
   let held = new Map();
-  let turning = false; // the last pair of the grid was judged or left; the next part of it is on its way
+  let turning = false; // the last pair of the grid was judged or left, and the server says what comes now
+  let thumbnails = [];
 
+  // Pages of the grid lie in one place: one on screen, those beside it in waiting as templates.
   const stage = () => document.querySelector(".review-stage");
-  const cells = () => [...document.querySelectorAll(".review-grid .cell")];
-  const cellOf = (name) => cells().find((cell) => cell.dataset.name === name);
+  const grid = () => document.querySelector(".review-grid");
+  const cellsIn = (page) => [...page.querySelectorAll(".cell")];
+  const cells = () => (grid() ? cellsIn(grid()) : []);
+  const waiting = () => [...document.querySelectorAll(".review-pages > template")];
+  const pageOf = (element) => Number(element.dataset.page);
+  const isBeside = (number) => Math.abs(number - pageOf(grid())) === 1;
+  const beside = (by) => waiting().find((page) => pageOf(page) === pageOf(grid()) + by);
+  const named = (list, name) => list.find((cell) => cell.dataset.name === name);
+  const cellOf = (name) => named([...cells(), ...waiting().flatMap((page) => cellsIn(page.content))], name);
   const noteBox = () => document.querySelector("#review-note textarea, #review-note input");
 
   function address(layer, name) {
@@ -23,8 +32,11 @@
   }
 
   // Pictures of the pairs around the one on screen; held, so that the browser keeps them decoded.
-  function fetchAround(list, index) {
+  function fetchAround(cell) {
     const wanted = new Map();
+    const next = beside(1);
+    const list = [...cells(), ...(next ? cellsIn(next.content).slice(0, AHEAD) : [])];
+    const index = list.indexOf(cell);
     for (const cell of [...list.slice(index + 1, index + 1 + AHEAD), ...list.slice(Math.max(index - 1, 0), index + 1)]) {
       for (const layer of ["image", "mask", "white"]) {
         const at = address(layer, cell.dataset.name);
@@ -34,6 +46,13 @@
     held = wanted;
   }
 
+  // What can wait until the pair is on screen does; frames stop coming where nobody sees the page.
+  const painted = () =>
+    new Promise((done) => {
+      window.requestAnimationFrame(() => window.requestAnimationFrame(done));
+      window.setTimeout(done, 100);
+    });
+
   function load(at) {
     const image = new Image();
     image.src = at;
@@ -41,9 +60,42 @@
     return image;
   }
 
+  function fetchThumbnails() {
+    const wanted = waiting().flatMap((page) => [...page.content.querySelectorAll("img")]);
+    thumbnails = wanted.map((image) => load(image.getAttribute("src")));
+  }
+
+  // Put a page in waiting on screen, and the one on screen in its place.
+  function turn(page) {
+    const place = page.parentElement;
+    const current = grid().querySelector("[aria-current]");
+    if (current) current.removeAttribute("aria-current");
+    const left = document.createElement("template");
+    left.dataset.page = grid().dataset.page;
+    const shown = [...place.children].filter((child) => child.localName !== "template");
+    left.content.append(...shown);
+    page.replaceWith(left);
+    place.prepend(page.content);
+    for (const other of waiting()) if (!isBeside(pageOf(other))) other.remove();
+  }
+
+  function wait(pages) {
+    const place = document.querySelector(".review-pages");
+    for (const [number, html] of Object.entries(pages)) {
+      if (!isBeside(Number(number)) || waiting().some((page) => pageOf(page) === Number(number))) continue;
+      const page = document.createElement("template");
+      page.dataset.page = number;
+      page.innerHTML = html;
+      place.append(page);
+    }
+    fetchThumbnails();
+  }
+
   function show(cell) {
     const place = stage();
     if (!place || !cell) return;
+    const page = waiting().find((other) => other.content.contains(cell));
+    if (page) turn(page);
     const name = cell.dataset.name;
     if (place.dataset.name !== name) {
       for (const image of place.querySelectorAll("[data-layer]")) image.src = address(image.dataset.layer, name);
@@ -53,13 +105,21 @@
     badge(place, cell.dataset.verdict);
     const line = document.querySelector("#review-line");
     if (line) line.textContent = cell.dataset.facts;
-    const current = document.querySelector(".review-grid .cell[aria-current]");
+    const current = grid().querySelector("[aria-current]");
     if (current !== cell) {
       if (current) current.removeAttribute("aria-current");
       cell.setAttribute("aria-current", "true");
     }
+    painted().then(() => stage() && stage().dataset.name === name && fetchAround(cell));
+  }
+
+  // The cell `by` places from the one on screen, on this page or the one beside it.
+  function following(by) {
     const list = cells();
-    fetchAround(list, list.indexOf(cell));
+    const index = list.indexOf(named(list, stage().dataset.name));
+    if (index < 0) return undefined;
+    const page = list[index + by] ? null : beside(by);
+    return page ? cellsIn(page.content).at(by > 0 ? 0 : -1) : list[index + by];
   }
 
   function badge(place, verdict) {
@@ -85,13 +145,15 @@
   function send(act) {
     const at = stage();
     if (!at) return;
-    const grid = document.querySelector(".review-grid");
-    act.page = grid ? Number(grid.dataset.page) : -1;
+    act.page = grid() ? pageOf(grid()) : -1;
+    act.waiting = waiting().map(pageOf);
     pending += 1;
     queue = queue
+      .then(painted)
       .then(() =>
         fetch(`${at.dataset.base}/act`, {
           method: "POST",
+          keepalive: true, // a verdict is not lost with the page
           headers: { "Content-Type": "application/json" },
           body: JSON.stringify(act),
         })
@@ -121,8 +183,10 @@
     const tally = document.querySelector(".review-count");
     if (tally) tally.outerHTML = answer.tally;
     if (answer.grid !== undefined && !pending) {
-      document.querySelector(".review-grid").parentElement.innerHTML = answer.grid;
+      document.querySelector(".review-pages").outerHTML = answer.grid;
+      fetchThumbnails();
     }
+    if (answer.pages) wait(answer.pages);
     for (const [name, facts] of Object.entries(answer.facts || {})) {
       const cell = cellOf(name);
       if (cell) cell.dataset.facts = facts;
@@ -138,8 +202,8 @@
   function judge(verdict) {
     const place = stage();
     if (!place || turning) return;
-    const list = cells();
     const cell = cellOf(place.dataset.name);
+    const next = following(1);
     const box = noteBox();
     const act = { do: "judge", name: place.dataset.name, verdict, note: box ? box.value : "" };
     act.before = cell ? cell.dataset.verdict : "undecided";
@@ -148,8 +212,7 @@
       box.dispatchEvent(new Event("input", { bubbles: true }));
     }
     mark(cell, verdict);
-    const next = list[list.indexOf(cell) + 1];
-    if (cell && next) show(next);
+    if (next) show(next);
     else turning = true;
     send(act);
   }
@@ -157,8 +220,7 @@
   function step(by) {
     const place = stage();
     if (!place || turning) return;
-    const list = cells();
-    const target = list[list.indexOf(cellOf(place.dataset.name)) + by];
+    const target = following(by);
     const name = place.dataset.name;
     if (target) {
       show(target);
@@ -240,7 +302,7 @@
     const place = stage();
     if (!place || place.dataset.drawn === drawn) return;
     drawn = place.dataset.drawn;
-    const list = cells();
-    fetchAround(list, list.indexOf(cellOf(place.dataset.name)));
+    fetchAround(cellOf(place.dataset.name));
+    fetchThumbnails();
   }, 300);
 })();

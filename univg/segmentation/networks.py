@@ -21,9 +21,10 @@ class UNet(nn.Module):
     def __init__(self, in_channels: int, channels: tuple[int, ...]) -> None:
         super().__init__()
         widths = (in_channels, *channels)
-        self.down = nn.ModuleList(_double_conv(i, o) for i, o in pairwise(widths))
+        self.down = nn.ModuleList(nn.Sequential(*_layers(i, o)) for i, o in pairwise(widths))
         self.up = nn.ModuleList(
-            _double_conv(below + skip, skip) for below, skip in zip(channels[:0:-1], channels[-2::-1], strict=True)
+            _UpBlock(*_layers(below + skip, skip))
+            for below, skip in zip(channels[:0:-1], channels[-2::-1], strict=True)
         )
         self.head = nn.Conv2d(channels[0], 1, kernel_size=1)
 
@@ -41,12 +42,36 @@ class UNet(nn.Module):
         seen = skips[:levels]
         x = self.down[-1](x)
         for block in self.up:
-            x = functional.interpolate(x, scale_factor=2, mode="nearest")
-            x = block(torch.cat([skips.pop(), x], dim=1))
+            x = block(skips.pop(), x)
         return [*seen, x]
 
 
-def _double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
+class _UpBlock(nn.Sequential):
+    """Two convolutions of a skip joined with what comes from below, which is first repeated to twice its size."""
+
+    def forward(self, skip: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
+        first, *rest = self
+        x = _convolve_joined(skip, below, first.weight)
+        for layer in rest:
+            x = layer(x)
+        return x
+
+
+def _convolve_joined(skip: torch.Tensor, below: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The 3 × 3 convolution of `skip` and of `below` with every pixel repeated 2 × 2, as one transposed convolution.
+
+    A row of the convolution sees two rows below it only, so rows of the kernel that meet the same one are added up:
+    four ninths of the products, and neither the repeated nor the joined tensor is ever made.
+    """
+    weight_of_skip, weight = weight.split([skip.shape[1], below.shape[1]], dim=1)
+    first, middle, last = weight.unbind(2)
+    first, middle, last = torch.stack([last, middle + last, first + middle, first], dim=2).unbind(3)
+    kernel = torch.stack([last, middle + last, first + middle, first], dim=3)
+    below = functional.conv_transpose2d(below, kernel.transpose(0, 1), stride=2, padding=1)
+    return functional.conv2d(skip, weight_of_skip, padding=1) + below
+
+
+def _layers(in_channels: int, out_channels: int) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for width in (in_channels, out_channels):
         layers += [
@@ -54,7 +79,7 @@ def _double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         ]
-    return nn.Sequential(*layers)
+    return layers
 
 
 def _dynamic_unet(in_channels: int, channels: tuple[int, ...]) -> nn.Module:

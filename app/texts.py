@@ -522,6 +522,11 @@ PRESETS = {
     "standard": "Standard, about {minutes}: a longer training, for better masks",
     "full": "Full, about {minutes}: both engines adapted, a training on pairs they drew",
 }
+FULL_LENGTH = "Full length"
+FULL_LENGTH_HELP = (
+    "This computer trains for {shorter:,} of {steps:,} steps, to be done in about {limit}; "
+    "all of them take about {minutes}"
+)
 PRESET_NAMES = {"preview": "Preview", "standard": "Standard"}
 PRESET_BASELINE = "Baseline"
 PRESET_BASELINE_HELP = "The plain preset: real images only, no synthetic pairs, none held out, about {minutes}"

@@ -28,8 +28,9 @@ from app.gradio_ui.run_settings import (
 )
 from app.gradio_ui.state import RunForm, Session
 from univg.errors import InputError
-from univg.workflow.expected_time import minutes_here
+from univg.workflow.expected_time import fitted, minutes_here
 from univg.workflow.jobs import Job, JobState, resume_job, start_job
+from univg.workflow.machine import look_at_machine
 from univg.workflow.preflight import missing_weights, refuse_impossible
 from univg.workflow.presets import PRESETS
 from univg.workflow.rerun import rerun_job
@@ -46,6 +47,7 @@ def build(ui: Ui) -> tuple[gr.Button, gr.Button]:
             preset = gr.Radio(
                 _preset_choices("auto"), value=_FIRST, label=texts.PRESET, info=texts.PRESET_HELP, elem_id="preset"
             )
+            full_length = gr.Checkbox(False, label=texts.FULL_LENGTH, elem_id="full-length", visible=False)
             full = FullSettings()
             adapt = gr.Button(texts.ADAPT_BUTTON, variant="primary", elem_id="adapt")
             with gr.Row():
@@ -94,14 +96,14 @@ def build(ui: Ui) -> tuple[gr.Button, gr.Button]:
                     texts.NEXT_SEGMENT, variant="primary", size="sm", elem_id="next-segment", scale=0, interactive=False
                 )
 
-    def take(session: Session, chosen: str, plain: bool, number: float | None, where: str) -> None:
+    def take(session: Session, chosen: str, plain: bool, number: float | None, where: str, whole: bool) -> None:
         form = session.run
         form.preset, form.baseline, form.device, form.begin = chosen, plain, where, ""
-        form.seed = -1 if number is None else int(number)
+        form.seed, form.full_length = -1 if number is None else int(number), whole
 
-    def start(session: Session, chosen: str, plain: bool, number: float | None, where: str) -> None:
+    def start(session: Session, *values) -> None:
         take_begin = session.run.begin
-        take(session, chosen, plain, number, where)
+        take(session, *values)
         session.run.begin = take_begin
         _start(session)
         note(texts.STARTED)
@@ -113,15 +115,16 @@ def build(ui: Ui) -> tuple[gr.Button, gr.Button]:
         resume_job(job)
         note(texts.RESUMED)
 
-    form = [preset, baseline, seed, device]
+    form = [preset, baseline, seed, device, full_length]
     settings = [preset, seed, full.review, *full.fields.values()]
-    ui.part(settings, lambda session: (_project_path(session), session.run.device), _form)
+    ui.part(settings, lambda session: (_project_path(session), session.run.device, session.run.full_length), _form)
     ui.part([check], _check_signature, lambda session: [_check(session)])
     ui.part([adapt, cancel, resume, notice, following, review], _controls_signature, _controls)
     ui.part([stages, status, curve], _progress_signature, _progress)
     ui.part([large, caption, small, small_caption], _pictures_signature, _pictures)
     ui.part([runs, report], _runs_signature, lambda session: [_runs(session), _report(session)])
-    ui.on([preset.input, baseline.input, seed.input, device.input], take, form)
+    ui.part([full_length], lambda session: _length_signature(session.run), lambda session: [_length(session.run)])
+    ui.on([control.input for control in form], take, form)
     ui.on(adapt.click, start, form)
     ui.on(cancel.click, cancel_running)
     ui.on(resume.click, resume_latest)
@@ -142,6 +145,7 @@ def _start(session: Session) -> None:
         params = {"preset": name, "seed": form.seed, "device": form.device}
         if name == FULL:
             params |= full_params(form) | ({"review": True} if form.review else {})
+        params |= {"full_length": True} if form.full_length else {}
         start_job(project, "adapt", params)
     form.begin = ""
 
@@ -161,7 +165,7 @@ def _form(session: Session) -> list:
         form.project, form.preset = _project_path(session), _usual_preset(session)
         job = _latest(session)
         take_from_job(form, job if form.preset == FULL else None)
-    choices = _preset_choices(form.device)
+    choices = _preset_choices(form.device, full_length=form.full_length)
     settings = [form.settings.get(name, FULL_DEFAULTS[name]) for name in texts.FULL_SETTINGS]
     return [gr.Radio(choices=choices, value=form.preset), form.seed, form.review, *settings]
 
@@ -174,14 +178,29 @@ def _usual_preset(session: Session) -> str:
     return _NEXT if session.project and session.project.segmenter_versions() else _FIRST
 
 
-def _preset_choices(device: str) -> list[tuple[str, str]]:
+def _preset_choices(device: str, *, full_length: bool = False) -> list[tuple[str, str]]:
     """The full preset needs the weights of both engines."""
     names = [name for name in texts.PRESETS if not missing_weights(PRESETS[name])]
-    return [(texts.PRESETS[name].format(minutes=_minutes(name, device)), name) for name in names]
+    return [(texts.PRESETS[name].format(minutes=_minutes(name, device, full_length)), name) for name in names]
 
 
-def _minutes(name: str, device: str) -> str:
-    return texts.minutes(minutes_here(PRESETS[name], device))
+def _minutes(name: str, device: str, full_length: bool = False) -> str:
+    return texts.minutes(minutes_here(PRESETS[name], device, full_length=full_length))
+
+
+def _length_signature(form: RunForm) -> tuple:
+    return _chosen(form), form.device, form.full_length
+
+
+def _length(form: RunForm) -> gr.Checkbox:
+    """What the time limit of the chosen preset means on this computer; nothing where it means nothing."""
+    preset = PRESETS[_chosen(form)]
+    steps, shorter = preset.segmentation.steps, fitted(preset, look_at_machine(".", form.device)).segmentation.steps
+    if shorter == steps:
+        return gr.Checkbox(visible=False)
+    limit, minutes = texts.minutes(preset.minutes_at_most), _minutes(preset.name, form.device, True)
+    info = texts.FULL_LENGTH_HELP.format(shorter=shorter, steps=steps, limit=limit, minutes=minutes)
+    return gr.Checkbox(value=form.full_length, info=info, visible=True)
 
 
 def _check_signature(session: Session) -> tuple:

@@ -70,6 +70,7 @@ def take_from_job(form: RunForm, job: Job | None) -> None:
     params = {} if job is None else job.params
     form.settings = {name: params.get(name, FULL_DEFAULTS[name]) for name in texts.FULL_SETTINGS}
     form.review, form.seed, form.begin = bool(params.get("review")), int(params.get("seed", 0)), ""
+    form.full_length = bool(params.get("full_length"))
 
 
 def full_params(form: RunForm) -> dict:
@@ -115,7 +116,8 @@ def changes_for_rerun(form: RunForm) -> dict:
     """Every setting that the controls have, None where it is the usual one."""
     params = full_params(form)
     changes = {name: params.get(name) for name in FULL_DEFAULTS if name in texts.FULL_SETTINGS}
-    return changes | {"seed": form.seed, "device": form.device, "review": form.review or None}
+    length = {"full_length": form.full_length or None}
+    return changes | length | {"seed": form.seed, "device": form.device, "review": form.review or None}
 
 
 def begin_signature(session: Session) -> tuple:
@@ -138,6 +140,7 @@ def _is_full(form: RunForm) -> bool:
 def _first_changed(session: Session, job: Job) -> str | None:
     form = session.run
     after = {**job.params, **{name: form.settings.get(name) for name in texts.FULL_SETTINGS}, "seed": form.seed}
+    after["full_length"] = form.full_length or None
     changed = first_stale(job.params, after, FULL_STAGES)
     reachable = _reachable(session, job)
     # What is not kept has to be done again too.

@@ -51,7 +51,7 @@ class RunForm:
     project : Path or None
         That the controls were set for.
     preset, device : str
-    baseline, review : bool
+    baseline, review, full_length : bool
     seed : int
     settings : dict
         Of the full preset, by their names in `univg.workflow.stages`.
@@ -64,6 +64,7 @@ class RunForm:
     device: str = "auto"
     baseline: bool = False
     review: bool = False
+    full_length: bool = False
     seed: int = 0
     settings: dict = field(default_factory=dict)
     begin: str = ""

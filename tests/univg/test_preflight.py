@@ -12,7 +12,14 @@ from univg.cli import main
 from univg.errors import InputError
 from univg.io import check_pairs, match_pair_files, write_image
 from univg.types import ImageMaskPair, Modality
-from univg.workflow.expected_time import REFERENCE_CORES, REFERENCE_SPEED, expected_minutes
+from univg.workflow.expected_time import (
+    REFERENCE_CORES,
+    REFERENCE_SPEED,
+    SHORTEST,
+    expected_minutes,
+    fitted,
+    preset_of_run,
+)
 from univg.workflow.image_checks import likeness, local_contrast, vessel_band
 from univg.workflow.machine import Machine, core_speed, look_at_machine
 from univg.workflow.preflight import blocking, check_machine, check_support, preflight, refuse_impossible
@@ -135,6 +142,28 @@ def test_minutes_follow_the_machine():
     assert expected_minutes(preset, old) == 2.5 * preset.expected_minutes
     assert expected_minutes(preset, replace(REFERENCE, cores=64)) >= 0.4 * preset.expected_minutes
     assert expected_minutes(preset, replace(REFERENCE, device="cuda")) < preset.expected_minutes
+
+
+def test_slow_machines_train_for_fewer_steps():
+    preset = PRESETS["standard"]
+    assert fitted(preset, REFERENCE) is preset
+    slow = replace(REFERENCE, speed=REFERENCE_SPEED / 3)
+    assert expected_minutes(preset, slow) == pytest.approx(18)
+    shorter = fitted(preset, slow)
+    assert shorter.segmentation.steps == 1296 and expected_minutes(shorter, slow) < 15
+    slowest = replace(REFERENCE, speed=1.0)
+    assert fitted(preset, slowest).segmentation.steps == SHORTEST * preset.segmentation.steps
+
+
+def test_length_of_a_run_is_put_on_record(tmp_path, monkeypatch):
+    preset = PRESETS["standard"]
+    machines = iter([replace(REFERENCE, speed=1.0), REFERENCE])
+    monkeypatch.setattr("univg.workflow.expected_time.look_at_machine", lambda *_: next(machines))
+    shorter = preset_of_run(preset, {}, tmp_path)
+    assert shorter.segmentation.steps < preset.segmentation.steps
+    assert preset_of_run(preset, {}, tmp_path) == shorter, "a resumed run must go on as it began"
+    assert preset_of_run(preset, {"full_length": True}, tmp_path) == preset
+    assert preset_of_run(preset, {"segmenter_steps": 7}, tmp_path).segmentation.steps == 7
 
 
 def test_this_machine_can_be_looked_at(tmp_path):

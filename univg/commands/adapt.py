@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from univg.commands.jobs import watch
-from univg.commands.options import add_device, add_grey_threshold, add_modality
+from univg.commands.options import add_device, add_full_length, add_grey_threshold, add_modality
 from univg.errors import InputError
 from univg.io import Finding, check_pairs, load_support_set, match_pair_files
 from univg.segmentation.config import NETWORKS
 from univg.types import Modality
 from univg.weights import is_shipped
-from univg.workflow.expected_time import expected_minutes
+from univg.workflow.expected_time import expected_minutes, fitted
 from univg.workflow.jobs import start_job
 from univg.workflow.machine import look_at_machine
 from univg.workflow.preflight import preflight, refuse_impossible
@@ -53,6 +53,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         help="of an engine: compact, or the folder or .safetensors file of Stable Diffusion 1.5 (default: compact)",
     )
     parser.add_argument("--seed", type=int, default=0)
+    add_full_length(parser)
     parser.add_argument(
         "--review",
         action="store_true",
@@ -82,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
             "The weights of the engines are not installed",
             fix="Use --preset standard, or reinstall UniVG.",
         )
+    if args.full_length and args.engine:
+        raise InputError("--full-length is of the segmenter", fix="Leave out --engine or --full-length.")
     if args.review and (args.engine or not preset.engine_pairs):
         raise InputError("--review is of the full preset", fix="Give --preset full with it, or leave it out.")
     project, findings = _with_images(args) if args.images else (Project.open(args.project), [])
@@ -99,8 +102,13 @@ def run(args: argparse.Namespace) -> int:
     refuse_impossible(findings)
     params = {"preset": preset.name, "seed": args.seed, "device": device}
     params |= {"network": args.network} if args.network != "unet" else {}
+    params |= {"full_length": True} if args.full_length else {}
     job = start_job(project, "adapt", params | ({"review": True} if args.review else {}))
-    print(f"Job {job.id}: {preset.name}, about {max(expected_minutes(preset, machine), 1):.0f} min.", flush=True)
+    here = preset if args.full_length else fitted(preset, machine)
+    print(f"Job {job.id}: {preset.name}, about {max(expected_minutes(here, machine), 1):.0f} min.", flush=True)
+    steps, shorter = preset.segmentation.steps, here.segmentation.steps
+    if shorter < steps:
+        print(f"{shorter:,} of {steps:,} training steps fit on this computer; --full-length does all.", flush=True)
     return 0 if args.detach else watch(job)
 
 

@@ -18,6 +18,14 @@ def add_modality(parser: argparse.ArgumentParser, *, required: bool = True) -> N
     parser.add_argument("--modality", required=required, metavar="M", help=f"one of {', '.join(Modality)}")
 
 
+def add_full_length(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--full-length",
+        action="store_true",
+        help="train for all steps of the preset, on a slow computer too, where fewer fit its time limit",
+    )
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
 

@@ -6,7 +6,7 @@ import argparse
 
 from univg.commands.adapt import checked_device
 from univg.commands.jobs import watch
-from univg.commands.options import add_device
+from univg.commands.options import add_device, add_full_length
 from univg.errors import InputError
 from univg.workflow.jobs import start_job
 from univg.workflow.presets import PRESETS, preset_named
@@ -27,6 +27,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--preset", default="standard", metavar="P", help=f"one of {', '.join(presets)} (default: standard)"
     )
     parser.add_argument("--seed", type=int, default=0)
+    add_full_length(parser)
     parser.add_argument("--detach", action="store_true", help="start the job and return at once")
     add_device(parser)
     parser.set_defaults(run=run)
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("The project has no annotated image", path=project.path, fix="Add some with univg adapt.")
     choice = training_choice(project)
     params = {"preset": preset.name, "seed": args.seed, "device": checked_device(args.device), **choice}
+    params |= {"full_length": True} if args.full_length else {}
     job = start_job(project, "retrain", params)
     count = len(choice["pairs"])
     print(f"Job {job.id}: {count} of {len(project.pair_names())} synthetic pairs train.", flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from univg.errors import InputError
+from univg.workflow.expected_time import preset_of_run
 from univg.workflow.job_context import JobContext
 from univg.workflow.pipeline import run_on_project
 from univg.workflow.presets import PRESETS, preset_named
@@ -13,8 +14,13 @@ from univg.workflow.verdicts import training_choice
 
 
 def run_adapt_job(project: Project, params: dict, context: JobContext) -> dict:
-    """The work of an ``adapt`` job: `params` are ``preset``, ``seed``, ``device`` and ``network``."""
+    """The work of an ``adapt`` job.
+
+    `params` are ``preset``, ``seed``, ``device``, ``network``, and ``segmenter_steps`` or ``full_length``, see
+    `preset_of_run`; of a preset that adapts the engines also those of `univg.workflow.full.run_full_job`.
+    """
     preset = preset_named(params["preset"]).scaled_to(project.working_size).with_network(params.get("network", "unet"))
+    preset = preset_of_run(preset, params, context.checkpoint_folder)
     if preset.engine_pairs:
         from univg.workflow.full import run_full_job  # loads diffusers
 
@@ -25,10 +31,12 @@ def run_adapt_job(project: Project, params: dict, context: JobContext) -> dict:
 def run_retrain_job(project: Project, params: dict, context: JobContext) -> dict:
     """The work of a ``retrain`` job: from the vessel prior, on annotated images and the synthetic pairs that passed.
 
-    `params` are ``preset`` (standard by default), ``seed``, ``device``, and ``pairs`` with their ``weights``, chosen
-    when the job was made (see `univg.workflow.verdicts.training_choice`): later verdicts do not change a resumed run.
+    `params` are ``preset`` (standard by default), ``seed``, ``device``, ``segmenter_steps`` or ``full_length`` as for
+    an adaptation, and ``pairs`` with their ``weights``, chosen when the job was made (see
+    `univg.workflow.verdicts.training_choice`): later verdicts do not change a resumed run.
     """
     preset = preset_named(params.get("preset", PRESETS["standard"].name)).scaled_to(project.working_size)
+    preset = preset_of_run(preset, params, context.checkpoint_folder)
     choice = params if "pairs" in params else training_choice(project)
     names = choice["pairs"]
     weights = choice.get("weights") or [1.0] * len(names)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from univg.io import read_json, write_json_atomic
 from univg.workflow.machine import Machine, look_at_machine
 from univg.workflow.presets import Preset
 
 # `Preset.expected_minutes` are those of this many cores of this speed (`core_speed`) with native bfloat16.
-REFERENCE_CORES, REFERENCE_SPEED = 2, 150.0
+REFERENCE_CORES, REFERENCE_SPEED = 2, 125.0
 WITHOUT_BFLOAT16 = 2.5  # times as long: a step took 0.69 s instead of 0.27 s
+MINUTES_A_STEP = 0.0034  # of a segmenter's training, in `Preset.expected_minutes`
+SHORTEST = 0.4  # of its steps, to which a training is shortened
 ON_GRAPHICS_CARD = 0.2  # of the reference minutes; an estimate, not measured yet
 
 _MOST_CORES = 8  # more hardly help a batch of this size
@@ -24,6 +32,38 @@ def expected_minutes(preset: Preset, machine: Machine) -> float:
     return preset.expected_minutes * min(max(factor, _AT_LEAST), _AT_MOST)
 
 
-def minutes_here(preset: Preset, device: str = "auto") -> float:
-    """`expected_minutes` of this machine on a device as the user names it."""
-    return expected_minutes(preset, look_at_machine(".", device))
+def minutes_here(preset: Preset, device: str = "auto", *, full_length: bool = False) -> float:
+    """`expected_minutes` of this machine on a device as the user names it, of `preset` as it runs here."""
+    machine = look_at_machine(".", device)
+    return expected_minutes(preset if full_length else fitted(preset, machine), machine)
+
+
+def fitted(preset: Preset, machine: Machine) -> Preset:
+    """`preset` with no more steps than a run on `machine` has time for, in tenths of those that it has.
+
+    A slow computer trains for at least `SHORTEST` of the steps, even where that takes longer than it should.
+    """
+    steps, minutes = preset.segmentation.steps, expected_minutes(preset, machine)
+    if minutes <= preset.minutes_at_most:
+        return preset
+    training = minutes * steps * MINUTES_A_STEP / preset.expected_minutes
+    share = max(1 - (minutes - preset.minutes_at_most) / training, SHORTEST)
+    shorter = round(math.floor(10 * share) / 10 * steps)
+    saved = (steps - shorter) * MINUTES_A_STEP
+    return replace(preset.with_steps(shorter), expected_minutes=preset.expected_minutes - saved)
+
+
+def preset_of_run(preset: Preset, params: Mapping, checkpoint_folder: Path) -> Preset:
+    """`preset` with the length of a run: as its ``segmenter_steps`` say, all steps for ``full_length``, else `fitted`.
+
+    What was fitted is put on record, so that a run which is resumed on a busier computer goes on as it began.
+    """
+    if "segmenter_steps" in params:
+        return preset.with_steps(int(params["segmenter_steps"]))
+    if params.get("full_length"):
+        return preset
+    record = checkpoint_folder / "length.json"
+    if not record.is_file():
+        machine = look_at_machine(checkpoint_folder, params.get("device", "auto"))
+        write_json_atomic(record, {"steps": fitted(preset, machine).segmentation.steps})
+    return preset.with_steps(read_json(record)["steps"])

@@ -37,7 +37,7 @@ def run_full_job(project: Project, preset: Preset, params: dict, context: JobCon
     preset : Preset
     params : dict
         ``seed`` and ``device``; for each engine ``mask_backbone`` and ``mask_steps``, ``image_backbone`` and
-        ``image_steps``; ``pairs``, ``pairs_seed``, ``alpha`` and ``conditioning`` of the pairs; ``segmenter_steps``;
+        ``image_steps``; ``pairs``, ``pairs_seed``, ``alpha`` and ``conditioning`` of the pairs;
         ``review``, whether to wait for verdicts before the training; ``given``, the results of stages that an earlier
         run finished.
 
@@ -88,8 +88,6 @@ def run_full_job(project: Project, preset: Preset, params: dict, context: JobCon
     context.on_progress(ProgressEvent("pairs", count, count, message=message))
 
     # 4. The segmenter
-    if "segmenter_steps" in params:
-        preset = replace(preset, segmentation=replace(preset.segmentation, steps=int(params["segmenter_steps"])))
     result = run_on_project(
         project,
         preset,

@@ -149,6 +149,7 @@ def run_on_project(
     settled = settle(project, new.version)
     return {
         "segmenter": new.version,
+        "training_steps": preset.segmentation.steps,
         "held_out": dict(segmenter.card["held_out_figures"]),
         "versions": settled.to_json(),
     }

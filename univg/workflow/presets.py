@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from univg.errors import InputError
@@ -28,6 +29,9 @@ class Preset:
     hold_out : bool
         Whether one support image chooses the weights before it joins the training.
     segmentation : SegmentationConfig
+    minutes_at_most : float
+        What a run should take on any computer: on a slower one it trains for fewer steps, see
+        `univg.workflow.expected_time.fitted`.
     """
 
     name: str
@@ -37,6 +41,11 @@ class Preset:
     hold_out: bool
     segmentation: SegmentationConfig
     engine_pairs: int = 0
+    minutes_at_most: float = math.inf
+
+    def with_steps(self, steps: int) -> Preset:
+        """The same preset with a training of another length."""
+        return replace(self, segmentation=replace(self.segmentation, steps=steps))
 
     def scaled_to(self, working_size: int) -> Preset:
         """The same preset for a project of another working size; patches never outgrow the images."""
@@ -94,6 +103,7 @@ PRESETS: dict[str, Preset] = {
             pairs=40,
             hold_out=True,
             segmentation=_STANDARD,
+            minutes_at_most=15.0,
         ),
         Preset(
             "full",
@@ -103,6 +113,7 @@ PRESETS: dict[str, Preset] = {
             hold_out=True,
             segmentation=_STANDARD,
             engine_pairs=200,
+            minutes_at_most=45.0,
         ),
         Preset(
             "plain",
@@ -111,6 +122,7 @@ PRESETS: dict[str, Preset] = {
             pairs=0,
             hold_out=False,
             segmentation=_PLAIN,
+            minutes_at_most=15.0,
         ),
     )
 }

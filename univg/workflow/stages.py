@@ -17,10 +17,10 @@ FULL_STAGES: dict[str, tuple[str, ...]] = {
     MASK_ENGINE: ("seed", "mask_backbone", "mask_steps"),
     IMAGE_ENGINE: ("image_backbone", "image_steps"),
     PAIRS: ("pairs", "pairs_seed", "alpha", "conditioning"),
-    SEGMENTER: ("network", "segmenter_steps"),
+    SEGMENTER: ("network", "segmenter_steps", "full_length"),
 }
 # Without engines, trees and pairs follow from the seed and take seconds: nothing of them is kept, all is made again.
-QUICK_STAGES: dict[str, tuple[str, ...]] = {"trees": ("seed",), PAIRS: (), SEGMENTER: ("network",)}
+QUICK_STAGES: dict[str, tuple[str, ...]] = {"trees": ("seed",), PAIRS: (), SEGMENTER: FULL_STAGES[SEGMENTER]}
 # Where the work runs and whether it waits for a review makes no result stale.
 FREE_SETTINGS = ("device", "review")
 

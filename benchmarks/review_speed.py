@@ -17,19 +17,16 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
 import numpy as np
+from app_server import ROOT, AppServer, chromium
 
 from univg.io import write_json_atomic
 from univg.sca import generate_mask
@@ -37,9 +34,7 @@ from univg.types import ImageMaskPair, Modality
 from univg.workflow.near_duplicates import update_near_duplicates
 from univg.workflow.project import Project
 
-ROOT = Path(__file__).resolve().parents[1]
 FIRST_PAINT_SECONDS, KEY_MILLISECONDS = 1.0, 100.0  # what the page should manage
-_CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 _TREES_GROWN = 24
 
 # Waits for the pictures that are on screen, then for the frame that shows them.
@@ -138,22 +133,15 @@ def _drawn(mask: np.ndarray, ground: np.ndarray) -> np.ndarray:
 
 def measure(project: Path, scratch: Path, keys: int) -> dict:
     """Open the app on `project` in Chromium and take the times."""
-    from playwright.sync_api import sync_playwright
-
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        raise SystemExit("This needs Chromium: install it, or put it on the PATH.")
-    with _app(project, scratch) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=_CHROMIUM_FLAGS)
-        first, cold = _opened(browser, address)
+    with AppServer(project, scratch) as app, chromium() as browser:
+        first, cold = _opened(browser, app.address)
         first.close()
-        page, warm = _opened(browser, address)
+        page, warm = _opened(browser, app.address)
         page.locator(".review-stage").click()
         page.evaluate(_WATCH_KEYS)
         verdicts = _timed_keys(page, ["a", "r"], keys)
         arrows = _timed_keys(page, ["ArrowRight"], keys)
         page.wait_for_function(f"document.querySelector('.review-count b').textContent.startsWith('{keys} of')")
-        browser.close()
     return {
         "first_paint_seconds": {"no_thumbnails_kept": cold, "thumbnails_kept": warm, "wanted": FIRST_PAINT_SECONDS},
         "key_to_next_pair_ms": {"verdict": verdicts, "arrow": arrows, "wanted": KEY_MILLISECONDS},
@@ -184,33 +172,6 @@ def _timed_keys(page, keys: list[str], count: int) -> dict:
         "p95": float(np.quantile(times, 0.95)),
         "largest": max(times),
     }
-
-
-class _app:  # noqa: N801 - used like a function
-    """The app as a process of its own, for the length of a block; gives its address."""
-
-    def __init__(self, project: Path, scratch: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self._command = [sys.executable, "-m", "app", "--project", str(project), "--port", str(self._port)]
-        self._environment = {**os.environ, "UNIVG_STATE": str(scratch / "state"), "UNIVG_PROJECTS": str(scratch)}
-
-    def __enter__(self) -> str:
-        self._process = subprocess.Popen([*self._command, "--no-browser"], cwd=ROOT, env=self._environment)
-        address = f"http://127.0.0.1:{self._port}"
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                with urllib.request.urlopen(address, timeout=5):
-                    return address
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.2)
-        raise SystemExit("The app did not start.")
-
-    def __exit__(self, *error: object) -> None:
-        self._process.terminate()
-        self._process.wait(20)
 
 
 def environment() -> dict:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -171,6 +172,26 @@ def paint_alone(viewer, gaps: Gaps, name: str, shape: tuple[int, int]) -> None:
     wait(0.5)
 
 
+@contextlib.contextmanager
+def busy_cores() -> Iterator[None]:
+    """Programs that compute on every core, with the priority of a job."""
+    work = (
+        "from univg.workflow.job_runner import make_way; make_way(); import numpy as np; m = np.ones((500, 500), 'f')"
+    )
+    command = [sys.executable, "-c", f"{work}\nwhile True: m @ m"]
+    programs = [
+        subprocess.Popen(command, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}, start_new_session=True)
+        for _ in range(os.cpu_count() or 1)
+    ]
+    wait(3.0)
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
 def paint(session, gaps: Gaps, name: str) -> None:
     """Strokes of the brush and each vessel-aware tool on the image that is open."""
     viewer, labels = session.viewer, session.labels
@@ -265,6 +286,9 @@ def measure(folder: Path, *, training: bool, why: bool) -> dict:
         gaps.explain()
     paint_alone(viewer, gaps, "512 x 512", (512, 512))
     paint_alone(viewer, gaps, "4,000 x 3,000", LARGE)
+    if training:
+        with busy_cores():
+            paint_alone(viewer, gaps, "512 x 512 while other programs compute", (512, 512))
 
     session = session_of(viewer)
     project, correct, retrain, measures = (

@@ -166,6 +166,14 @@ class TestRunning:
         assert wait_for(find_job(project), SECONDS).state is JobState.DONE
 
     @posix_only
+    def test_leaves_the_processor_to_others(self, project):
+        job = start_job(project, "selftest", LONG)
+        wait_for_step(job, 1)
+        assert psutil.Process(job.refreshed().record.pid).nice() > psutil.Process().nice()
+        cancel_job(job)
+        assert wait_for(job, SECONDS).state is JobState.CANCELLED
+
+    @posix_only
     def test_terminate_signal_means_cancel(self, project):
         job = start_job(project, "selftest", LONG)
         wait_for_step(job, 2)

@@ -16,9 +16,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from univg.errors import Cancelled, InputError, Paused
@@ -32,6 +34,7 @@ from univg.workflow.project import Project
 EXIT_CODES = {JobState.DONE: 0, JobState.FAILED: 1, JobState.CANCELLED: 130}
 NOT_STARTED = 3
 SECONDS_FOR_THE_LAST = 30.0
+_NICENESS = 10
 
 _log = logging.getLogger("univg.job")
 
@@ -42,7 +45,17 @@ def main(arguments: list[str]) -> int:
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     faulthandler.enable()
+    make_way()
     return run_job(Path(arguments[1]).resolve())
+
+
+def make_way() -> None:
+    """Leave the processor to whatever a person is doing: the page, napari and other programs come first."""
+    with suppress(OSError, psutil.Error):
+        psutil.Process().nice(getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", _NICENESS))
+    # Where Linux shares the processor among sessions first, that counts only among the processes of this one.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_NICENESS))
 
 
 def run_job(folder: Path) -> int:

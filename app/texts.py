@@ -524,8 +524,7 @@ PRESETS = {
 }
 FULL_LENGTH = "Full length"
 FULL_LENGTH_HELP = (
-    "This computer trains for {shorter:,} of {steps:,} steps, to be done in about {limit}; "
-    "all of them take about {minutes}"
+    "To save time this computer trains for {shorter:,} of {steps:,} steps; with all of them a run takes about {minutes}"
 )
 PRESET_NAMES = {"preview": "Preview", "standard": "Standard"}
 PRESET_BASELINE = "Baseline"

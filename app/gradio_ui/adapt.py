@@ -181,10 +181,12 @@ def _usual_preset(session: Session) -> str:
 def _preset_choices(device: str, *, full_length: bool = False) -> list[tuple[str, str]]:
     """The full preset needs the weights of both engines."""
     names = [name for name in texts.PRESETS if not missing_weights(PRESETS[name])]
-    return [(texts.PRESETS[name].format(minutes=_minutes(name, device, full_length)), name) for name in names]
+    return [
+        (texts.PRESETS[name].format(minutes=_minutes(name, device, full_length=full_length)), name) for name in names
+    ]
 
 
-def _minutes(name: str, device: str, full_length: bool = False) -> str:
+def _minutes(name: str, device: str, *, full_length: bool = False) -> str:
     return texts.minutes(minutes_here(PRESETS[name], device, full_length=full_length))
 
 
@@ -198,8 +200,8 @@ def _length(form: RunForm) -> gr.Checkbox:
     steps, shorter = preset.segmentation.steps, fitted(preset, look_at_machine(".", form.device)).segmentation.steps
     if shorter == steps:
         return gr.Checkbox(visible=False)
-    limit, minutes = texts.minutes(preset.minutes_at_most), _minutes(preset.name, form.device, True)
-    info = texts.FULL_LENGTH_HELP.format(shorter=shorter, steps=steps, limit=limit, minutes=minutes)
+    minutes = _minutes(preset.name, form.device, full_length=True)
+    info = texts.FULL_LENGTH_HELP.format(shorter=shorter, steps=steps, minutes=minutes)
     return gr.Checkbox(value=form.full_length, info=info, visible=True)
 
 

@@ -15,6 +15,7 @@ from univg.workflow.presets import Preset
 REFERENCE_CORES, REFERENCE_SPEED = 2, 125.0
 WITHOUT_BFLOAT16 = 2.5  # times as long: a step took 0.69 s instead of 0.27 s
 MINUTES_A_STEP = 0.0034  # of a segmenter's training, in `Preset.expected_minutes`
+PREPARATION = 0.5  # minutes of loading, trees and pairs, on a slow computer too
 SHORTEST = 0.4  # of its steps, to which a training is shortened
 ON_GRAPHICS_CARD = 0.2  # of the reference minutes; an estimate, not measured yet
 
@@ -24,12 +25,18 @@ _AT_MOST, _AT_LEAST = 6.0, 0.4  # a matrix product says little about machines th
 
 def expected_minutes(preset: Preset, machine: Machine) -> float:
     """Minutes that a run of `preset` takes on `machine` when nothing else uses it."""
+    preparation = min(PREPARATION, preset.expected_minutes)
+    return preparation + (preset.expected_minutes - preparation) * _times_as_long(machine)
+
+
+def _times_as_long(machine: Machine) -> float:
+    """How long computing takes on `machine`, as a multiple of the reference."""
     if machine.device != "cpu":
-        return preset.expected_minutes * ON_GRAPHICS_CARD
+        return ON_GRAPHICS_CARD
     factor = REFERENCE_CORES * REFERENCE_SPEED / (min(machine.cores, _MOST_CORES) * machine.speed)
     if not machine.native_bfloat16:
         factor *= WITHOUT_BFLOAT16
-    return preset.expected_minutes * min(max(factor, _AT_LEAST), _AT_MOST)
+    return min(max(factor, _AT_LEAST), _AT_MOST)
 
 
 def minutes_here(preset: Preset, device: str = "auto", *, full_length: bool = False) -> float:
@@ -39,16 +46,16 @@ def minutes_here(preset: Preset, device: str = "auto", *, full_length: bool = Fa
 
 
 def fitted(preset: Preset, machine: Machine) -> Preset:
-    """`preset` with no more steps than a run on `machine` has time for, in tenths of those that it has.
+    """`preset` with no more steps than a run on `machine` has time for, in twentieths of those that it has.
 
     A slow computer trains for at least `SHORTEST` of the steps, even where that takes longer than it should.
     """
-    steps, minutes = preset.segmentation.steps, expected_minutes(preset, machine)
-    if minutes <= preset.minutes_at_most:
+    steps = preset.segmentation.steps
+    too_long = expected_minutes(preset, machine) - preset.minutes_at_most
+    if too_long <= 0:
         return preset
-    training = minutes * steps * MINUTES_A_STEP / preset.expected_minutes
-    share = max(1 - (minutes - preset.minutes_at_most) / training, SHORTEST)
-    shorter = round(math.floor(10 * share) / 10 * steps)
+    share = 1 - too_long / (steps * MINUTES_A_STEP * _times_as_long(machine))
+    shorter = round(max(math.floor(20 * share) / 20, SHORTEST) * steps)
     saved = (steps - shorter) * MINUTES_A_STEP
     return replace(preset.with_steps(shorter), expected_minutes=preset.expected_minutes - saved)
 

@@ -16,7 +16,6 @@ from univg.workflow.expected_time import (
     PREPARATION,
     REFERENCE_CORES,
     REFERENCE_SPEED,
-    SHORTEST,
     expected_minutes,
     fitted,
     preset_of_run,
@@ -152,10 +151,9 @@ def test_slow_machines_train_for_fewer_steps():
     slow = replace(REFERENCE, speed=REFERENCE_SPEED / 3)
     assert expected_minutes(preset, slow) == pytest.approx(17)
     shorter = fitted(preset, slow)
-    assert 0.8 < shorter.segmentation.steps / preset.segmentation.steps < 0.9
-    assert 13.5 < expected_minutes(shorter, slow) < 15
+    assert shorter.segmentation.steps == 0.7 * preset.segmentation.steps and expected_minutes(shorter, slow) < 15
     slowest = replace(REFERENCE, speed=1.0)
-    assert fitted(preset, slowest).segmentation.steps == SHORTEST * preset.segmentation.steps
+    assert fitted(preset, slowest).segmentation.steps == 0.4 * preset.segmentation.steps
 
 
 def test_length_of_a_run_is_put_on_record(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,8 @@ REFERENCE_CORES, REFERENCE_SPEED = 2, 125.0
 WITHOUT_BFLOAT16 = 2.5  # times as long: a step took 0.69 s instead of 0.27 s
 MINUTES_A_STEP = 0.0034  # of a segmenter's training, in `Preset.expected_minutes`
 PREPARATION = 0.5  # minutes of loading, trees and pairs, on a slow computer too
-SHORTEST = 0.4  # of its steps, to which a training is shortened
+# Shares of its steps to which a training is shortened; so few that a glance at the computer seldom gives another one.
+LENGTHS = (0.7, 0.4)
 ON_GRAPHICS_CARD = 0.2  # of the reference minutes; an estimate, not measured yet
 
 _MOST_CORES = 8  # more hardly help a batch of this size
@@ -46,16 +46,16 @@ def minutes_here(preset: Preset, device: str = "auto", *, full_length: bool = Fa
 
 
 def fitted(preset: Preset, machine: Machine) -> Preset:
-    """`preset` with no more steps than a run on `machine` has time for, in twentieths of those that it has.
+    """`preset` with no more steps than a run on `machine` has time for: all, or one of the shares in `LENGTHS`.
 
-    A slow computer trains for at least `SHORTEST` of the steps, even where that takes longer than it should.
+    The slowest computers train for the last of those, even where that takes longer than it should.
     """
     steps = preset.segmentation.steps
     too_long = expected_minutes(preset, machine) - preset.minutes_at_most
     if too_long <= 0:
         return preset
-    share = 1 - too_long / (steps * MINUTES_A_STEP * _times_as_long(machine))
-    shorter = round(max(math.floor(20 * share) / 20, SHORTEST) * steps)
+    fits = 1 - too_long / (steps * MINUTES_A_STEP * _times_as_long(machine))
+    shorter = round(next((share for share in LENGTHS if share <= fits), LENGTHS[-1]) * steps)
     saved = (steps - shorter) * MINUTES_A_STEP
     return replace(preset.with_steps(shorter), expected_minutes=preset.expected_minutes - saved)
 

@@ -92,6 +92,7 @@ PRESETS: dict[str, Preset] = {
             "preview",
             "A first useful overlay, to see whether the images suit.",
             expected_minutes=1.0,
+            minutes_at_most=1.0,
             pairs=12,
             hold_out=True,
             segmentation=replace(_STANDARD, steps=110, warmup_steps=10, schedule="cosine", ema_decay=0.95),

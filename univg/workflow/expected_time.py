@@ -10,7 +10,8 @@ from univg.io import read_json, write_json_atomic
 from univg.workflow.machine import Machine, look_at_machine
 from univg.workflow.presets import Preset
 
-# `Preset.expected_minutes` are those of this many cores of this speed (`core_speed`) with native bfloat16.
+# `Preset.expected_minutes` are those of this many cores of this speed (`core_speed`) with native bfloat16. The speed is
+# an estimate: 150 was measured with products of 96 x 96, which gave a sixth more than those of now elsewhere.
 REFERENCE_CORES, REFERENCE_SPEED = 2, 125.0
 WITHOUT_BFLOAT16 = 2.5  # times as long: a step took 0.69 s instead of 0.27 s
 MINUTES_A_STEP = 0.0034  # of a segmenter's training, in `Preset.expected_minutes`

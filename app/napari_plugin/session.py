@@ -6,9 +6,10 @@ background and brings its result back into the window's thread.
 
 from __future__ import annotations
 
+import math
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _TURN_MS = 60
 LOOK_MS = 400  # between two looks at what is painted
+_HAND_RESTS_S = 0.3
 # Layers that belong to one image, and those that fit any image of the same size.
 _DRAWN, _OF_ONE_SIZE = ("roots", "boundary", "obstacles", "tree"), ("roi", "centreline")
 
@@ -94,7 +96,8 @@ class Session(QObject):
         self.busy = 0
         self._wanted = ""
         self._layers: dict[str, Layer] = {}
-        self._saved_at = time.monotonic()
+        self._saved_at = self._looked_at = time.monotonic()
+        self._dragged_at = -math.inf
         self._saving = False
         self._writer = MaskWriter()
         self._windows: set[int] = set()
@@ -297,7 +300,8 @@ class Session(QObject):
         if self.labels is not None:
             layers.show_other(self.labels, mask, spacing_mm=spacing_mm)
         else:
-            self.keep_layer("mask", layers.add_mask(self.viewer, mask, spacing_mm=spacing_mm))
+            labels = self.keep_layer("mask", layers.add_mask(self.viewer, mask, spacing_mm=spacing_mm))
+            labels.mouse_drag_callbacks.append(self._dragged)
         for name in ("probability", "uncertainty"):
             if (layer := self.layer(name)) is not None:
                 layers.show_other(layer, np.zeros(mask.shape, np.float32), spacing_mm=spacing_mm)
@@ -431,11 +435,27 @@ class Session(QObject):
 
     # --- saving
 
+    def _dragged(self, _: Labels, event) -> Iterator[None]:
+        """What napari calls at a press, at every move and at the release."""
+        self._dragged_at = time.monotonic()
+        yield
+        while event.type == "mouse_move":
+            self._dragged_at = time.monotonic()
+            yield
+        self._dragged_at = -math.inf
+
     def look(self) -> None:
-        """See whether the mask was changed, by whatever means, and save it when the last time was long ago."""
+        """See whether the mask was changed, by whatever means, and save it when the last time was long ago.
+
+        Not in the middle of a stroke, where it would make the brush of a large image lag, unless it is a long one.
+        """
         if self._viewer() is None:
             self._timer.stop()
             return
+        now = time.monotonic()
+        if now - self._dragged_at < _HAND_RESTS_S and now - self._looked_at < preferences.autosave_seconds():
+            return
+        self._looked_at = now
         mask = self.mask()
         if mask is None:
             return

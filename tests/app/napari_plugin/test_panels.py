@@ -528,6 +528,34 @@ def test_editing_an_approved_image_takes_the_approval_back(opened):
     assert opened.queue.entry("new-0").status is Status.CORRECTED
 
 
+def test_a_stroke_is_looked_at_when_the_hand_rests(opened, monkeypatch):
+    class Event:
+        type, position = "mouse_press", (5.0, 5.0)
+
+    monkeypatch.setattr("app.napari_plugin.session._HAND_RESTS_S", 60.0)
+    looked = []
+    opened.mask_changed.connect(lambda: looked.append(True))
+    gestures = [callback for callback in opened.labels.mouse_drag_callbacks if callback == opened._dragged]
+    assert len(gestures) == 1, "once, whatever was opened before"
+    (drag,) = (callback(opened.labels, Event) for callback in gestures)
+    next(drag)
+    Event.type = "mouse_move"
+    next(drag)
+    paint_square(opened)
+    opened.look()
+    assert looked == []
+    monkeypatch.setattr("app.napari_plugin.preferences.autosave_seconds", lambda: 0.0)
+    opened.look()
+    assert looked == [True], "a long stroke is looked at, and saved, as often as any change"
+    monkeypatch.undo()
+    Event.type = "mouse_release"
+    with pytest.raises(StopIteration):
+        next(drag)
+    opened.labels.undo()
+    opened.look()
+    assert looked == [True, True]
+
+
 # --- commands
 
 

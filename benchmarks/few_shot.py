@@ -1,12 +1,12 @@
 """Measure presets on the labelled sets, one split at a time, and print the table of the README.
 
 usage: python benchmarks/few_shot.py [DATA] [--sets NAME ...] [--presets NAME ...] [--splits N]
-                                     [--results DIR] [--table]
+                                     [--results DIR] [--fit] [--table]
 
 DATA is a folder with drive, chasedb1, octa500_3m, dias and dca1 (default: the folder benchmark in UNIVG_DATA). Results
 go to DIR (default: benchmarks/results); what is finished there is not run again, and an interrupted split goes on from
 its checkpoint. Results of another vessel prior or recipe are not mixed in: name a new DIR after a change. Every set
-gets its first split before any gets its second.
+gets its first split before any gets its second. With --fit presets keep to their time limits as they do in the app.
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ SETS = {
 }
 
 
-def measure(data: Path, sets: list[str], presets: list[str], splits: int, results: Path) -> None:
+def measure(data: Path, sets: list[str], presets: list[str], splits: int, results: Path, *, fit: bool) -> None:
     from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine
     from univg.workflow.benchmark import BenchmarkConfig, run_benchmark
+    from univg.workflow.expected_time import fitted
+    from univg.workflow.machine import look_at_machine
     from univg.workflow.presets import preset_named
 
     for preset in presets:
+        chosen = fitted(preset_named(preset), look_at_machine(".", "cpu")) if fit else preset_named(preset)
         for count in range(1, splits + 1):
             for name in sets:
-                config = BenchmarkConfig(SETS[name], preset_named(preset), splits=count)
+                config = BenchmarkConfig(SETS[name], chosen, splits=count)
                 show = ProgressLine(seconds_between=SECONDS_BETWEEN_LINES)
                 file = results / f"{name}-{preset}.json"
                 result = run_benchmark(data / name, config=config, json_file=file, on_progress=show)
@@ -79,12 +82,13 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=list(PRESETS))
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--fit", action="store_true", help="shorten trainings as the app does on this computer")
     parser.add_argument("--table", action="store_true", help="print the table of what is there, and run nothing")
     args = parser.parse_args()
     if not args.table:
         data = args.data or Path(os.environ["UNIVG_DATA"]) / "benchmark"
         args.results.mkdir(parents=True, exist_ok=True)
-        measure(data, args.sets, args.presets, args.splits, args.results)
+        measure(data, args.sets, args.presets, args.splits, args.results, fit=args.fit)
     print(table(args.results))
 
 

@@ -52,18 +52,15 @@ class Page:
     """The app on a project and a page of it in Chromium."""
 
     def __init__(self, app: AppServer, browser) -> None:
-        self._app, self._browser, self._page = app, browser, None
+        self._app, self._page = app, browser.new_page()
+        self._page.set_default_timeout(180_000)
 
     def kill_server(self) -> None:
         self._app.kill()
 
     def resume(self, job: Job) -> Job:
-        """Start the server again and resume the run as a user does, in a new page."""
+        """Start the server again, load the page anew, and resume the run as a user does."""
         self._app.start()
-        if self._page is not None:
-            self._page.close()
-        self._page = self._browser.new_page()
-        self._page.set_default_timeout(180_000)
         self._page.goto(self._app.address)
         self._page.wait_for_selector("#page-state[data-view=work]", state="attached")
         self._page.click("#tab-adapt-button")

@@ -13,7 +13,7 @@ from univg.segmentation.augment import random_patch
 from univg.segmentation.config import HELD_OUT_PICTURE
 from univg.segmentation.inputs import fit_to_working_size, network_inputs, normalize_locally, ridge_strength, to_grey
 from univg.segmentation.losses import segmentation_loss
-from univg.segmentation.networks import build_network
+from univg.segmentation.networks import _convolve_joined, build_network
 from univg.segmentation.predict import TILE, predict_probability
 from univg.segmentation.train import _drawn, _Sample
 from univg.training.device import resolve_device
@@ -379,3 +379,12 @@ def test_missing_library_of_networks_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "monai.networks", None)
     with pytest.raises(InputError, match="MONAI"):
         build_network(SegmentationConfig(network="dynunet"))
+
+
+def test_convolution_of_what_comes_from_below_is_that_of_its_repeated_pixels():
+    torch.manual_seed(0)
+    skip, below = torch.randn(2, 3, 12, 8), torch.randn(2, 5, 6, 4)
+    weight = torch.randn(4, 8, 3, 3)
+    joined = torch.cat([skip, torch.nn.functional.interpolate(below, scale_factor=2, mode="nearest")], dim=1)
+    expected = torch.nn.functional.conv2d(joined, weight, padding=1)
+    assert torch.allclose(_convolve_joined(skip, below, weight), expected, atol=1e-4)

@@ -79,8 +79,7 @@
     for (const other of waiting()) if (!isBeside(pageOf(other))) other.remove();
   }
 
-  function wait(pages) {
-    const place = document.querySelector(".review-pages");
+  function wait(place, pages) {
     for (const [number, html] of Object.entries(pages)) {
       if (!isBeside(Number(number)) || waiting().some((page) => pageOf(page) === Number(number))) continue;
       const page = document.createElement("template");
@@ -163,7 +162,8 @@
       .then((answer) => {
         pending -= 1;
         take(answer, act);
-      });
+      })
+      .catch((error) => console.error(error)); // of the page alone; what is sent next must not be lost with it
   }
 
   // What the server says counts, once nothing more is on its way to it.
@@ -182,11 +182,12 @@
     say("");
     const tally = document.querySelector(".review-count");
     if (tally) tally.outerHTML = answer.tally;
-    if (answer.grid !== undefined && !pending) {
-      document.querySelector(".review-pages").outerHTML = answer.grid;
+    const pages = document.querySelector(".review-pages"); // gone when another list was asked for meanwhile
+    if (pages && answer.grid !== undefined && !pending) {
+      pages.outerHTML = answer.grid;
       fetchThumbnails();
     }
-    if (answer.pages) wait(answer.pages);
+    if (pages && answer.pages) wait(pages, answer.pages);
     for (const [name, facts] of Object.entries(answer.facts || {})) {
       const cell = cellOf(name);
       if (cell) cell.dataset.facts = facts;

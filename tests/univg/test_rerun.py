@@ -96,6 +96,9 @@ def test_wrong_reruns_are_refused(finished):
         ("segmenter", {"alpha": 0.4}, "Begin with 'pairs'"),
         ("segmenter", {"speed": 2}, "no setting 'speed'"),
         ("pairs", {"pairs": "many"}, "must be a number"),
+        ("segmenter", {"segmenter_steps": 0}, "a whole number from 1 on"),
+        ("segmenter", {"segmenter_steps": float("inf")}, "a whole number from 1 on"),
+        ("segmenter", {"full_length": "yes"}, "true or false"),
     ):
         with pytest.raises(InputError, match=words):
             rerun_params(project, job, stage, changes)

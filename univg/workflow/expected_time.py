@@ -9,6 +9,7 @@ from pathlib import Path
 from univg.io import read_json, write_json_atomic
 from univg.workflow.machine import Machine, look_at_machine
 from univg.workflow.presets import Preset
+from univg.workflow.stages import check_setting
 
 # `Preset.expected_minutes` are those of this many cores of this speed (`core_speed`) with native bfloat16. The speed is
 # an estimate: 150 was measured with products of 96 x 96, which gave a sixth more than those of now elsewhere.
@@ -66,6 +67,9 @@ def preset_of_run(preset: Preset, params: Mapping, checkpoint_folder: Path) -> P
 
     What was fitted is put on record, so that a run which is resumed on a busier computer goes on as it began.
     """
+    for setting in ("segmenter_steps", "full_length"):
+        if setting in params:
+            check_setting(setting, params[setting])
     if "segmenter_steps" in params:
         return preset.with_steps(int(params["segmenter_steps"]))
     if params.get("full_length"):

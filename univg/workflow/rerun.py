@@ -9,7 +9,7 @@ from univg.workflow.jobs import Job, start_job
 from univg.workflow.ledger import recorded_stages
 from univg.workflow.presets import preset_named
 from univg.workflow.project import Project
-from univg.workflow.stages import FREE_SETTINGS, NUMBERS, first_stale, from_stage_on, stage_of_setting, stages_of
+from univg.workflow.stages import FREE_SETTINGS, check_setting, first_stale, from_stage_on, stage_of_setting, stages_of
 
 # Stage -> what its result calls the version that it made.
 _MADE = {"mask-engine": "mask_engine", "image-engine": "image_engine"}
@@ -49,12 +49,8 @@ def rerun_params(project: Project, job: Job, stage: str | None = None, changes: 
     for setting, value in changes.items():
         if setting not in FREE_SETTINGS:
             stage_of_setting(setting, stages)
-        if (
-            setting in NUMBERS
-            and value is not None
-            and (isinstance(value, bool) or not isinstance(value, (int, float)))
-        ):
-            raise InputError(f"The setting {setting!r} must be a number, got {value!r}")
+        if value is not None:
+            check_setting(setting, value)
     before = {key: value for key, value in job.params.items() if key not in _OF_RERUN}
     params = {key: value for key, value in {**before, **changes}.items() if value is not None}
     changed = first_stale(before, params, stages)

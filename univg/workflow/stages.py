@@ -30,6 +30,18 @@ NUMBERS = (
     *("seed", "mask_steps", "image_steps", "segmenter_steps"),
     *("pairs", "pairs_seed", "alpha", "conditioning"),
 )
+_COUNTS = ("mask_steps", "image_steps", "segmenter_steps", "pairs")
+
+
+def check_setting(setting: str, value: object) -> None:
+    """Raise `InputError` when `value` is none that `setting` can have."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if setting in NUMBERS and not is_number:
+        raise InputError(f"The setting {setting!r} must be a number, got {value!r}")
+    if setting in _COUNTS and (value < 1 or not float(value).is_integer()):
+        raise InputError(f"The setting {setting!r} must be a whole number from 1 on, got {value!r}")
+    if setting == "full_length" and not isinstance(value, bool):
+        raise InputError(f"The setting {setting!r} must be true or false, got {value!r}")
 
 
 def stages_of(preset: Preset) -> dict[str, tuple[str, ...]]:

@@ -82,7 +82,8 @@ class Ui:
     @contextmanager
     def group(self) -> Iterator[None]:
         """The parts that are declared inside are redrawn together."""
-        self._groups.append(Group(gr.State({}), gr.Textbox(visible="hidden")))
+        # Placed by `finish`: Gradio shows what is hidden in the tab that a page opens with.
+        self._groups.append(Group(gr.State({}), gr.Textbox(visible="hidden", render=False)))
         yield
 
     def part(
@@ -155,6 +156,8 @@ class Ui:
         """Attach redrawing to the start of the page, to every handler and to `timer`."""
         groups = self._groups
         seen = [group.seen for group in groups]
+        for group in groups:
+            group.bell.render()
         page.load(
             self._attach,
             [stored_id],
@@ -162,7 +165,7 @@ class Ui:
             js="() => [window.sessionStorage.getItem('univg-session') || '']",
             **QUIET,
         ).then(
-            lambda session_id, *seen: self._redraw(groups, session_id, *seen),
+            partial(self._redraw, groups),
             [self.session_id, *seen],
             [*seen, *(output for group in groups for output in group.outputs)],
             **QUIET,

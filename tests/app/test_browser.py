@@ -263,6 +263,19 @@ def test_nothing_is_cut_off_at_the_sides(serve, page, projects_folder):
             assert overflow <= 0, (tab, width)
 
 
+def test_no_part_of_the_machinery_shows(serve, page, projects_folder):
+    project = create_sample_project(projects_folder / "hidden")
+    open_page(page, serve("--project", str(project.path)))
+    page.wait_for_selector("#data-picture img")
+    tabs = page.locator("button[role=tab]:visible").all()
+    assert len(tabs) == 7
+    for tab in tabs:
+        tab.click()
+        page.wait_for_timeout(500)
+        for name in ("Textbox", "Number", "Checkbox", "Dropdown"):  # what Gradio calls a control that has no name
+            assert page.get_by_text(name, exact=True).filter(visible=True).count() == 0, (tab.inner_text(), name)
+
+
 def wait_for_editor(page, *, shape, pixels):
     """Until the editor shows an image of `shape` and a layer with `pixels` marked ones."""
     for _ in range(240):

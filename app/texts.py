@@ -75,6 +75,8 @@ GUIDE_STEPS = (
     ("Watch", "Trees, synthetic pairs and the image kept apart change in {tab} while the model learns."),
     ("Segment", "In {tab}, press “Use the sample’s unseen images” or drop your own, then Segment. Hold B to compare."),
 )
+# where the sample's images are of another kind
+GUIDE_SEGMENT_OWN = "In {tab}, drop images of yours, then press Segment. Hold B to compare."
 GUIDE_DONE = "That was all: this model is ready for images of yours. Trees and Masks show how it is made."
 GUIDE_SHOW = "Show me"
 GUIDE_NEXT = "Got it"
@@ -666,7 +668,7 @@ SEG_THRESHOLD_HELP = "Probability, all images"
 SEG_OPACITY = "Opacity (%)"
 SEG_OPACITY_HELP = "Of the result"
 SEG_EMPTY_TITLE = "No image yet"
-SEG_EMPTY = "Drop one or more images at the left, or use the sample's unseen ones. They stay on this computer."
+SEG_EMPTY = "Drop one or more images at the left, then press Segment. They stay on this computer."
 SEG_NO_MODEL_TITLE = "No model yet"
 SEG_NO_MODEL = "Adapt the project first: the preview takes about a minute."
 SEG_WAITING = "Press Segment."

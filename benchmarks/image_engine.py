@@ -31,7 +31,7 @@ from few_shot import SETS
 from pix2pix import draw_pix2pix, train_pix2pix
 
 from univg.engines import SamplingConfig, finetune_mask_engine, sample_masks, synthesize_images, train_image_engine
-from univg.engines.backbone import load_backbone
+from univg.engines.folders import load_backbone
 from univg.engines.image_engine import as_colour
 from univg.geometry import estimate_fov
 from univg.io import match_pair_files, write_image, write_json_atomic

@@ -7,7 +7,7 @@ A real viewer opens with the Project, Correct, Retrain and Measurements panels, 
     QT_QPA_PLATFORM=xcb xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/napari_frames.py
 
 A timer that should fire every 5 ms says how late it is. Strokes are mouse events on the canvas, so that all of
-napari's own work is in the figures; those of napari alone, without the plugin, are measured beside them. Run it with
+napari's own work is in the figures; those of napari alone, without the plugin, are measured first. Run it with
 nothing else on the computer. ``--why`` prints what the window's thread was doing while it stood still.
 """
 
@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+
+from univg.io import read_json, write_json_atomic
 
 BAR_MS, OVERLAY_BAR_S = 100.0, 0.5
 TICK_MS = 5
@@ -267,8 +269,28 @@ def large_image(folder: Path) -> Path:
     return path
 
 
-def measure(folder: Path, *, training: bool, why: bool) -> dict:
+def measure_alone(*, training: bool) -> dict:
+    """Figures of napari without the plugin."""
+    viewer, gaps = _open_viewer()
+    paint_alone(viewer, gaps, "512 x 512", (512, 512))
+    paint_alone(viewer, gaps, "4,000 x 3,000", LARGE)
+    if training:
+        with busy_cores():
+            paint_alone(viewer, gaps, "512 x 512 while other programs compute", (512, 512))
+    viewer.close()
+    return gaps.phases
+
+
+def _open_viewer():
     import napari
+
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(1400, 900)
+    wait(1.0)
+    return viewer, Gaps()
+
+
+def measure(folder: Path, *, training: bool, why: bool) -> dict:
     from qtpy.QtWidgets import QApplication
 
     from app.napari_plugin.correct_panel import CorrectPanel
@@ -278,18 +300,9 @@ def measure(folder: Path, *, training: bool, why: bool) -> dict:
     from app.napari_plugin.session import session_of
     from univg.workflow.jobs import JobState
 
-    viewer = napari.Viewer(show=True)
-    viewer.window.resize(1400, 900)
-    wait(1.0)
-    gaps = Gaps()
+    viewer, gaps = _open_viewer()
     if why:
         gaps.explain()
-    paint_alone(viewer, gaps, "512 x 512", (512, 512))
-    paint_alone(viewer, gaps, "4,000 x 3,000", LARGE)
-    if training:
-        with busy_cores():
-            paint_alone(viewer, gaps, "512 x 512 while other programs compute", (512, 512))
-
     session = session_of(viewer)
     project, correct, retrain, measures = (
         kind(viewer) for kind in (ProjectPanel, CorrectPanel, RetrainPanel, MeasurePanel)
@@ -377,16 +390,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "napari_frames.json")
     parser.add_argument("--no-training", action="store_true", help="leave out what is measured beside a training job")
+    parser.add_argument("--alone", action="store_true", help="measure napari without the plugin, and nothing else")
     parser.add_argument("--why", action="store_true", help="print what the window's thread did when it stood still")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("NAPARI_CONFIG", str(Path(folder) / "napari.yaml"))
         os.environ.setdefault("UNIVG_STATE", str(Path(folder) / "state"))
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-        phases = measure(Path(folder), training=not args.no_training, why=args.why)
+        if args.alone:
+            write_json_atomic(args.json, measure_alone(training=not args.no_training))
+            return
+        # In a process of its own: with Mesa's software renderer, a viewer whose layers were removed three times crashes
+        # when a dock is added, without the plugin too.
+        alone = Path(folder) / "alone.json"
+        options = ["--alone", "--json", str(alone), *(["--no-training"] if args.no_training else [])]
+        subprocess.run([sys.executable, __file__, *options], check=True)
+        phases = {**read_json(alone), **measure(Path(folder), training=not args.no_training, why=args.why)}
     import qtpy
 
-    from univg.io import write_json_atomic
     from univg.workflow.benchmark import describe_environment
 
     over = [name for name, phase in phases.items() if phase["longest_ms"] > BAR_MS and "alone" not in name]

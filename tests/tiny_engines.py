@@ -22,6 +22,7 @@ def write_tiny_compact(root: Path, name: str) -> Path:
     import torch
 
     from univg.engines import backbone as parts
+    from univg.engines.folders import save_autoencoder, save_compact
 
     autoencoder = tiny_autoencoder()
     unet = parts.new_unet(4, channels=(16, 32), layers=1, token_width=8)
@@ -36,8 +37,8 @@ def write_tiny_compact(root: Path, name: str) -> Path:
         torch.zeros(1, 4, 1, 1),
         torch.ones(1, 4, 1, 1),
     )
-    parts.save_compact(made, root / name, figures={"steps": 0})
-    parts.save_autoencoder(autoencoder, root / "autoencoder")
+    save_compact(made, root / name, figures={"steps": 0})
+    save_autoencoder(autoencoder, root / "autoencoder")
     return root / name
 
 
@@ -46,7 +47,8 @@ def write_tiny_engines(root: Path) -> tuple[Path, Path]:
     import torch
 
     from univg.engines import load_backbone
-    from univg.engines.backbone import new_controlnet, save_controlnet
+    from univg.engines.backbone import new_controlnet
+    from univg.engines.folders import save_controlnet
 
     masks, images = write_tiny_compact(root, "masks"), write_tiny_compact(root, "images")
     torch.manual_seed(3)

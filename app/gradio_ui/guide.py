@@ -19,6 +19,7 @@ from univg.errors import InputError
 from univg.io import read_json, write_json_atomic
 from univg.workflow.device_queue import state_folder
 from univg.workflow.project import Project
+from univg.workflow.sample import SAMPLE_MODALITY
 
 _FILE = "guide.json"
 _TAB_OF = (None, "data", "adapt", "adapt", "segment")  # of each step
@@ -93,7 +94,9 @@ def _strip(at: int, project: Project | None) -> str:
     words = texts.GUIDE_DONE
     if at < len(_TAB_OF):
         tab = _TAB_OF[at]
-        words = texts.GUIDE_STEPS[at][1].format(tab=f"“{tab_title(tab, project)}”" if tab else "")
+        own = tab == "segment" and project is not None and project.modality is not SAMPLE_MODALITY
+        words = texts.GUIDE_SEGMENT_OWN if own else texts.GUIDE_STEPS[at][1]
+        words = words.format(tab=f"“{tab_title(tab, project)}”" if tab else "")
     return (
         f'<nav class="guide" aria-label="{texts.GUIDE_TITLE}"><ol>{"".join(entries)}</ol>'
         f'<p role="status">{escape(words)}</p></nav>'

@@ -13,9 +13,8 @@ from app.gradio_ui.models import warm_up
 from app.gradio_ui.segment_board import Item, Run
 from app.gradio_ui.state import Session
 from univg.errors import InputError
-from univg.types import Modality
 from univg.workflow.model_versions import active_segmenter
-from univg.workflow.sample import sample_unseen_images
+from univg.workflow.sample import SAMPLE_MODALITY, sample_unseen_images
 
 DEVICE = "auto"
 SECONDS_WAITED_FOR_THE_FIRST = 2.0
@@ -181,7 +180,7 @@ def _models(session: Session) -> list:
     text = texts.SEG_FILES_HELP.format(modality=texts.MODALITIES[project.modality])
     return [
         markup.line(text, "help"),
-        gr.Button(visible=project.modality is Modality.FUNDUS),
+        gr.Button(visible=project.modality is SAMPLE_MODALITY),
         gr.Dropdown(
             choices=versions, value=active.name if active else None, info=texts.SEG_MODEL_HELP.format(active=used)
         ),

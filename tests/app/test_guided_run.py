@@ -172,6 +172,8 @@ def test_guide_follows_the_project_and_stays_closed(session, tmp_path):
     assert guide.step_of(session) == 3
     (project.segmenters_folder / "v001").mkdir(parents=True)
     assert guide.step_of(session) == 4
+    of_another_kind = Project.create(tmp_path / "octa", modality=Modality.OCTA)
+    assert "sample" in guide._strip(4, project) and "sample" not in guide._strip(4, of_another_kind)
     assert 'aria-current="step"' in guide._strip(4, project) and "<script" not in guide._strip(5, project)
     guide._remember(closed=True)
     assert guide.is_closed()

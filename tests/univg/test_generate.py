@@ -8,7 +8,8 @@ import torch
 
 from univg.cli import main
 from univg.engines import ImageEngine, MaskEngine, SamplingConfig, load_backbone
-from univg.engines.backbone import new_controlnet, save_controlnet
+from univg.engines.backbone import new_controlnet
+from univg.engines.folders import save_controlnet
 from univg.errors import Cancelled, InputError
 from univg.io import read_json, read_provenance
 from univg.sca import generate_mask

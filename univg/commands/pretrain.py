@@ -113,8 +113,8 @@ def _prior(args: argparse.Namespace) -> int:
 
 def _autoencoder(args: argparse.Namespace) -> int:
     from univg.engines.autoencoder import pretrain_autoencoder  # loads torch
-    from univg.engines.backbone import load_autoencoder, save_autoencoder
     from univg.engines.config import AutoencoderConfig
+    from univg.engines.folders import load_autoencoder, save_autoencoder
     from univg.segmentation.perceptual import VesselFeatures
     from univg.training import parallel
     from univg.training.device import resolve_device
@@ -152,7 +152,7 @@ def _autoencoder(args: argparse.Namespace) -> int:
 def _masks(args: argparse.Namespace) -> int:
     if args.backbone:
         return _mask_lora(args)
-    from univg.engines.backbone import load_autoencoder, load_backbone, save_compact  # loads torch
+    from univg.engines.folders import load_autoencoder, load_backbone, save_compact  # loads torch
     from univg.engines.pretrain import PretrainConfig, pretrain_masks
     from univg.training import parallel
 
@@ -174,8 +174,8 @@ def _masks(args: argparse.Namespace) -> int:
 
 
 def _mask_lora(args: argparse.Namespace) -> int:
-    from univg.engines.backbone import load_backbone  # loads torch
     from univg.engines.config import AdapterConfig, DiffusionTrainConfig
+    from univg.engines.folders import load_backbone  # loads torch
     from univg.engines.pretrain_lora import pretrain_mask_lora, save_merged
     from univg.training import parallel
     from univg.training.device import resolve_device
@@ -195,7 +195,7 @@ def _mask_lora(args: argparse.Namespace) -> int:
 
 
 def _images(args: argparse.Namespace) -> int:
-    from univg.engines.backbone import (  # loads torch
+    from univg.engines.folders import (  # loads torch
         load_autoencoder,
         load_backbone,
         load_controlnet,

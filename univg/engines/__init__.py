@@ -4,7 +4,7 @@ import importlib
 
 _EXPORTS = {
     "univg.engines.adapters": ("Adapter", "attach_adapter", "import_loha", "load_adapter", "save_adapter"),
-    "univg.engines.backbone": ("DiffusionBackbone", "load_autoencoder", "load_backbone", "load_controlnet"),
+    "univg.engines.backbone": ("DiffusionBackbone",),
     "univg.engines.conditions": ("CONDITIONS", "condition_picture", "vessel_condition"),
     "univg.engines.config": (
         "AdapterConfig",
@@ -13,6 +13,7 @@ _EXPORTS = {
         "ImageTrainConfig",
         "SamplingConfig",
     ),
+    "univg.engines.folders": ("load_autoencoder", "load_backbone", "load_controlnet"),
     "univg.engines.image_engine": ("ImageEngine", "synthesize_images", "train_image_engine"),
     "univg.engines.mask_engine": ("MaskEngine", "finetune_mask_engine", "nearest_dice", "sample_masks"),
 }

@@ -19,15 +19,12 @@ from univg.engines.backbone import (
     condition_to_picture,
     fingerprint,
     image_to_picture,
-    load_controlnet,
-    load_unet,
     picture_to_image,
-    save_controlnet,
-    save_unet,
 )
 from univg.engines.conditions import vessel_condition
 from univg.engines.config import ImageTrainConfig, SamplingConfig
 from univg.engines.diffusion import controlled_prediction, noising_batch, noising_loss, sample_latents
+from univg.engines.folders import load_controlnet, load_unet, save_controlnet, save_unet
 from univg.engines.frames import from_square, random_warp, to_square
 from univg.errors import InputError
 from univg.geometry import estimate_fov

@@ -18,9 +18,10 @@ import torch
 
 from univg.engines.adapters import Adapter, adapted_prediction, attach_adapter, save_adapter, training_prediction
 from univg.engines.autoencoder import save_sheet
-from univg.engines.backbone import DiffusionBackbone, fingerprint, mask_to_picture, save_unet
+from univg.engines.backbone import DiffusionBackbone, fingerprint, mask_to_picture
 from univg.engines.config import AdapterConfig, DiffusionTrainConfig, SamplingConfig
 from univg.engines.diffusion import noising_batch, noising_loss, sample_latents
+from univg.engines.folders import save_unet
 from univg.engines.streams import draw_masks, in_order
 from univg.errors import InputError
 from univg.progress import OnProgress, ShouldStop, ignore_progress, never_stop

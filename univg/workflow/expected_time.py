@@ -11,12 +11,12 @@ from univg.workflow.machine import Machine, look_at_machine
 from univg.workflow.presets import Preset
 from univg.workflow.stages import check_setting
 
-# `Preset.expected_minutes` are those of this many cores of this speed (`core_speed`) with native bfloat16. The speed is
-# an estimate: 150 was measured with products of 96 x 96, which gave a sixth more than those of now elsewhere.
-REFERENCE_CORES, REFERENCE_SPEED = 2, 125.0
-WITHOUT_BFLOAT16 = 2.5  # times as long: a step took 0.69 s instead of 0.27 s
-MINUTES_A_STEP = 0.0034  # of a segmenter's training, in `Preset.expected_minutes`
-PREPARATION = 0.5  # minutes of loading, trees and pairs, on a slow computer too
+# `Preset.expected_minutes` are those of this many cores of this speed (`core_speed`; five looks gave 80 to 92) with
+# native bfloat16.
+REFERENCE_CORES, REFERENCE_SPEED = 2, 88.0
+WITHOUT_BFLOAT16 = 2.2  # times as long: a step took 0.6 s instead of 0.28 s
+MINUTES_A_STEP = 0.0057  # of a segmenter's training, in `Preset.expected_minutes`
+PREPARATION = 0.25  # minutes of loading, trees and pairs, on a slow computer too
 # Shares of its steps to which a training is shortened; so few that a glance at the computer seldom gives another one.
 LENGTHS = (0.7, 0.4)
 ON_GRAPHICS_CARD = 0.2  # of the reference minutes; an estimate, not measured yet

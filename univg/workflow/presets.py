@@ -91,7 +91,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "preview",
             "A first useful overlay, to see whether the images suit.",
-            expected_minutes=1.0,
+            expected_minutes=0.87,
             minutes_at_most=1.0,
             pairs=12,
             hold_out=True,
@@ -100,7 +100,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "standard",
             "A longer training, for better masks than the preview.",
-            expected_minutes=6.0,
+            expected_minutes=10.0,
             pairs=40,
             hold_out=True,
             segmentation=_STANDARD,
@@ -109,7 +109,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "full",
             "Mask and image engine adapted too, and a training on pairs that they drew.",
-            expected_minutes=22.0,
+            expected_minutes=37.0,
             pairs=0,
             hold_out=True,
             segmentation=_STANDARD,
@@ -119,7 +119,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "plain",
             "The baseline to compare with: the same network on the real images alone, without synthetic pairs.",
-            expected_minutes=6.0,
+            expected_minutes=10.0,
             pairs=0,
             hold_out=False,
             segmentation=_PLAIN,

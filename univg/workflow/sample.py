@@ -9,6 +9,8 @@ from univg.types import Modality
 from univg.weights import shipped_folder
 from univg.workflow.project import Project
 
+SAMPLE_MODALITY = Modality.FUNDUS
+
 
 def sample_folder() -> Path:
     """The folder with ``images``, ``masks`` and ``unseen``; `InputError` if this installation lacks it."""
@@ -18,8 +20,8 @@ def sample_folder() -> Path:
 def create_sample_project(path: str | Path) -> Project:
     """A new project in `path` that holds the five sample pairs."""
     folder = sample_folder()
-    project = Project.create(path, modality=Modality.FUNDUS)
-    for pair in load_support_set(folder / "images", folder / "masks", modality=Modality.FUNDUS):
+    project = Project.create(path, modality=SAMPLE_MODALITY)
+    for pair in load_support_set(folder / "images", folder / "masks", modality=SAMPLE_MODALITY):
         project.add_support_pair(pair, source={"image": folder / "images" / f"{pair.name}.png"})
     return project
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from univg.engines.backbone import load_backbone
+from univg.engines.folders import load_backbone
 from univg.sca import generate_mask
 from univg.types import Modality
 

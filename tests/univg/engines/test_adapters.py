@@ -15,9 +15,9 @@ from univg.engines.adapters import (
     save_adapter,
     training_prediction,
 )
-from univg.engines.backbone import load_backbone
 from univg.engines.config import AdapterConfig
 from univg.engines.diffusion import unet_prediction
+from univg.engines.folders import load_backbone
 from univg.errors import InputError
 from univg.types import Modality
 

@@ -7,15 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from univg.engines.backbone import (
-    image_to_picture,
-    load_backbone,
-    mask_to_picture,
-    picture_to_image,
-    picture_to_mask,
-)
+from univg.engines.backbone import image_to_picture, mask_to_picture, picture_to_image, picture_to_mask
 from univg.engines.config import SamplingConfig
 from univg.engines.diffusion import sample_latents, unet_prediction
+from univg.engines.folders import load_backbone
 from univg.errors import InputError
 from univg.types import Modality
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from univg.engines.backbone import load_backbone, load_controlnet, new_controlnet, save_controlnet
+from univg.engines.backbone import new_controlnet
 from univg.engines.config import ImageTrainConfig, SamplingConfig
 from univg.engines.diffusion import controlled_prediction, unet_prediction
+from univg.engines.folders import load_backbone, load_controlnet, save_controlnet
 from univg.engines.image_engine import ImageEngine, synthesize_images, train_image_engine
 from univg.errors import Cancelled, InputError
 from univg.types import ImageMaskPair, Modality

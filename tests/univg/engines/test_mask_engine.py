@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from univg.engines.backbone import load_backbone
 from univg.engines.config import AdapterConfig, DiffusionTrainConfig, SamplingConfig
+from univg.engines.folders import load_backbone
 from univg.engines.frames import from_square, random_warp, to_square
 from univg.engines.mask_engine import (
     MaskEngine,

@@ -8,8 +8,8 @@ import torch
 from univg.cli import main
 from univg.engines.adapters import load_adapter
 from univg.engines.autoencoder import contrast_loss, pretrain_autoencoder, reconstruction_loss, sign_loss
-from univg.engines.backbone import load_autoencoder, load_backbone, load_controlnet
 from univg.engines.config import AutoencoderConfig
+from univg.engines.folders import load_autoencoder, load_backbone, load_controlnet
 from univg.engines.pretrain import (
     ImagePretrainConfig,
     PretrainConfig,

@@ -124,14 +124,14 @@ class Ui:
             self._dependencies.append(dependency)
         return dependency
 
-    def on_selected(self, strip: gr.Gallery, handler: Callable[[Session, str], object], outputs=()):
+    def on_selected(self, strip: gr.Gallery, handler: Callable[[Session, str], object], outputs=(), **options: object):
         """Call ``handler(session, caption)`` when a picture of `strip` is chosen; a caption is a name that stays."""
         guarded = self._guarded(lambda session, event: handler(session, event.value["caption"]), len(outputs))
 
         def call(session_id: str, event: gr.SelectData) -> object:
             return guarded(session_id, event)
 
-        dependency = strip.select(call, [self.session_id], list(outputs) or None, **QUIET)
+        dependency = strip.select(call, [self.session_id], list(outputs) or None, **{**QUIET, **options})
         self._dependencies.append(dependency)
         return dependency
 

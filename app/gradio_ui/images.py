@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import gradio as gr
 import numpy as np
@@ -23,6 +24,10 @@ from univg.io import read_mask
 from univg.overlay import overlay_mask
 from univg.workflow.jobs import list_jobs, start_job
 
+# What draws an image is done in the order in which it was asked for.
+_IN_TURN = {"concurrency_id": "image", "concurrency_limit": 1}
+# Settings, from their controls.
+_READ = {"source": str, "seed": checked_seed, "conditioning": float, "steps": int, "strength": float}
 _MAX_PAIRS = 2000
 JOBS = EngineJobs("image-engine", texts.IMAGES_ADAPT, texts.IMAGES_READY, texts.IMAGES_DONE, "image")
 
@@ -110,19 +115,22 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     ui.part([real], _real_signature, lambda session: [_real(session)], later=True)
     ui.part([generate, pairs_line, latest_caption, latest], _pairs_signature, _pairs)
     ui.part(shown, _first_signature, _first)
-    ui.on([conditioning.release, steps.release, strength.release, source.input], _settle, controls, shown)
-    ui.on([seed.submit, seed.blur], _settle, controls, shown)
-    ui.on(tab.select, _opened, [], shown)
-    ui.on(another.click, _another_seed, [], shown)
-    ui.on(overlay.input, _show_overlay, [overlay], shown)
-    ui.on(version.input, _choose_version, [version], shown)
+    ui.on(conditioning.release, partial(_settle, "conditioning"), [conditioning], shown, **_IN_TURN)
+    ui.on(steps.release, partial(_settle, "steps"), [steps], shown, **_IN_TURN)
+    ui.on(strength.release, partial(_settle, "strength"), [strength], shown, **_IN_TURN)
+    ui.on(source.input, partial(_settle, "source"), [source], shown, **_IN_TURN)
+    ui.on([seed.submit, seed.blur], partial(_settle, "seed"), [seed], shown, **_IN_TURN)
+    ui.on(tab.select, _opened, [], shown, **_IN_TURN)
+    ui.on(another.click, _another_seed, [], shown, **_IN_TURN)
+    ui.on(overlay.input, _show_overlay, [overlay], shown, **_IN_TURN)
+    ui.on(version.input, _choose_version, [version], shown, **_IN_TURN)
     ui.on(looks.click, _looks, [], [strip], show_progress="minimal")
-    ui.on_selected(strip, _choose_look, shown)
+    ui.on_selected(strip, _choose_look, shown, **_IN_TURN)
     ui.on(conditions.click, _conditions, [], [told], show_progress="minimal")
     ui.on(generate.click, _generate, [count, conditioning, steps, strength, device])
     ui.on(begin.click, _begin_drawing, [], [editor])
-    ui.on(use.click, _use_drawing, [editor], shown)
-    ui.on(dropped.upload, _use_file, [dropped], shown)
+    ui.on(use.click, _use_drawing, [editor], shown, **_IN_TURN)
+    ui.on(dropped.upload, _use_file, [dropped], shown, **_IN_TURN)
 
 
 def _editor() -> gr.ImageEditor:
@@ -155,13 +163,11 @@ def studio_of(session: Session) -> ImageStudio:
 # --- what controls do
 
 
-def _settle(
-    session: Session, source: str, conditioning: float, seed: float | None, steps: float, strength: float
-) -> list:
+def _settle(name: str, session: Session, value: float | str | None) -> list:
+    """When the control of the setting `name` is let go; of the other controls nothing is read, see `masks`."""
     studio = studio_of(session)
-    settings = ImageSettings(
-        _checked_source(session, source), checked_seed(seed), float(conditioning), int(steps), float(strength)
-    )
+    settings = replace(studio.settings, **{name: _READ[name](value)})
+    settings = replace(settings, source=_checked_source(session, settings.source))
     if settings == studio.settings and studio.found(settings) is not None:
         return [gr.skip()] * 4
     studio.settings = settings

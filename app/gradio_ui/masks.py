@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import replace
+from functools import partial
 
 import gradio as gr
 import numpy as np
@@ -20,6 +21,10 @@ from univg.errors import InputError
 from univg.metrics import NEAR_COPY
 from univg.overlay import overlay_mask
 
+# What draws a mask is done in the order in which it was asked for.
+_IN_TURN = {"concurrency_id": "mask", "concurrency_limit": 1}
+# Settings, from their controls.
+_READ = {"scale": float, "seed": checked_seed, "start": str, "strength": float, "steps": int}
 _ADAPTERS = ("loha", "lora", "lora+loha")
 JOBS = EngineJobs("mask-engine", texts.MASKS_ADAPT, texts.MASKS_READY, texts.MASKS_DONE, "mask")
 
@@ -89,13 +94,16 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     shown = [picture, caption, tree, facts, frames]
     ui.part(shown, _first_signature, _first, later=True)
     ui.live([scale.input], scrub, [scale], [picture, caption])
-    ui.on([scale.release, strength.release, steps.release, start.input], _settle, controls, shown)
-    ui.on([seed.submit, seed.blur], _settle, controls, shown)
-    ui.on(tab.select, _opened, [], shown)
-    ui.on(another.click, _another_seed, [], shown)
-    ui.on(version.input, _choose_version, [version], shown)
+    ui.on(scale.release, partial(_settle, "scale"), [scale], shown, **_IN_TURN)
+    ui.on(start.input, partial(_settle, "start"), [start], shown, **_IN_TURN)
+    ui.on(strength.release, partial(_settle, "strength"), [strength], shown, **_IN_TURN)
+    ui.on(steps.release, partial(_settle, "steps"), [steps], shown, **_IN_TURN)
+    ui.on([seed.submit, seed.blur], partial(_settle, "seed"), [seed], shown, **_IN_TURN)
+    ui.on(tab.select, _opened, [], shown, **_IN_TURN)
+    ui.on(another.click, _another_seed, [], shown, **_IN_TURN)
+    ui.on(version.input, _choose_version, [version], shown, **_IN_TURN)
     ui.on(sweep.click, _sweep, [], [strip, facts, frames], show_progress="minimal")
-    ui.on_selected(strip, _choose_from_strip, shown)
+    ui.on_selected(strip, _choose_from_strip, shown, **_IN_TURN)
     ui.on(compare.click, _compare, [], [plots], show_progress="minimal")
 
 
@@ -116,10 +124,13 @@ def scrub(session: Session, scale: float) -> list:
     return [_save(session, found[1], replace(wanted, scale=found[0])), _caption(found[0], exact=found[0] == scale)]
 
 
-def _settle(session: Session, scale: float, start: str, strength: float, seed: float | None, steps: float) -> list:
-    """When a control is let go: the mask for exactly these settings."""
+def _settle(name: str, session: Session, value: float | str | None) -> list:
+    """When the control of the setting `name` is let go: the mask for it and the other settings as they are.
+
+    Of the other controls nothing is read: while the first mask is drawn the page may show a seed that is old by now.
+    """
     studio = studio_of(session)
-    settings = MaskSettings(float(scale), checked_seed(seed), start, float(strength), int(steps))
+    settings = replace(studio.settings, **{name: _READ[name](value)})
     if settings == studio.settings and studio.found(settings) is not None:
         return [gr.skip()] * 5
     studio.settings = settings

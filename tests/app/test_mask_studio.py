@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.gradio_ui import mask_studio, tree_plots
+from app.gradio_ui import images, mask_studio, masks, tree_plots
 from app.gradio_ui.mask_studio import NOISE, STRIP, MaskSettings, MaskStudio
+from app.gradio_ui.state import Sessions
 from tests.conftest import make_pair
+from univg.errors import InputError
 from univg.types import Modality
 from univg.weights import is_shipped
 from univg.workflow.jobs import start_job, wait_for
@@ -104,3 +106,19 @@ def test_job_adapts_the_engine_and_the_tab_takes_it(tmp_path, monkeypatch):
     assert studio.version == "v001"
     masks = mask_studio.draw(project, studio, [replace(QUICK, scale=scale) for scale in (0.0, 1.0)])
     assert masks[0].shape == (64, 64)
+
+
+@pytest.mark.parametrize("tab", [masks, images])
+def test_a_control_leaves_the_other_settings_alone(tab, project, tmp_path, monkeypatch):
+    """The page may still show the seed of before when another control is let go."""
+    monkeypatch.setattr(tab, "_shown", lambda session: [])
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(project)
+    tab._another_seed(session)
+    before = tab.studio_of(session).settings
+    assert before.seed != 0
+    tab._settle("steps", session, 5)
+    tab._settle("strength", session, 0.3)
+    assert tab.studio_of(session).settings == replace(before, steps=5, strength=0.3)
+    with pytest.raises(InputError, match="Seed"):
+        tab._settle("seed", session, None)

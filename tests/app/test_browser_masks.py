@@ -20,10 +20,13 @@ pytestmark = [
 
 
 def parameters_of(page):
-    source = page.get_attribute("#mask-picture img", "src")
-    if source.startswith("data:"):  # shown by the page itself, before the server answers
-        return {}
-    return json.loads(Image.open(io.BytesIO(page.request.get(source).body())).info[PROVENANCE_KEY])
+    return provenance_of(page, page.get_attribute("#mask-picture img", "src"))
+
+
+def provenance_of(page, source):
+    """Of a picture of the server, or of one that the page itself has put there from what was drawn already."""
+    inside = base64.b64decode(source.split(",")[1]) if source.startswith("data:") else page.request.get(source).body()
+    return json.loads(Image.open(io.BytesIO(inside)).info[PROVENANCE_KEY])
 
 
 def wait_for_mask(page, **wanted):
@@ -90,9 +93,8 @@ def test_strip_and_slider_show_a_mask_at_once(serve, page):
     }"""
     # Other programs may take the processor meanwhile, so the least disturbed of a few rounds counts.
     times = min((page.evaluate(scrub) for _ in range(5)), key=median)
-    source = page.locator("#mask-frames img").last.get_attribute("src")
-    inside = Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).info
-    assert json.loads(inside[PROVENANCE_KEY])["synthetic"] is True
+    assert provenance_of(page, page.locator("#mask-frames img").last.get_attribute("src"))["synthetic"] is True
     assert median(times) < 50 and max(times) < 1000, times
     page.wait_for_function("document.querySelector('#mask-caption').innerText.includes('1.00')")
+    page.wait_for_timeout(1000)  # the last answers of the server
     wait_for_mask(page, scale=1.0)

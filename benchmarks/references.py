@@ -7,7 +7,8 @@ in the benchmark: 512 x 512, full frame, the test images of each split.
 
 second observer   Their masks against the first observer's, where there are any.
 frangi, sato      Multi-scale ridge filters (scikit-image), sigma 1 to 5, cut at the threshold that is best on the five
-                  annotated images of the split.
+                  annotated images of the split. The field of view of a fundus image alone counts, without its rim,
+                  which is a ridge to them: without that they lose 10 to 20 points of Dice on drive.
 prior             The vessel prior as shipped, which has seen no real image, in a single look, cut at 0.5.
 prior, threshold  The same, cut where it is best on the five annotated images.
 """
@@ -18,12 +19,15 @@ import argparse
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 from few_shot import SETS
 from skimage.filters import frangi, sato
 
+from univg.geometry.fov import estimate_fov
 from univg.io import match_pair_files, write_json_atomic
 from univg.metrics import cldice, dice
 from univg.segmentation import segment
@@ -34,6 +38,7 @@ from univg.workflow.benchmark import choose_training_files, describe_environment
 
 SIZE, SHOTS = 512, 5
 SIGMAS = range(1, 6)
+RIM = 6  # pixels
 QUANTILES = np.linspace(0.6, 0.98, 39)  # of a filter's response over the annotated images
 
 # Gets an image and its modality; returns how much of a vessel each pixel is, (H, W).
@@ -48,11 +53,13 @@ def responses() -> dict[str, Respond]:
             segmenters[modality] = prior_segmenter(modality)
         return segment(image, segmenters[modality]).probability
 
-    return {
-        "frangi": lambda image, modality: frangi(to_grey(image, modality), sigmas=SIGMAS, black_ridges=False),
-        "sato": lambda image, modality: sato(to_grey(image, modality), sigmas=SIGMAS, black_ridges=False),
-        "prior": prior,
-    }
+    return {"frangi": partial(filtered, frangi), "sato": partial(filtered, sato), "prior": prior}
+
+
+def filtered(ridges: Callable[..., np.ndarray], image: np.ndarray, modality: Modality) -> np.ndarray:
+    response = ridges(to_grey(image, modality), sigmas=SIGMAS, black_ridges=False)
+    inside = cv2.erode(estimate_fov(image, modality).astype(np.uint8), np.ones((2 * RIM + 1, 2 * RIM + 1), np.uint8))
+    return response * inside
 
 
 def best_threshold(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:

@@ -6,8 +6,8 @@ usage: python benchmarks/nnunet.py [DATA] [--sets NAME ...] [--splits N] [--minu
 It needs `pip install nnunetv2`, which UniVG itself does not. Its own planner chooses network and normalisation for the
 five images, brought to 512 x 512 as in the benchmark; augmentation, loss, optimiser and mirroring are its own, too. Two
 things are not: windows of --patch pixels in batches of --batch, because a processor does few steps of a plan for 8 GB
-of GPU memory (0 keeps what it planned), and the number of steps, which fills --minutes; the learning rate falls to nothing
-over them. All five images train.
+of GPU memory (0 keeps what it planned), and the number of steps, which fills --minutes; the learning rate falls
+to nothing over them. All five images train.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import threading
 import webbrowser
 from pathlib import Path
 
+from app.gradio_ui.gradio_import import leave_interface_files_alone
 from univg.errors import InputError
 from univg.workflow.project import Project
 
@@ -32,6 +33,7 @@ def quiet_environment(folder: Path) -> None:
         HF_HUB_DISABLE_TELEMETRY="1",
         DO_NOT_TRACK="1",
     )
+    leave_interface_files_alone()
     for name in ("httpx", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Its stack traces quote messages, and so names of files; what goes wrong in a handler is logged without them.

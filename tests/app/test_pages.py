@@ -253,7 +253,10 @@ def test_building_the_page_loads_no_torch(tmp_path):
         "import sys; from pathlib import Path; from app.gradio_ui.server import quiet_environment;"
         f"quiet_environment(Path({str(tmp_path)!r}));"
         "from app.gradio_ui.blocks import build_page; from app.gradio_ui.state import Sessions;"
-        f"build_page(Sessions(Path({str(tmp_path)!r}), None)); assert 'torch' not in sys.modules"
+        f"build_page(Sessions(Path({str(tmp_path)!r}), None)); assert 'torch' not in sys.modules;"
+        # Gradio's import must not write into its installation; this also tells when it does so by another name.
+        "from gradio import component_meta;"
+        "assert component_meta.create_or_modify_pyi.__module__ == 'app.gradio_ui.gradio_import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=120)
 

@@ -88,10 +88,11 @@ def test_row_of_the_ablation_needs_the_engines_that_it_names():
 def test_ablation_without_engines_says_what_is_left_out(dataset, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("univg.commands.benchmark.is_shipped", lambda kind, name: False)
     command = ["benchmark", str(dataset), "--modality", "coronary-dsa", "--size", "64", "--splits", "1"]
-    command += ["--steps", "3", "--device", "cpu", "--preset", "plain", "--ablation", "--pairs", "2", "--shots", "3"]
+    command += ["--steps", "3", "--device", "cpu", "--preset", "standard", "--ablation", "--pairs", "2", "--shots", "3"]
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "masks and images are left out" in out and "trees against baseline" in out and "mask engine" not in out
+    assert "no prior against baseline" in out
 
 
 def test_nonsense_is_refused(dataset, capsys):

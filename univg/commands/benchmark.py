@@ -41,7 +41,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--ablation",
         action="store_true",
-        help="the preset without synthetic pairs, with rendered trees, and with each engine (table 3 of the paper)",
+        help="the preset without synthetic pairs, with rendered trees, and with each engine (table 3 of the paper), "
+        "and from random weights where it starts from the vessel prior",
     )
     parser.add_argument("--splits", type=int, default=3, metavar="N", help="random splits (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the first split (default: 0)")
@@ -116,7 +117,7 @@ def _variants(args: argparse.Namespace, preset: Preset) -> dict:
         if len(args.shots) > 1 or (args.pairs and len(args.pairs) > 1):
             raise InputError("--ablation takes one number of shots and of pairs")
         missing = [kind for kind in ("masks", "images") if not is_shipped("models", kind)]
-        from univg.workflow.ablation import ROWS, PairMaker  # loads torch
+        from univg.workflow.ablation import BASELINE, ROWS, PairMaker  # loads torch
 
         count = args.pairs[0] if args.pairs else _ABLATION_PAIRS
         folder = Path(args.json).with_suffix(".work") / "engines" if args.json else None
@@ -125,7 +126,11 @@ def _variants(args: argparse.Namespace, preset: Preset) -> dict:
         if missing:
             print(f"Rows that need the weights of {' and '.join(missing)} are left out: not installed.", flush=True)
         plain = replace(preset, pairs=0)
-        return {row: (plain, args.shots[0], partial(maker, row)) for row in rows}
+        found = {row: (plain, args.shots[0], partial(maker, row)) for row in rows}
+        if plain.segmentation.start == "prior":
+            unprepared = replace(plain, segmentation=replace(plain.segmentation, start="random"))
+            found["no prior"] = (unprepared, args.shots[0], partial(maker, BASELINE))
+        return found
     found = {}
     for shots in args.shots:
         for pairs in args.pairs or [None]:

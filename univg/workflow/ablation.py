@@ -25,9 +25,10 @@ from univg.workflow.pipeline import split_held_out
 from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
 from univg.workflow.start_trees import grow_starts
 
+BASELINE = "baseline"
 # Row of the table: where masks come from, where images come from.
 ROWS = {
-    "baseline": ("", ""),
+    BASELINE: ("", ""),
     "trees": ("trees", "render"),
     "mask engine": ("engine", "render"),
     "image engine": ("trees", "engine"),

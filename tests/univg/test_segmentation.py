@@ -1,3 +1,4 @@
+import copy
 import sys
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from univg.segmentation.config import HELD_OUT_PICTURE
 from univg.segmentation.inputs import fit_to_working_size, network_inputs, normalize_locally, ridge_strength, to_grey
 from univg.segmentation.losses import segmentation_loss
 from univg.segmentation.networks import _convolve_joined, build_network
-from univg.segmentation.predict import TILE, predict_probability
+from univg.segmentation.predict import TILE, predict_probability, recalibrate
 from univg.segmentation.train import _drawn, _Sample
 from univg.training.device import resolve_device
 from univg.types import ImageMaskPair, Modality
@@ -199,6 +200,39 @@ def test_the_held_out_image_changes_nothing_before_it_is_released(tiny_support):
     assert weights[0] == weights[1]
 
 
+def test_statistics_are_those_of_whole_images_as_they_are_segmented():
+    rng = np.random.default_rng(0)
+    network = build_network(TINY)
+    greys = [rng.random((96, 90), dtype=np.float32) for _ in range(2)]
+    recalibrate(network, greys, TINY)
+    normalization = next(layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d))
+    first = next(layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d))
+    with torch.no_grad():
+        seen = [first(torch.from_numpy(network_inputs(grey, TINY.inputs))[None]) for grey in greys]
+    assert torch.allclose(normalization.running_mean, torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0), atol=1e-5)
+    assert torch.allclose(normalization.running_var, torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0), rtol=1e-4)
+
+
+def test_a_network_without_batch_normalization_is_left_as_it_is():
+    network = torch.nn.Sequential(torch.nn.Conv2d(5, 4, 3), torch.nn.InstanceNorm2d(4))
+    before = copy.deepcopy(network.state_dict())
+    recalibrate(network, [np.random.default_rng(0).random((96, 96), dtype=np.float32)], TINY)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("release_fraction", [0.0, 0.25])
+def test_segmenter_has_statistics_of_the_images_that_it_learnt_from(tiny_support, release_fraction):
+    segmenter = train(tiny_support, replace(TINY, release_fraction=release_fraction))
+    again = copy.deepcopy(segmenter.network)
+    learnt = tiny_support.pairs if release_fraction else tiny_support.pairs[:2]
+    recalibrate(again, [to_grey(pair.image, tiny_support.modality) for pair in learnt], TINY)
+    statistics = [name for name in again.state_dict() if "running" in name]
+    assert statistics
+    for name in statistics:
+        assert torch.allclose(again.state_dict()[name], segmenter.network.state_dict()[name], atol=1e-5), name
+    assert not same_weights(train(tiny_support, replace(TINY, recalibrate=False)), segmenter)
+
+
 def test_same_seed_same_weights_and_another_seed_others(tiny_support):
     assert same_weights(train(tiny_support), train(tiny_support))
     assert not same_weights(train(tiny_support), train(tiny_support, replace(TINY, seed=1)))
@@ -341,6 +375,7 @@ def test_training_goes_on_with_smaller_batches_when_memory_runs_out(tiny_support
         "univg.segmentation.train.build_network", lambda config: SmallCard(build_network(config), holds=one_patch)
     )
     monkeypatch.setattr("univg.segmentation.train.predict_probability", lambda grey, *_: np.zeros_like(grey))
+    monkeypatch.setattr("univg.segmentation.train.recalibrate", lambda *_: None)
     events = []
     train(tiny_support, on_progress=events.append)
     assert events[-1].step == TINY.steps
@@ -363,6 +398,20 @@ def test_prediction_goes_on_with_smaller_tiles_when_memory_runs_out():
     found = predict_probability(grey, small, TINY, on_progress=events.append)
     assert any("smaller tiles" in event.message for event in events)
     np.testing.assert_allclose(found, predict_probability(grey, network, TINY), atol=0.02)
+
+
+def test_statistics_are_taken_from_smaller_tiles_when_memory_runs_out():
+    network = build_network(TINY)
+    small = SmallCard(copy.deepcopy(network), holds=5 * 330**2)
+    grey = np.random.default_rng(0).random((500, 500), np.float32)
+    for changed in (network, small):
+        recalibrate(changed, [grey], TINY)
+    for name, value in network.state_dict().items():
+        assert torch.allclose(value.float(), small.network.state_dict()[name].float(), rtol=0.1, atol=0.02) or (
+            "num_batches" in name
+        )
+    kept = {layer.momentum for layer in small.modules() if isinstance(layer, torch.nn.BatchNorm2d)}
+    assert kept == {0.1}
 
 
 @pytest.mark.parametrize("name", ["dynunet", "attention-unet", "swin-unetr"])

@@ -46,6 +46,9 @@ class SegmentationConfig:
         Weights of the two terms of the loss.
     ema_decay : float
         Decay of the moving average of the weights that is evaluated and kept; 0 keeps the last weights.
+    recalibrate : bool
+        Whether statistics of batch normalisation are taken anew for these weights, from the whole training images, see
+        `univg.segmentation.predict.recalibrate`.
     affine_augmentation : float
         Share of the patches that are turned, scaled and sheared freely; the others are flipped and turned by quarters.
     appearance_augmentation : float
@@ -75,6 +78,7 @@ class SegmentationConfig:
     bce_weight: float = 1.0
     dice_weight: float = 0.5
     ema_decay: float = 0.99
+    recalibrate: bool = True
     affine_augmentation: float = 0.4
     appearance_augmentation: float = 0.5
     augment_until: float = 1.0

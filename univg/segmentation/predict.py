@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from univg.errors import Cancelled
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progress, never_stop
@@ -115,6 +116,47 @@ def predict_probability(
         network.train(training)
 
 
+def recalibrate(network: nn.Module, greys: Sequence[np.ndarray], config: SegmentationConfig) -> None:
+    """Take the statistics of batch normalisation anew, from whole images as `predict_probability` sees them.
+
+    Those gathered in training belong to other weights than a moving average has, and to patches (Izmailov et al. 2018,
+    section 3.2). Networks without batch normalisation are left as they are.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Changed in place.
+    greys : sequence of (H, W) ndarray of float32
+        The images that the network learnt from, with bright vessels, at working size.
+    config : SegmentationConfig
+    """
+    inputs = [network_inputs(grey, config.inputs) for grey in greys]
+    momenta = {m: m.momentum for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    training, tile = network.training, TILE
+    while True:
+        try:
+            return _take_statistics(network, inputs, config, tile)
+        except torch.OutOfMemoryError:
+            if tile <= SMALLEST_TILE:
+                raise
+            for layer, momentum in momenta.items():
+                layer.momentum = momentum
+            network.train(training)
+            tile //= 2
+            torch.cuda.empty_cache()
+
+
+def _take_statistics(network: nn.Module, inputs: list[np.ndarray], config: SegmentationConfig, tile: int) -> None:
+    device = next(network.parameters()).device
+    batches = (
+        _as_batch(image[:, rows, columns], config).contiguous(memory_format=torch.channels_last)
+        for image in inputs
+        for rows, columns in _tiles(image.shape[1:], tile)
+    )
+    with autocast(device, config.precision):
+        update_bn(batches, network, device)
+
+
 def _predict_in_tiles(
     inputs: np.ndarray,
     network: nn.Module,
@@ -142,9 +184,7 @@ def _predict_tile(tile: np.ndarray, network: nn.Module, config: SegmentationConf
     """Probability of one (C, H, W) tile."""
     parameter = next(network.parameters())
     height, width = tile.shape[1:]
-    multiple = config.size_multiple
-    padding = ((0, 0), (0, -height % multiple), (0, -width % multiple))
-    batch = torch.from_numpy(np.pad(tile, padding, mode="symmetric"))[None].to(parameter.device)
+    batch = _as_batch(tile, config).to(parameter.device)
     total = torch.zeros(batch.shape[2:], device=parameter.device)
     views = [(turn, flip) for turn in range(4) for flip in (False, True)] if augment else [(0, False)]
     with torch.inference_mode(), autocast(parameter.device, config.precision):
@@ -154,6 +194,14 @@ def _predict_tile(tile: np.ndarray, network: nn.Module, config: SegmentationConf
             probability = torch.rot90(logits.float().sigmoid(), -turn, (0, 1))
             total += probability.flip(1) if flip else probability
     return (total / len(views)).cpu().numpy()[:height, :width]
+
+
+def _as_batch(tile: np.ndarray, config: SegmentationConfig) -> torch.Tensor:
+    """A (C, H, W) tile as a batch of one, continued by reflection to a size that the network can halve."""
+    height, width = tile.shape[1:]
+    multiple = config.size_multiple
+    padding = ((0, 0), (0, -height % multiple), (0, -width % multiple))
+    return torch.from_numpy(np.pad(tile, padding, mode="symmetric"))[None]
 
 
 def _tiles(shape: tuple[int, ...], size: int) -> Iterator[tuple[slice, slice]]:

@@ -22,7 +22,7 @@ from univg.segmentation.config import SegmentationConfig
 from univg.segmentation.inputs import fit_to_working_size, network_inputs, to_grey
 from univg.segmentation.networks import build_network
 from univg.segmentation.optimize import make_optimizer, optimize_step
-from univg.segmentation.predict import predict_probability
+from univg.segmentation.predict import predict_probability, recalibrate
 from univg.segmentation.prior import Prior, load_prior
 from univg.segmentation.segmenter import Segmenter
 from univg.training.average import update_average
@@ -143,6 +143,8 @@ def train_segmenter(
     def look_at_held_out() -> tuple[SegmentationMetrics, np.ndarray, str | None]:
         """Its figures, probability and picture with the weights of now."""
         sample = samples["held_out"][0]
+        if config.recalibrate and state.step:
+            recalibrate(average, [s.grey for s in samples["real"]], config)
         probability = predict_probability(sample.grey, average, config)
         metrics = evaluate(probability >= 0.5, sample.mask > 0.5, probability=probability)
         return metrics, probability, on_held_out(state.step, probability) if on_held_out else None
@@ -198,6 +200,8 @@ def train_segmenter(
     # 4. The weights worth keeping
     if release_step == config.steps and "best" in state.tensors:
         average.load_state_dict(state.tensors["best"])
+    elif config.recalibrate:
+        recalibrate(average, [s.grey for s in samples["real"] + samples["held_out"]], config)
     card = {
         "train": [pair.name for pair in real],
         "held_out": None if held_out is None else held_out.name,

@@ -81,6 +81,7 @@ _PLAIN = SegmentationConfig(
     schedule="constant",
     dice_weight=0.0,
     ema_decay=0.0,
+    recalibrate=False,
     affine_augmentation=0.0,
     appearance_augmentation=0.0,
 )

@@ -39,6 +39,7 @@ from univg.types import ImageMaskPair, Modality
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 SMALLER_BATCHES = "The graphics card ran out of memory; going on with smaller batches."
 _EVALUATIONS = 12  # on the held-out image, over a whole run
+_STEPS_BETWEEN_EVALUATIONS = 5  # at least: an evaluation takes as long as a step or two
 _HELD_OUT = "held_out_dice"
 
 # Gets the step and the (H, W) probability of the held-out image; returns the path of a picture of it, or None.
@@ -156,7 +157,7 @@ def train_segmenter(
         metrics, _, picture = look_at_held_out()
         on_progress(ProgressEvent("segmenter", 0, config.steps, metrics={_HELD_OUT: metrics.dice}, picture=picture))
     saved_at = time.monotonic()
-    evaluate_every = max(1, release_step // _EVALUATIONS)
+    evaluate_every = max(_STEPS_BETWEEN_EVALUATIONS, release_step // _EVALUATIONS)
     while state.step < config.steps:
         if should_stop():
             checkpoint()

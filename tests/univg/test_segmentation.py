@@ -222,7 +222,7 @@ def test_a_network_without_batch_normalization_is_left_as_it_is():
 
 @pytest.mark.parametrize("release_fraction", [0.0, 0.25])
 def test_segmenter_has_statistics_of_the_images_that_it_learnt_from(tiny_support, release_fraction):
-    segmenter = train(tiny_support, replace(TINY, release_fraction=release_fraction))
+    segmenter = train(tiny_support, replace(TINY, release_fraction=release_fraction, recalibrate=True))
     again = copy.deepcopy(segmenter.network)
     learnt = tiny_support.pairs if release_fraction else tiny_support.pairs[:2]
     recalibrate(again, [to_grey(pair.image, tiny_support.modality) for pair in learnt], TINY)
@@ -230,7 +230,7 @@ def test_segmenter_has_statistics_of_the_images_that_it_learnt_from(tiny_support
     assert statistics
     for name in statistics:
         assert torch.allclose(again.state_dict()[name], segmenter.network.state_dict()[name], atol=1e-5), name
-    assert not same_weights(train(tiny_support, replace(TINY, recalibrate=False)), segmenter)
+    assert not same_weights(train(tiny_support, replace(TINY, release_fraction=release_fraction)), segmenter)
 
 
 def test_same_seed_same_weights_and_another_seed_others(tiny_support):
@@ -238,20 +238,22 @@ def test_same_seed_same_weights_and_another_seed_others(tiny_support):
     assert not same_weights(train(tiny_support), train(tiny_support, replace(TINY, seed=1)))
 
 
+@pytest.mark.parametrize("recalibrate", [False, True])
 @pytest.mark.parametrize("stop_after", [1, 3, 6, 7])
-def test_cancelled_and_resumed_ends_bit_for_bit_the_same(tiny_support, tmp_path, stop_after):
-    steps = []
+def test_cancelled_and_resumed_ends_bit_for_bit_the_same(tiny_support, tmp_path, stop_after, recalibrate):
+    config, steps = replace(TINY, recalibrate=recalibrate), []
     with pytest.raises(Cancelled):
         train(
             tiny_support,
+            config,
             checkpoint_folder=tmp_path,
             on_progress=steps.append,
             should_stop=lambda: len(steps) >= stop_after,
         )
     resumed = []
-    again = train(tiny_support, checkpoint_folder=tmp_path, on_progress=resumed.append)
+    again = train(tiny_support, config, checkpoint_folder=tmp_path, on_progress=resumed.append)
     assert resumed[0].step == stop_after + 1
-    assert same_weights(again, train(tiny_support))
+    assert same_weights(again, train(tiny_support, config))
 
 
 def test_checkpoint_of_other_images_is_refused(tiny_support, tmp_path):
@@ -375,7 +377,6 @@ def test_training_goes_on_with_smaller_batches_when_memory_runs_out(tiny_support
         "univg.segmentation.train.build_network", lambda config: SmallCard(build_network(config), holds=one_patch)
     )
     monkeypatch.setattr("univg.segmentation.train.predict_probability", lambda grey, *_: np.zeros_like(grey))
-    monkeypatch.setattr("univg.segmentation.train.recalibrate", lambda *_: None)
     events = []
     train(tiny_support, on_progress=events.append)
     assert events[-1].step == TINY.steps

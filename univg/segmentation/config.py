@@ -78,7 +78,7 @@ class SegmentationConfig:
     bce_weight: float = 1.0
     dice_weight: float = 0.5
     ema_decay: float = 0.99
-    recalibrate: bool = True
+    recalibrate: bool = False
     affine_augmentation: float = 0.4
     appearance_augmentation: float = 0.5
     augment_until: float = 1.0

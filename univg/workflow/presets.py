@@ -70,6 +70,7 @@ _STANDARD = SegmentationConfig(
     synthetic_until=0.1,
     schedule="constant",
     ema_decay=0.995,
+    recalibrate=True,
     affine_augmentation=0.3,
 )
 _PLAIN = SegmentationConfig(
@@ -81,7 +82,6 @@ _PLAIN = SegmentationConfig(
     schedule="constant",
     dice_weight=0.0,
     ema_decay=0.0,
-    recalibrate=False,
     affine_augmentation=0.0,
     appearance_augmentation=0.0,
 )

@@ -54,19 +54,16 @@ def score(name: str, config: SegmentationConfig, args: argparse.Namespace) -> li
             device="cpu",
             prior_folder=args.prior,
         )
-        if args.keep:
-            (args.keep / f"{name}-{fold}").mkdir(parents=True, exist_ok=True)
-            segmenter.save(args.keep / f"{name}-{fold}")
+        kept = args.keep and args.keep / f"{name}-{fold}"
+        if kept:
+            kept.mkdir(parents=True, exist_ok=True)
+            segmenter.save(kept)
         for i in tested:
             found = segment(pairs[i].image, segmenter, test_time_augmentation=args.tta)
             metrics = evaluate(found.probability >= 0.5, pairs[i].mask)
             figures.append((metrics.dice, metrics.cldice))
-            if args.keep:
-                np.savez_compressed(
-                    args.keep / f"{name}-{fold}" / f"{i}.npz",
-                    probability=np.float16(found.probability),
-                    mask=pairs[i].mask,
-                )
+            if kept:
+                np.savez_compressed(kept / f"{i}.npz", probability=np.float16(found.probability), mask=pairs[i].mask)
         if args.thresholds:
             for label, images in (("scored", [pairs[i] for i in tested]), ("trained", real)):
                 print(f"  {label}: " + by_threshold(images, segmenter, args.tta), flush=True)
@@ -94,7 +91,7 @@ def main() -> None:
     parser.add_argument("--tta", action="store_true", help="average over flips and turns, as the benchmark does")
     parser.add_argument("--thresholds", action="store_true", help="also Dice at other thresholds")
     parser.add_argument("--prior", type=Path, help="folder of the prior, instead of the shipped one")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="save segmenters and what they found")
     args = parser.parse_args()
     settings = {name: json.loads(value) for name, value in (item.split("=", 1) for item in args.settings)}
     config = replace(PRESETS[args.preset].segmentation, **settings)

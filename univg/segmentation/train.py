@@ -39,7 +39,7 @@ from univg.types import ImageMaskPair, Modality
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 SMALLER_BATCHES = "The graphics card ran out of memory; going on with smaller batches."
 _EVALUATIONS = 12  # on the held-out image, over a whole run
-_STEPS_BETWEEN_EVALUATIONS = 5  # at least: an evaluation takes as long as a step or two
+_STEPS_BETWEEN_EVALUATIONS = 5  # at least: each looks at every annotated image
 _HELD_OUT = "held_out_dice"
 
 # Gets the step and the (H, W) probability of the held-out image; returns the path of a picture of it, or None.

@@ -97,7 +97,7 @@ def test_what_the_helper_refuses_is_refused_here_with_file_and_fix(helper, tmp_p
 
 
 @POSIX
-def test_a_helper_that_was_killed_is_said_and_started_again(helper):
+def test_a_helper_that_was_killed_is_said_and_started_again(helper, monkeypatch):
     _, mask = ring()
     helper.call(correction.prune_spurs, mask, 5)
     first = helper.pid
@@ -105,10 +105,16 @@ def test_a_helper_that_was_killed_is_said_and_started_again(helper):
     helper._process.wait()
     assert helper.call(correction.prune_spurs, mask, 5).any() and helper.pid != first
 
-    killer = threading.Timer(0.3, lambda: os.kill(helper.pid, signal.SIGKILL))
-    killer.start()
-    with pytest.raises(InputError, match="ended before it was done"):
-        helper.call(correction.find_ridges, np.zeros((9000, 9000), np.uint8), Modality.FUNDUS)
+    ask = helper._asked
+
+    def ask_and_kill(request):  # once it has the whole request: one that ends before is started again
+        process = ask(request)
+        os.kill(process.pid, signal.SIGKILL)
+        return process
+
+    with monkeypatch.context() as patched, pytest.raises(InputError, match="ended before it was done"):
+        patched.setattr(helper, "_asked", ask_and_kill)
+        helper.call(correction.find_ridges, np.zeros((2000, 2000), np.uint8), Modality.FUNDUS)
     assert helper.call(correction.prune_spurs, mask, 5).any()
 
 

@@ -29,6 +29,11 @@ class InputError(ValueError):
         where = "" if self.path is None else f" ({_printable(self.path)})"
         super().__init__(f"{problem}{where}. {fix}".strip() if fix else f"{problem}{where}.")
 
+    @property
+    def without_path(self) -> str:
+        """What happened and what to do, for a text that others may see."""
+        return f"{self.problem}. {self.fix}".rstrip()
+
 
 class JobRunningError(InputError):
     """A project already has an unfinished job; `job_id` names it, so that an interface can attach to it."""

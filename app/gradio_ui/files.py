@@ -10,8 +10,7 @@ import gradio as gr
 
 from app import texts
 from univg.errors import InputError
-from univg.io import Finding, PairFiles, check_pairs, check_stem, read_image, read_image_info, read_mask
-from univg.io.source import SUFFIXES
+from univg.io import Finding, PairFiles, check_pairs, read_image, read_image_info, read_mask, stem_of
 
 MASK_ENDINGS = ("_mask", "-mask", ".mask", " mask")
 
@@ -27,8 +26,7 @@ class Upload:
     def stem(self) -> str:
         """The name without a known ending, checked; `InputError` when it cannot name files."""
         name = self.name.replace("\\", "/").rsplit("/", 1)[-1]
-        path = Path(name)
-        return check_stem(path.stem if path.suffix.lower() in SUFFIXES else name)
+        return stem_of(name)
 
 
 @dataclass(frozen=True)

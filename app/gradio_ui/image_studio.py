@@ -145,6 +145,7 @@ def conditions_of(pair: ImageMaskPair, project: Project) -> dict[str, np.ndarray
 
 def _draw_one(project: Project, studio: ImageStudio, settings: ImageSettings) -> Drawn:
     from univg.engines import SamplingConfig
+    from univg.segmentation.inputs import shrink_support
     from univg.workflow.engines import engine_size
     from univg.workflow.image_engines import draw_pair
     from univg.workflow.pair_checks import check_synthetic_pair
@@ -159,7 +160,8 @@ def _draw_one(project: Project, studio: ImageStudio, settings: ImageSettings) ->
         size=engine_size(project.working_size),
     )
     started = time.perf_counter()
-    support = None if critic is None and settings.strength == 1 else project.load_support()
+    unused = critic is None and settings.strength == 1
+    support = None if unused else shrink_support(project.load_support(), config.size)
     pair = draw_pair(engine, mask, support, config, name=f"seed-{settings.seed}")
     seconds = time.perf_counter() - started
     if critic is None:

@@ -180,13 +180,15 @@ def _support_key(project: Project) -> tuple:
 @lru_cache(maxsize=64)
 def _start(path: Path, key: tuple, seed: int) -> np.ndarray:
     from univg.sca import generate_mask
+    from univg.segmentation.inputs import shrink_support
+    from univg.workflow.engines import engine_size
     from univg.workflow.start_trees import grow_starts
 
     project = Project.open(path)
     if not key:
         side = project.working_size
         return generate_mask(project.modality, shape=(side, side), rng=np.random.default_rng(seed))
-    return grow_starts(project.load_support(), 1, seed=seed)[0]
+    return grow_starts(shrink_support(project.load_support(), engine_size(project.working_size)), 1, seed=seed)[0]
 
 
 @lru_cache(maxsize=4)

@@ -16,7 +16,16 @@ import numpy as np
 
 from app import texts
 from univg.errors import InputError
-from univg.io import check_stem, read_image, read_image_info, read_json, read_mask, write_json_atomic, write_mask
+from univg.io import (
+    check_stem,
+    read_image,
+    read_image_info,
+    read_json,
+    read_mask,
+    stem_of,
+    write_json_atomic,
+    write_mask,
+)
 from univg.io.source import SUFFIXES
 from univg.types import ImageMaskPair
 from univg.workflow.folder_access import locked, writing
@@ -104,7 +113,7 @@ class ImageQueue:
         new: list[QueueEntry] = []
         taken = {entry.name: entry for entry in self.entries()}
         for file in files:
-            name = check_stem(file.stem if file.suffix.lower() in SUFFIXES else file.name)
+            name = stem_of(file)
             if name in taken and taken[name].file == str(file):
                 continue
             if name in taken:

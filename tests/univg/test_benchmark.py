@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import make_pair
 from tests.univg.test_pipeline import TINY
+from univg.commands.benchmark import format_table
 from univg.errors import Cancelled, InputError
 from univg.io import match_pair_files, write_image, write_mask
 from univg.io.pairs import PairFiles
@@ -46,6 +47,14 @@ def test_result_has_the_agreed_keys(dataset, tmp_path):
     assert split["dice"] == pytest.approx(np.mean([row["dice"] for row in split["images"]]))
     assert split["fov_dice"] == pytest.approx(split["dice"])
     assert [s["seed"] for s in result["splits"]] == [0, 1]
+
+
+def test_results_of_one_test_image_are_read_again(dataset, tmp_path):
+    file, config = tmp_path / "result.json", replace(CONFIG, shots=4, splits=1)
+    first = run_benchmark(dataset, config=config, json_file=file)
+    again = run_benchmark(dataset, config=config, json_file=file)
+    assert np.isnan(again["splits"][0]["dice_sd"]) and again["splits"][0]["dice"] == first["splits"][0]["dice"]
+    assert "nan" in format_table(again)
 
 
 def test_finished_splits_are_kept_and_an_interrupted_one_resumes(dataset, tmp_path, monkeypatch):

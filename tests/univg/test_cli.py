@@ -166,6 +166,36 @@ def test_segment_writes_mask_overlay_and_probability(adapted, tmp_path):
     assert read_provenance(out / "new one.png")["segmenter"] == "v001"
 
 
+def test_segment_never_replaces_an_image_or_a_corrected_mask(adapted, tmp_path, capsys):
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    for name in ("eye", "eye-overlay"):
+        write_image(scans / f"{name}.png", make_pair(name).image)
+    before = (scans / "eye.png").read_bytes()
+    assert run("segment", "--project", adapted.path, scans / "eye.png", "-o", scans) == 2
+    assert_refused(capsys, "replace the image")
+    assert (scans / "eye.png").read_bytes() == before
+    both = [scans / "eye.png", scans / "eye-overlay.png"]
+    assert run("segment", "--project", adapted.path, *both, "-o", out, "--overlay") == 2
+    assert_refused(capsys, "eye-overlay.png", "two folders")
+    assert run("segment", "--project", adapted.path, *both, "-o", out) == 0
+    assert run("segment", "--project", adapted.path, *both, "-o", out) == 0, "its own results are replaced"
+    corrected = ~read_mask(out / "eye.png")
+    write_mask(out / "eye.png", corrected)
+    capsys.readouterr()
+    assert run("segment", "--project", adapted.path, *both, "-o", out) == 2
+    assert_refused(capsys, "did not make")
+    assert np.array_equal(read_mask(out / "eye.png"), corrected)
+
+
+@pytest.mark.parametrize("command", ["adapt", "retrain", "benchmark", "pretrain prior"])
+@pytest.mark.parametrize("seed", ["-1", "1.5", str(2**70)])
+def test_seeds_that_start_no_generator_are_refused(command, seed, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(*command.split(), "--seed", seed)
+    assert ended.value.code == 2 and "whole number from 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("trouble", ["missing", "no segmenter", "corrupt", "version", "threshold", "frames", "twice"])
 def test_segment_refuses_bad_input(adapted, tmp_path, capsys, trouble):
     image = tmp_path / "image.png"
@@ -221,7 +251,12 @@ def test_evaluate_refuses_masks_of_different_size(folders, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--shots", "9"], ["9 shots"]), ([], ["modality"]), (["--steps", "0"], ["--steps"])],
+    [
+        (["--shots", "9"], ["9 shots"]),
+        ([], ["modality"]),
+        (["--steps", "0"], ["--steps"]),
+        (["--size", "0"], ["--size"]),
+    ],
 )
 def test_benchmark_refuses_bad_input(folders, capsys, arguments, words):
     if words != ["modality"]:

@@ -67,6 +67,16 @@ def test_run_lengths_begin_with_background(mask):
     assert sum(lengths) == mask.size and sum(lengths[1::2]) == mask.sum()
 
 
+@pytest.mark.parametrize("kind", ["folder", "nnunet", "coco"])
+@pytest.mark.parametrize("hashes", [{"images/Miller 1950.png": "ab12"}, ["ab12"]])
+def test_synthetic_pairs_name_no_file_of_a_patient(project, tmp_path, kind, hashes):
+    drawn = ImageMaskPair(make_pair("x").image, make_pair("x").mask, "synthetic-7", synthetic=True)
+    project.add_synthetic_pair(drawn, {"checks": {"flags": []}, "support_sha256": hashes})
+    export_pairs(project, tmp_path / "out", kind=kind, source="synthetic")
+    contents = [file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert not any(b"Miller" in content for content in contents) and any(b"ab12" in content for content in contents)
+
+
 def test_nothing_is_left_of_an_export_that_was_stopped(project, tmp_path):
     with pytest.raises(Cancelled):
         export_pairs(project, tmp_path / "x" / "out", should_stop=lambda: True)

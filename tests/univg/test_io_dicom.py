@@ -19,7 +19,15 @@ from pydicom.uid import (
 )
 
 from univg.errors import InputError
-from univg.io import load_support_set, read_image, read_image_info, read_mask, write_mask
+from univg.io import (
+    load_support_set,
+    match_pair_files,
+    read_image,
+    read_image_info,
+    read_mask,
+    stem_of,
+    write_mask,
+)
 from univg.types import Modality
 
 RNG = np.random.default_rng(0)
@@ -187,6 +195,18 @@ def test_burned_in_annotations_give_a_warning(tmp_path):
     assert not read_image_info(write_dicom(tmp_path / "a.dcm", BYTES, BurnedInAnnotation="NO")).warnings
     info = read_image_info(write_dicom(tmp_path / "b.dcm", BYTES, BurnedInAnnotation="YES"))
     assert "Patient data" in info.warnings[0]
+
+
+def test_files_named_by_their_uid_are_found(tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for number in (1, 2):
+        write_dicom(tmp_path / "images" / f"1.2.840.113619.2.55.{number}", np.eye(64, dtype=np.uint8), bits=8)
+        write_mask(tmp_path / "masks" / f"1.2.840.113619.2.55.{number}.png", np.eye(64, dtype=bool))
+    (tmp_path / "images" / "notes.2").write_text("no image")
+    found = match_pair_files(tmp_path / "images", tmp_path / "masks")
+    assert [files.name for files in found] == ["1.2.840.113619.2.55.1", "1.2.840.113619.2.55.2"]
+    assert stem_of("1.2.840.113619.2.55.1") == "1.2.840.113619.2.55.1" and stem_of("a.b.dcm") == "a.b"
 
 
 def test_no_patient_tag_leaves_the_file(tmp_path):

@@ -78,6 +78,13 @@ def test_torn_choice_costs_only_itself(project):
     log = project.segmenters_folder / "active.jsonl"
     log.write_bytes(log.read_bytes() + b'{"version": "v0')
     assert active_segmenter(project).name == "v001"
+    add_version(project, 0.9)
+    promote(project, "v002")
+    promote(project, "v001")
+    assert active_segmenter(project).name == "v001"
+    log.write_bytes(log.read_bytes() + b'{"version": "v0')
+    promote(project, "v002")
+    assert active_segmenter(project).name == "v002", "a choice after the torn one counts"
 
 
 def test_image_is_frozen_on_first_use(project):

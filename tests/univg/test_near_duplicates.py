@@ -56,6 +56,14 @@ def test_same_mask_under_an_image_that_does_not_show_it_is_no_duplicate(masks):
     assert near_duplicates(prints_of(pairs)) == {}
 
 
+def test_stopping_before_the_first_fingerprint_finds_nothing(masks, tmp_path):
+    project = Project.create(tmp_path / "p", modality=MODALITY)
+    project.add_synthetic_pair(pair_of("a", masks[0]), {})
+    assert update_near_duplicates(project, should_stop=lambda: True) == {}
+    assert not are_compared(project)
+    assert update_near_duplicates(project) == {} and are_compared(project)
+
+
 def test_empty_masks_are_no_duplicates():
     empty = np.zeros((64, 64), bool)
     assert near_duplicates(prints_of([pair_of("a", empty), pair_of("b", empty)])) == {}

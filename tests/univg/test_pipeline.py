@@ -13,8 +13,10 @@ from tests.conftest import make_pair
 from univg.errors import Cancelled, InputError
 from univg.segmentation import SegmentationConfig, Segmenter
 from univg.types import Modality, SupportSet
+from univg.workflow import pipeline, start_trees
+from univg.workflow.job_context import JobContext
 from univg.workflow.jobs import JobState, start_job, wait_for
-from univg.workflow.pipeline import run_pipeline, split_held_out
+from univg.workflow.pipeline import held_out_name, run_on_project, run_pipeline, split_held_out
 from univg.workflow.presets import PRESETS, Preset, preset_named
 from univg.workflow.project import Project
 
@@ -94,6 +96,44 @@ def test_cancelling_in_any_stage_and_resuming_gives_the_same_weights(tiny_suppor
     whole = run_pipeline(tiny_support, preset=TINY, device="cpu")
     for name, value in whole.network.state_dict().items():
         assert value.equal(resumed.network.state_dict()[name]), name
+
+
+def test_resuming_without_the_image_that_is_kept_apart_says_so(tmp_path):
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=64)
+    for pair in killed_support():
+        project.add_support_pair(pair)
+    folder = tmp_path / "job" / "checkpoint"
+    folder.mkdir(parents=True)
+    with JobContext(tmp_path / "job") as context:
+        support = project.load_support()
+        kept = held_out_name(project, support, TINY, 0, folder)
+        project.remove_support_pair(kept)
+        with pytest.raises(InputError, match="no longer in the project") as refused:
+            run_on_project(project, TINY, 0, "cpu", context)
+    assert kept not in str(refused.value)
+
+
+def test_large_images_are_drawn_at_working_size(tiny_support, monkeypatch):
+    seen = []
+
+    def train(real, synthetic, **options):
+        seen.append((real, synthetic))
+        raise Cancelled
+
+    monkeypatch.setattr(pipeline, "train_segmenter", train)
+    half = replace(TINY, segmentation=replace(TINY.segmentation, working_size=max(tiny_support.pairs[0].shape) // 2))
+    with pytest.raises(Cancelled):
+        run_pipeline(tiny_support, preset=half, device="cpu")
+    ((real, synthetic),) = seen
+    assert {max(pair.shape) for pair in synthetic} == {half.segmentation.working_size}
+    assert {pair.shape for pair in real} == {pair.shape for pair in tiny_support}
+
+
+def test_trees_ask_for_the_hub_of_their_own_mask_only(tiny_support, monkeypatch):
+    asked = []
+    monkeypatch.setattr(start_trees, "find_hub", lambda modality, mask, image: asked.append(mask))
+    start_trees.grow_starts(tiny_support, 1, seed=1)
+    assert len(asked) == 1 and asked[0] is tiny_support.pairs[1 % len(tiny_support)].mask
 
 
 def test_unknown_preset_names_the_choices():

@@ -43,6 +43,14 @@ def test_rendered_pair_has_the_format_and_polarity_of_the_support(dark, colour, 
     assert (inside < outside) == dark
 
 
+@pytest.mark.parametrize("modality", list(Modality))
+@pytest.mark.parametrize("colour", [True, False])
+def test_every_modality_takes_grey_and_colour(modality, colour):
+    pair = made_up_pair(colour=colour)
+    (drawn,) = render_pairs([pair], [pair.mask], modality=modality, rng=np.random.default_rng(0))
+    assert drawn.image.shape == pair.image.shape
+
+
 def test_same_seed_same_pairs():
     support = [made_up_pair()]
     masks = [support[0].mask]

@@ -12,7 +12,15 @@ from univg.metrics import dice
 from univg.segmentation import SegmentationConfig, Segmenter, segment, train_segmenter
 from univg.segmentation.augment import random_patch
 from univg.segmentation.config import HELD_OUT_PICTURE
-from univg.segmentation.inputs import fit_to_working_size, network_inputs, normalize_locally, ridge_strength, to_grey
+from univg.segmentation.inputs import (
+    fit_to_working_size,
+    network_inputs,
+    normalize_locally,
+    ridge_strength,
+    shrink_pair,
+    shrink_support,
+    to_grey,
+)
 from univg.segmentation.losses import segmentation_loss
 from univg.segmentation.networks import _convolve_joined, build_network
 from univg.segmentation.predict import TILE, predict_probability, recalibrate
@@ -239,7 +247,7 @@ def test_same_seed_same_weights_and_another_seed_others(tiny_support):
 
 
 @pytest.mark.parametrize("recalibrate", [False, True])
-@pytest.mark.parametrize("stop_after", [1, 3, 6, 7])
+@pytest.mark.parametrize("stop_after", [0, 1, 3, 6, 7])
 def test_cancelled_and_resumed_ends_bit_for_bit_the_same(tiny_support, tmp_path, stop_after, recalibrate):
     config, steps = replace(TINY, recalibrate=recalibrate), []
     with pytest.raises(Cancelled):
@@ -254,6 +262,22 @@ def test_cancelled_and_resumed_ends_bit_for_bit_the_same(tiny_support, tmp_path,
     again = train(tiny_support, config, checkpoint_folder=tmp_path, on_progress=resumed.append)
     assert resumed[0].step == stop_after + 1
     assert same_weights(again, train(tiny_support, config))
+
+
+def test_large_pairs_shrink_with_their_masks_and_small_ones_stay(tiny_support):
+    pair = tiny_support.pairs[0]
+    wide = replace(
+        pair,
+        image=np.repeat(np.repeat(pair.image, 2, 0), 4, 1),
+        mask=np.repeat(np.repeat(pair.mask, 2, 0), 4, 1),
+        fov=np.ones((2 * pair.shape[0], 4 * pair.shape[1]), bool),
+    )
+    small = shrink_pair(wide, 96)
+    assert small.shape == small.fov.shape == (48, 96) and small.image.dtype == pair.image.dtype
+    assert abs(small.mask.mean() - pair.mask.mean()) < 0.05
+    assert shrink_pair(pair, max(pair.shape)) is pair
+    support = replace(tiny_support, pairs=(wide,), pixel_spacing_mm=0.1)
+    assert shrink_support(support, 96).pixel_spacing_mm is None and shrink_support(support, 4000) is support
 
 
 def test_checkpoint_of_other_images_is_refused(tiny_support, tmp_path):

@@ -1,14 +1,17 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.conftest import make_pair
 from univg.cli import main
+from univg.errors import InputError
 from univg.io import write_image
 from univg.progress import ProgressEvent
 from univg.types import Modality
 from univg.workflow.job_context import JobContext
+from univg.workflow.job_records import write_record
 from univg.workflow.jobs import JobState, start_job, wait_for
 from univg.workflow.project import Project
 from univg.workflow.summary import summary_html
@@ -41,6 +44,17 @@ def test_report_is_one_file_that_needs_nothing_else(project, tmp_path, capsys):
     assert not re.search(r'(src|href)="(?!data:|#)', html), "everything is inside"
     assert "Mrs Miller" not in html and str(tmp_path) not in html, "no folder is named"
     assert "seconds_per_step" in html and "segmenter" in html
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_report_of_a_failed_run_names_no_folder(project, elsewhere, tmp_path):
+    job = wait_for(start_job(project, "selftest", {"steps": 1, "seconds_per_step": 0.0}), timeout=60)
+    folder = tmp_path / "Mr Smith" if elsewhere else project.path
+    error = InputError("It is damaged", path=folder / "a.png", fix="Export it again.")
+    record = replace(job.record, state=JobState.FAILED, error=str(error), error_without_path=error.without_path)
+    write_record(job.folder, record)
+    html = summary_html(project, job.refreshed())
+    assert "It is damaged. Export it again." in html and "Mr" not in html and str(tmp_path) not in html
 
 
 def test_names_are_escaped(project):

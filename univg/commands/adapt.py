@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from univg.commands.jobs import watch
-from univg.commands.options import add_device, add_full_length, add_grey_threshold, add_modality
+from univg.commands.options import add_device, add_full_length, add_grey_threshold, add_modality, add_seed
 from univg.errors import InputError
 from univg.io import Finding, check_pairs, load_support_set, match_pair_files
 from univg.segmentation.config import NETWORKS
@@ -52,7 +52,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         metavar="B",
         help="of an engine: compact, or the folder or .safetensors file of Stable Diffusion 1.5 (default: compact)",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    add_seed(parser)
     add_full_length(parser)
     parser.add_argument(
         "--review",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine, add_device
+from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine, add_device, add_seed
 from univg.errors import InputError
 from univg.io import match_pair_files, read_json, read_mask
 from univg.segmentation.config import NETWORKS
@@ -45,7 +45,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "and from random weights where it starts from the vessel prior",
     )
     parser.add_argument("--splits", type=int, default=3, metavar="N", help="random splits (default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first split (default: 0)")
+    add_seed(parser, "of the first split (default: 0)")
     parser.add_argument("--preset", default="standard", metavar="P", help=f"one of {', '.join(PRESETS)}")
     parser.add_argument(
         "--network", default="unet", metavar="NET", help=f"one of {', '.join(NETWORKS)}; others than unet have no prior"
@@ -66,6 +66,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the splits that are not finished and print the table."""
+    if args.size < 1:
+        raise InputError(f"--size must be at least 1, got {args.size}")
     preset = preset_named(args.preset).scaled_to(args.size).with_network(args.network)
     if args.steps is not None:
         if args.steps < 1:

@@ -13,6 +13,8 @@ from univg.errors import InputError
 from univg.progress import ProgressEvent
 from univg.types import Modality
 
+LARGEST_SEED = 2**62
+
 
 def add_modality(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     parser.add_argument("--modality", required=required, metavar="M", help=f"one of {', '.join(Modality)}")
@@ -28,6 +30,21 @@ def add_full_length(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or mps (default: auto)")
+
+
+def add_seed(parser: argparse.ArgumentParser, about: str | None = None) -> None:
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help=about)
+
+
+def _seed(text: str) -> int:
+    """A whole number that random generators can start from."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {LARGEST_SEED}, got {text!r}")
+    return value
 
 
 def add_grey_threshold(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine, add_device, output_folder
+from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine, add_device, add_seed, output_folder
 from univg.errors import InputError
 from univg.io import write_json_atomic
 from univg.progress import ProgressEvent, ShouldStop
@@ -84,7 +84,7 @@ def _add(kinds, name: str, run: Callable[[argparse.Namespace], int], description
     parser.add_argument("--batch", type=int, metavar="N", help="pictures a step")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--workers", type=int, default=max((os.cpu_count() or 2) - 1, 1), metavar="N")
-    parser.add_argument("--seed", type=int, default=0)
+    add_seed(parser)
     add_device(parser)
     parser.set_defaults(run=run)
     return parser

@@ -6,7 +6,7 @@ import argparse
 
 from univg.commands.adapt import checked_device
 from univg.commands.jobs import watch
-from univg.commands.options import add_device, add_full_length
+from univg.commands.options import add_device, add_full_length, add_seed
 from univg.errors import InputError
 from univg.workflow.jobs import start_job
 from univg.workflow.presets import PRESETS, preset_named
@@ -26,7 +26,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset", default="standard", metavar="P", help=f"one of {', '.join(presets)} (default: standard)"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    add_seed(parser)
     add_full_length(parser)
     parser.add_argument("--detach", action="store_true", help="start the job and return at once")
     add_device(parser)

@@ -9,11 +9,13 @@ import numpy as np
 
 from univg.commands.options import ProgressLine, add_device, output_folder
 from univg.errors import InputError
-from univg.io import check_stem, read_image, read_image_info, sha256_file, write_image, write_mask
+from univg.io import read_image, read_image_info, read_provenance, sha256_file, stem_of, write_image, write_mask
 from univg.overlay import colour_probability, overlay_mask
 from univg.progress import ProgressEvent
 from univg.workflow.model_versions import active_segmenter
 from univg.workflow.project import Project
+
+MADE_BY = "univg segment"
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -39,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threshold is not None and not 0 < args.threshold < 1:
         raise InputError(f"--threshold must be between 0 and 1, got {args.threshold:g}")
     targets = _names_of(args.images)
+    _refuse_to_replace(targets, args)
     folder = _segmenter_folder(project, args.segmenter)
 
     from univg.segmentation import Segmenter, segment  # loads torch, so bad input is refused before
@@ -52,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         found = segment(image, segmenter, test_time_augmentation=args.tta)
         mask = found.probability >= threshold
         provenance = {
-            "made_by": "univg segment",
+            "made_by": MADE_BY,
             "image_sha256": sha256_file(path),
             "segmenter": folder.name,
             "threshold": threshold,
@@ -75,12 +78,38 @@ def _names_of(images: list[str]) -> dict[str, Path]:
     """Output names by stem; a file that is no image stops the run before it starts."""
     targets: dict[str, Path] = {}
     for path in map(Path, images):
-        name = check_stem(path.stem)
+        name = stem_of(path)
         if name in targets:
             raise InputError(f"Two images share the name {name!r}", path=path, fix="Segment them into two folders.")
         read_image_info(path)
         targets[name] = path
     return targets
+
+
+def _refuse_to_replace(targets: dict[str, Path], args: argparse.Namespace) -> None:
+    """`InputError` where a result would replace an image, another result, or a file that this command did not make."""
+    endings = ["", *(["-overlay"] * args.overlay), *(["-probability", "-probability-colour"] * args.probability)]
+    planned: set[str] = set()
+    for name in targets:
+        for ending in endings:
+            file = Path(args.output) / f"{name}{ending}.png"
+            if file.name.casefold() in planned:
+                raise InputError(f"Two results would be called {file.name!r}", fix="Segment them into two folders.")
+            planned.add(file.name.casefold())
+            if not file.exists():
+                continue
+            if any(file.samefile(path) for path in targets.values()):
+                raise InputError("The result would replace the image", path=file, fix="Name another folder with -o.")
+            if not _made_here(file):
+                fix = "Move it away, or name another folder with -o."
+                raise InputError("The result would replace a file that univg segment did not make", path=file, fix=fix)
+
+
+def _made_here(file: Path) -> bool:
+    try:
+        return (read_provenance(file) or {}).get("made_by") == MADE_BY
+    except InputError:
+        return False
 
 
 def _segmenter_folder(project: Project, version: str | None) -> Path:

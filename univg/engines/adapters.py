@@ -173,7 +173,8 @@ def _new_stage(unet: nn.Module, config: AdapterConfig, kind: str, generator: tor
         for name, factor in _factors(stage):
             if name.endswith("lora_down.weight"):
                 bound = (factor[0].numel()) ** -0.5
-                factor.data.uniform_(-bound, bound, generator=generator)
+                # Drawn on the CPU, where the generator is, and so the same on every device.
+                factor.data.copy_(torch.empty(factor.shape).uniform_(-bound, bound, generator=generator))
     return stage
 
 
@@ -293,7 +294,10 @@ def import_loha(file: str | Path, backbone: DiffusionBackbone) -> Adapter:
             fix="Use one made for this base model, with one rank for linear layers and one for convolutions.",
         )
     (rank, alpha), (conv_rank, conv_alpha) = next(iter(ranks[False])), next(iter(ranks[True]), (0, 1))
-    config = AdapterConfig("loha", rank, round(alpha), conv_rank, max(round(conv_alpha), 1))
+    try:
+        config = AdapterConfig("loha", rank, alpha, conv_rank, conv_alpha)
+    except ValueError as error:
+        raise InputError(f"This LoHa cannot be used: {error}", path=file, fix="Use another file.") from error
     stage = _filled_stage(backbone.unet, config, "loha", tensors, Path(file))
     return Adapter(config, backbone.sha256, backbone.unet, (stage,), {"imported": True})
 

@@ -145,24 +145,29 @@ class AdapterConfig:
     ----------
     kind : {'lora', 'loha', 'lora+loha'}
         'lora+loha' is the paper's hybrid: a LoRA is merged into the base, then a LoHa learnt on top of it.
-    rank, alpha : int
+    rank : int
+    alpha : float
         Of linear layers and 1 x 1 convolutions; the change is scaled by alpha / rank.
-    conv_rank, conv_alpha : int
+    conv_rank : int
+    conv_alpha : float
         Of larger convolutions; rank 0 leaves them as they are.
     """
 
     kind: str = "loha"
     rank: int = 32
-    alpha: int = 32
+    alpha: float = 32
     conv_rank: int = 4
-    conv_alpha: int = 4
+    conv_alpha: float = 4
 
     def __post_init__(self) -> None:
         if self.kind not in ADAPTERS:
             raise ValueError(f"`kind` must be one of {ADAPTERS}, got {self.kind!r}")
-        for name, least in (("rank", 1), ("alpha", 1), ("conv_rank", 0), ("conv_alpha", 1)):
+        for name, least in (("rank", 1), ("conv_rank", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
+        for name in ("alpha", "conv_alpha"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}")
 
     def to_json(self) -> dict:
         return asdict(self)

@@ -31,11 +31,12 @@ def noising_batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise like `latents` and one timestep for each, from `rng` alone.
 
-    Timesteps are stratified over the batch, which makes the loss less noisy.
+    Timesteps are stratified over the batch, which makes the loss less noisy. Which sample gets which is drawn too:
+    samples of a stream have their modalities in turn.
     """
     noise = torch.from_numpy(rng.standard_normal(latents.shape, dtype=np.float32)).to(latents.device)
     count, total = len(latents), scheduler.config.num_train_timesteps
-    strata = (np.arange(count) + rng.random(count)) / count
+    strata = (rng.permutation(count) + rng.random(count)) / count
     timesteps = torch.from_numpy(np.minimum((strata * total).astype(np.int64), total - 1)).to(latents.device)
     return noise, timesteps
 

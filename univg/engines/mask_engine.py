@@ -232,7 +232,7 @@ def sample_masks(
     trees: Sequence[np.ndarray] | None = None,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
-) -> np.ndarray:
+) -> np.ndarray | list[np.ndarray]:
     """Draw masks from noise, or from trees.
 
     Parameters
@@ -248,7 +248,8 @@ def sample_masks(
     Returns
     -------
     (count, H, W) ndarray of bool
-        Of ``config.size`` pixels along the longer side, in the proportions of ``engine.frame``.
+        Of ``config.size`` pixels along the longer side, in the proportions of the trees (a list of arrays where those
+        differ), or of ``engine.frame`` without trees.
 
     Raises
     ------
@@ -280,7 +281,9 @@ def sample_masks(
         pictures = backbone.decode(latents, modalities).mean(1)
         done += [vessels_in(picture) for picture in pictures.cpu().numpy()]
         on_progress(clock.timed(ProgressEvent("masks", len(done), count)))
-    return np.stack([from_square(mask, engine.frame) for mask in done])
+    frames = [engine.frame] * count if trees is None else [tree.shape for tree in trees]
+    cut = [from_square(mask, frame) for mask, frame in zip(done, frames, strict=True)]
+    return np.stack(cut) if len({mask.shape for mask in cut}) == 1 else cut
 
 
 def vessels_in(picture: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from univg.io.pairs import (
     check_stem,
     load_support_set,
     match_pair_files,
+    stem_of,
 )
 from univg.io.read import read_image, read_image_info, read_mask
 from univg.io.source import MAX_PIXELS, ImageInfo
@@ -39,6 +40,7 @@ __all__ = [
     "read_mask",
     "read_provenance",
     "sha256_file",
+    "stem_of",
     "write_bytes_atomic",
     "write_image",
     "write_json_atomic",

@@ -82,6 +82,15 @@ def check_stem(name: str) -> str:
     return name
 
 
+def stem_of(path: str | PathLike[str]) -> str:
+    """The name of an image file without its ending, checked by `check_stem`.
+
+    Only endings of images are taken off: DICOM files are often named by a UID, whose last number is none.
+    """
+    path = Path(path)
+    return check_stem(path.stem if path.suffix.lower() in SUFFIXES else path.name)
+
+
 def match_pair_files(
     images_dir: str | PathLike[str],
     masks_dir: str | PathLike[str],
@@ -232,7 +241,7 @@ def _files_by_stem(folder: str | PathLike[str], label: str) -> dict[str, Path]:
     folder = Path(folder)
     files: dict[str, Path] = {}
     for path in _image_files(folder, label):
-        stem = check_stem(path.stem if path.suffix.lower() in SUFFIXES else path.name)
+        stem = stem_of(path)
         if stem in files:
             raise InputError(
                 f"Two {label} files share the name {stem!r}: {files[stem].name!r} and {path.name!r}",
@@ -261,10 +270,10 @@ def _image_files(folder: Path, label: str) -> list[Path]:
 
 
 def _looks_like_image(path: Path) -> bool:
-    """By its ending; scanners write DICOM files without one, so those are opened."""
+    """By its ending; scanners write DICOM files without one, or named by a UID, whose last number is none: opened."""
     if path.name.startswith(".") or not path.is_file():
         return False
-    if path.suffix:
+    if path.suffix and not path.suffix[1:].isdigit():
         return path.suffix.lower() in SUFFIXES
     try:
         return identify(path)[1] is FileKind.DICOM

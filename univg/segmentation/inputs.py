@@ -5,11 +5,13 @@ Working on one polarity-corrected channel lets the same network, prior and recip
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
 from univg.geometry import ridge_strength
-from univg.types import Modality, as_float
+from univg.types import ImageMaskPair, Modality, SupportSet, as_float
 
 RIDGE_SIGMAS = (1.0, 2.0, 4.0)  # pixels of the working size: thin, middling and thick vessels at 512
 LOCAL_SIGMA, LOCAL_SHRINK = 20.0, 4  # pixels, and how much smaller the image is on which so wide a blur is computed
@@ -40,6 +42,31 @@ def fit_to_working_size(array: np.ndarray, working_size: int) -> np.ndarray:
         return array
     size = (max(round(width * factor), 1), max(round(height * factor), 1))
     return cv2.resize(array, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+
+
+def shrink_pair(pair: ImageMaskPair, longest: int) -> ImageMaskPair:
+    """`pair` with its longer side of at most `longest` pixels, proportions kept; a smaller one as it is."""
+    if max(pair.shape) <= longest:
+        return pair
+    factor = longest / max(pair.shape)
+    size = tuple(max(round(side * factor), 1) for side in pair.shape[::-1])
+
+    def shrunk(mask: np.ndarray) -> np.ndarray:
+        return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
+
+    return replace(
+        pair,
+        image=cv2.resize(pair.image, size, interpolation=cv2.INTER_AREA),
+        mask=shrunk(pair.mask),
+        fov=None if pair.fov is None else shrunk(pair.fov),
+    )
+
+
+def shrink_support(support: SupportSet, longest: int) -> SupportSet:
+    """`support` with every pair as `shrink_pair` makes it; without the size of a pixel, which then differs."""
+    if all(max(pair.shape) <= longest for pair in support.pairs):
+        return support
+    return replace(support, pairs=tuple(shrink_pair(p, longest) for p in support.pairs), pixel_spacing_mm=None)
 
 
 def network_inputs(grey: np.ndarray, inputs: str) -> np.ndarray:

@@ -143,7 +143,7 @@ def pretrain_prior(
     if state.tensors:
         network.load_state_dict(state.tensors["network"])
         average.load_state_dict(state.tensors["average"])
-        restore_optimizer(optimizer, state.tensors["optimizer"])
+        restore_optimizer(optimizer, state.tensors.get("optimizer", {}))  # none before the first step
 
     def checkpoint() -> None:
         state.tensors = {

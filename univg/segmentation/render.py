@@ -104,7 +104,7 @@ def measure_appearance(pair: ImageMaskPair, modality: Modality) -> Appearance:
     """Take `pair` apart into a vessel-free background and the contrast of its vessels."""
     image = as_float(pair.image)
     image = image[..., None] if image.ndim == 2 else image
-    fov = pair.fov if pair.fov is not None else estimate_fov(image, modality)
+    fov = pair.fov if pair.fov is not None else estimate_fov(pair.image, modality)
     # Vessels blur beyond the annotated edge, thick ones more.
     margin = 3 + 0.4 * nearest_centreline(pair.mask)[0] if pair.mask.any() else 0
     outside = cv2.distanceTransform((~pair.mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

@@ -129,7 +129,7 @@ def train_segmenter(
     else:
         network.load_state_dict(state.tensors["network"])
         average.load_state_dict(state.tensors["average"])
-        restore_optimizer(optimizer, state.tensors["optimizer"])
+        restore_optimizer(optimizer, state.tensors.get("optimizer", {}))  # none before the first step
 
     def checkpoint() -> None:
         if folder is not None:

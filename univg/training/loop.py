@@ -146,7 +146,7 @@ def optimize(
     else:
         _copy_into(current, state.tensors["weights"])
         _copy_into(average, state.tensors["average"])
-        restore_optimizer(optimizer, state.tensors["optimizer"])
+        restore_optimizer(optimizer, state.tensors.get("optimizer", {}))  # none before the first step
 
     def checkpoint() -> None:
         if folder is not None and parallel.is_first():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progres
 from univg.segmentation import SegmentationConfig, Segmenter, segment
 from univg.segmentation.prior import prior_sha256
 from univg.types import ImageMaskPair, Modality, SupportSet
+from univg.workflow.machine import peak_memory_mb
 from univg.workflow.pipeline import run_pipeline
 from univg.workflow.presets import Preset
 
@@ -53,9 +53,9 @@ class BenchmarkConfig:
     test_time_augmentation: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("shots", "splits", "size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in (("shots", 1), ("splits", 1), ("size", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def key(self) -> dict:
         """What must agree for finished splits to be kept."""
@@ -207,7 +207,7 @@ def _run_split(
         **{f"{name}_sd": sd for name, (_, sd) in figures.items()},
         "adapt_seconds": clock.wall,
         "adapt_cpu_seconds": clock.cpu,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_rss_mb": peak_memory_mb(),
         "segment_ms": _segment_milliseconds(segmenter, support.pairs[0].image),
         "images": rows,
     }
@@ -283,7 +283,9 @@ def _open_result(dataset: str, config: BenchmarkConfig, json_file: str | Path | 
             path=json_file,
             fix="Name another file, or move it away.",
         )
-    return old
+    # JSON has no NaN, which the spread of one image is.
+    splits = [{k: float("nan") if v is None and k != "held_out" else v for k, v in s.items()} for s in old["splits"]]
+    return {**old, "splits": splits}
 
 
 def _with_defaults(key: object) -> object:

@@ -21,6 +21,7 @@ from univg.errors import InputError
 from univg.io import read_json
 from univg.metrics import NEAR_COPY
 from univg.progress import ProgressEvent
+from univg.segmentation.inputs import shrink_support
 from univg.training.device import resolve_device
 from univg.types import SupportSet
 from univg.workflow.job_context import JobContext, JobPart
@@ -74,7 +75,7 @@ def run_mask_engine_job(project: Project, params: dict, context: JobContext | Jo
 
     # 2. Look for copies
     sampling = SamplingConfig(size=engine_size(project.working_size), seed=10_000)
-    trees = grow_starts(support, _CHECKED, seed=sampling.seed)
+    trees = grow_starts(shrink_support(support, sampling.size), _CHECKED, seed=sampling.seed)
     masks = sample_masks(
         engine, _CHECKED, config=sampling, trees=trees, on_progress=context.on_progress, should_stop=context.should_stop
     )

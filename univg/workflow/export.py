@@ -79,7 +79,7 @@ def export_pairs(
                 raise Cancelled
             pair = project.synthetic_pair(name) if made_up else project.support_pair(name)
             record = {"made_by": f"UniVG {__version__}", "synthetic": made_up}
-            writing_to.add(pair, record | (project.pair_record(name) if made_up else {}))
+            writing_to.add(pair, record | (_without_names(project.pair_record(name)) if made_up else {}))
             on_progress(ProgressEvent("export", done + 1, len(names)))
         writing_to.finish()
         if output.exists():
@@ -90,6 +90,12 @@ def export_pairs(
         shutil.rmtree(work, ignore_errors=True)
         raise
     return len(names)
+
+
+def _without_names(record: dict) -> dict:
+    """The record of a synthetic pair; earlier ones name the files that the engines learnt from."""
+    hashes = record.get("support_sha256")
+    return record | {"support_sha256": sorted(hashes.values())} if isinstance(hashes, dict) else record
 
 
 class _Folder:

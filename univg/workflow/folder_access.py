@@ -51,6 +51,21 @@ def locked(lock_file: Path, *, timeout: float = LOCK_SECONDS) -> Iterator[None]:
         yield
 
 
+def append_lines(file: Path, text: str) -> None:
+    """Append `text`, which ends with a line's end, and flush it to the disk; a last line that a crash tore is closed.
+
+    To be called with the lock of whoever reads and writes `file`.
+    """
+    with file.open("ab+") as log:
+        if log.seek(0, os.SEEK_END):
+            log.seek(-1, os.SEEK_END)
+            if log.read(1) != b"\n":
+                log.write(b"\n")
+        log.write(text.encode())
+        log.flush()
+        os.fsync(log.fileno())
+
+
 def utc_now() -> str:
     """The time as ISO 8601 in UTC with microseconds, so that equal-length texts sort by time."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -21,6 +21,7 @@ import numpy as np
 from univg.engines import MaskEngine, SamplingConfig, sample_masks
 from univg.errors import Cancelled, InputError
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
+from univg.segmentation.inputs import shrink_support
 from univg.types import SupportSet
 from univg.workflow.engines import engine_size, load_mask_engine, support_without
 from univg.workflow.image_engines import draw_pair, load_image_engine
@@ -296,7 +297,7 @@ def _make_pair(plan: _Plan, index: int, device: str) -> float:
         "settings": {**config.to_json(), "count": None, "seed": config.seed + index},
         "mask_engine": plan.mask_engine,
         "image_engine": plan.image_engine,
-        "support_sha256": dict(support.sha256),
+        "support_sha256": sorted(support.sha256.values()),  # without names: the pair may be handed on
         "checks": checks.to_json(),
     }
     project.add_synthetic_pair(pair, record)
@@ -308,4 +309,5 @@ def _parts(plan: _Plan, device: str) -> tuple[SupportSet, MaskEngine | None, obj
     """What a run needs, loaded once in a process."""
     project = Project.open(plan.path)
     masks = load_mask_engine(project, plan.mask_engine, device=device) if plan.mask_engine else None
-    return support_without(project, plan.without), masks, *load_image_engine(project, plan.image_engine, device=device)
+    support = shrink_support(support_without(project, plan.without), engine_size(project.working_size))
+    return support, masks, *load_image_engine(project, plan.image_engine, device=device)

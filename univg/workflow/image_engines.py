@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -188,10 +189,14 @@ def draw_pair(
         return as_pair(synthesize_images(engine, [mask], config=config)[0], mask, name)
     rng = np.random.default_rng(config.seed)
     source = support.pairs[int(rng.integers(len(support.pairs)))]
-    appearance = measure_appearance(source, support.modality)
+    appearance = _appearance(source, support.modality)
     start = render_pair(source, mask, appearance=appearance, rng=rng, name=name)
     drawn = synthesize_images(engine, [start.mask], config=config, fields=[appearance.fov], starts=[start.image])
     return as_pair(drawn[0], start.mask, name)
+
+
+# Pairs are told apart by identity: whoever draws many of one support set passes the same.
+_appearance = lru_cache(maxsize=8)(measure_appearance)
 
 
 def as_pair(image: np.ndarray, mask: np.ndarray, name: str) -> ImageMaskPair:

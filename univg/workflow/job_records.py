@@ -55,6 +55,7 @@ class JobState(StrEnum):
 class JobRecord:
     """The content of ``job.json``; times are ISO 8601 in UTC.
 
+    `error_without_path` is what a report says that others may see; None where `error` names no path.
     A job with `waits_for` stopped by itself, as if it had been cancelled, until a person has done that.
     """
 
@@ -68,6 +69,7 @@ class JobRecord:
     started: str | None = None
     finished: str | None = None
     error: str | None = None
+    error_without_path: str | None = None
     result: dict | None = None
     waits_for: str | None = None
     schema: int = JOB_SCHEMA

@@ -112,7 +112,8 @@ def _outcome(folder: Path, record: JobRecord) -> JobRecord:
         return replace(record, state=JobState.CANCELLED)
     except Exception as error:
         _log.error("%s", _anonymous_trace(error))
-        return replace(record, state=JobState.FAILED, error=failure_reason(error))
+        shareable = error.without_path if isinstance(error, InputError) else None
+        return replace(record, state=JobState.FAILED, error=failure_reason(error), error_without_path=shareable)
     return replace(record, state=JobState.DONE, result=result)
 
 

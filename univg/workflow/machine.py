@@ -23,6 +23,16 @@ _CALIBRATION_SECONDS = 0.15
 _SIDE = 64
 
 
+def peak_memory_mb() -> float:
+    """The most memory that this process has had so far."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / _MB
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (_MB if sys.platform == "darwin" else 1024)  # in bytes there, in kilobytes elsewhere
+
+
 @dataclass(frozen=True)
 class GraphicsCard:
     """A graphics card that torch can use; `kind` is its name as a device, 'cuda' or 'mps'."""

@@ -7,7 +7,6 @@ Figures on it date from before it joined the training of a version.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from univg.errors import InputError
 from univg.io import read_json, write_json_atomic
 from univg.types import SupportSet
 from univg.workflow import support_store
-from univg.workflow.folder_access import locked, utc_now, writing
+from univg.workflow.folder_access import append_lines, locked, utc_now, writing
 from univg.workflow.project import Project
 
 LOG = "active.jsonl"
@@ -144,10 +143,8 @@ def promote(project: Project, version: str, *, why: str = "chosen") -> None:
         raise InputError(f"There is no model {version!r}", path=project.path, fix=f"There are: {known}.")
     line = json.dumps({"version": version, "time": utc_now(), "why": why}) + "\n"
     file = project.segmenters_folder / LOG
-    with locked(project.path / ".lock"), writing(project.segmenters_folder), file.open("ab") as log:
-        log.write(line.encode())
-        log.flush()
-        os.fsync(log.fileno())
+    with locked(project.path / ".lock"), writing(project.segmenters_folder):
+        append_lines(file, line)
 
 
 def settle(project: Project, version: str) -> Settled:

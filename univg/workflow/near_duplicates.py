@@ -146,8 +146,10 @@ def _brought_up_to_date(project: Project, names: Sequence[str], should_stop: Sho
         if name not in known:
             known[name] = fingerprint(project.synthetic_pair(name), project.modality)
     kept = [name for name in names if name in known]
-    masks = np.stack([known[name][0] for name in kept])
-    images = np.stack([known[name][1] for name in kept])
+    masks = np.empty((len(kept), _MASK_SIDE, _MASK_SIDE // 8), np.uint8)
+    images = np.empty((len(kept), _IMAGE_SIDE, _IMAGE_SIDE), np.int8)
+    for i, name in enumerate(kept):
+        masks[i], images[i] = known[name]
     buffer = io.BytesIO()
     np.savez(buffer, names=np.array(kept), masks=masks, images=images)
     write_bytes_atomic(file, buffer.getvalue())

@@ -9,12 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from univg.errors import Cancelled
+from univg.errors import Cancelled, InputError
 from univg.io import read_json, write_json_atomic
 from univg.overlay import overlay_mask
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
 from univg.sca import find_hub, generate_mask
 from univg.segmentation import Segmenter, render_pairs, train_segmenter
+from univg.segmentation.inputs import shrink_pair
 from univg.types import ImageMaskPair, SupportSet
 from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.job_records import CHECKPOINT_FOLDER
@@ -60,18 +61,19 @@ def run_pipeline(
     real, kept_apart = split_held_out(support, hold_out=preset.hold_out, rng=rng, name=held_out)
 
     if synthetic is None:
-        # 2. Grow trees conditioned on the masks that train
-        hubs = [find_hub(support.modality, pair.mask, pair.image) for pair in real] if preset.pairs else []
+        # 2. Grow trees conditioned on the masks that train, at most at the size that training scales them to
+        sources = [shrink_pair(pair, config.working_size) for pair in real] if preset.pairs else []
+        hubs = [find_hub(support.modality, pair.mask, pair.image) for pair in sources]
 
         def grow() -> np.ndarray:
-            source = int(rng.integers(len(real)))
-            return generate_mask(support.modality, mask=real[source].mask, hub=hubs[source], rng=rng)
+            source = int(rng.integers(len(sources)))
+            return generate_mask(support.modality, mask=sources[source].mask, hub=hubs[source], rng=rng)
 
         show = None if save_picture is None else lambda found: save_picture("trees", mask_sheet(found))
         masks = _counted("trees", preset.pairs, grow, on_progress, should_stop, show)
 
         # 3. Draw them on the backgrounds of the same images
-        renderer = render_pairs(real, masks, modality=support.modality, rng=rng)
+        renderer = render_pairs(sources, masks, modality=support.modality, rng=rng)
         show = None if save_picture is None else lambda found: save_picture("pairs", pair_sheet(found))
         synthetic = _counted("pairs", preset.pairs, lambda: next(renderer), on_progress, should_stop, show)
 
@@ -131,6 +133,11 @@ def run_on_project(
     support = project.load_support()
     if held_out is None:
         held_out = held_out_name(project, support, preset, seed, context.folder / CHECKPOINT_FOLDER)
+    if held_out is not None and held_out not in {pair.name for pair in support.pairs}:
+        raise InputError(
+            "The annotated image that this run keeps apart is no longer in the project",
+            fix="Start a new run, or add the image again under its name and resume.",
+        )
     segmenter = run_pipeline(
         support,
         preset=preset,

@@ -30,6 +30,7 @@ NUMBERS = (
     *("seed", "mask_steps", "image_steps", "segmenter_steps"),
     *("pairs", "pairs_seed", "alpha", "conditioning"),
 )
+_SEEDS = ("seed", "pairs_seed")
 _COUNTS = ("mask_steps", "image_steps", "segmenter_steps", "pairs")
 
 
@@ -40,6 +41,8 @@ def check_setting(setting: str, value: object) -> None:
         raise InputError(f"The setting {setting!r} must be a number, got {value!r}")
     if setting in _COUNTS and (value < 1 or not float(value).is_integer()):
         raise InputError(f"The setting {setting!r} must be a whole number from 1 on, got {value!r}")
+    if setting in _SEEDS and (value < 0 or not float(value).is_integer()):
+        raise InputError(f"The setting {setting!r} must be a whole number from 0 on, got {value!r}")
     if setting == "full_length" and not isinstance(value, bool):
         raise InputError(f"The setting {setting!r} must be true or false, got {value!r}")
 

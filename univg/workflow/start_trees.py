@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from univg.sca import find_hub, generate_mask
@@ -14,10 +16,14 @@ def grow_starts(support: SupportSet, count: int, *, seed: int) -> list[np.ndarra
     Tree i depends on `seed` + i alone.
     """
     pairs = list(support.pairs)
-    hubs = [find_hub(support.modality, pair.mask, pair.image) for pair in pairs]
+
+    @cache
+    def hub(source: int) -> tuple[float, float] | None:
+        return find_hub(support.modality, pairs[source].mask, pairs[source].image)
+
     trees = []
     for number in range(seed, seed + count):
         source = number % len(pairs)
         rng = np.random.default_rng(number)
-        trees.append(generate_mask(support.modality, mask=pairs[source].mask, hub=hubs[source], rng=rng))
+        trees.append(generate_mask(support.modality, mask=pairs[source].mask, hub=hub(source), rng=rng))
     return trees

@@ -79,7 +79,7 @@ def _facts(project: Project, job: Job) -> dict[str, object]:
     return {
         "kind": job.kind,
         "state": job.state,
-        "reason": job.error,
+        "reason": job.record.error_without_path or job.error,
         "modality": project.modality,
         "working size": f"{project.working_size} pixels",
         "started": job.started,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from univg.errors import InputError
-from univg.workflow.folder_access import locked, utc_now, writing
+from univg.workflow.folder_access import append_lines, locked, utc_now, writing
 from univg.workflow.near_duplicates import FLAG as NEAR_DUPLICATE
 from univg.workflow.near_duplicates import read_near_duplicates
 from univg.workflow.project import Project
@@ -60,12 +60,7 @@ def judge(project: Project, names: Sequence[str], verdict: Verdict | str, *, not
     file = project.pairs_folder / VERDICTS_FILE
     with locked(project.path / ".lock"), writing(project.pairs_folder):
         project.pairs_folder.mkdir(exist_ok=True)
-        with file.open("ab+") as log:
-            if log.tell() and _last_byte(log) != b"\n":  # a crash tore the last line
-                log.write(b"\n")
-            log.write(text.encode())
-            log.flush()
-            os.fsync(log.fileno())
+        append_lines(file, text)
 
 
 class JudgementLog:
@@ -164,8 +159,3 @@ def flags_of(record: Mapping, is_near_duplicate: bool = False) -> tuple[str, ...
     """Names of the checks that a pair did not pass; whether it repeats another one is no part of its own `record`."""
     flags = tuple((record.get("checks") or {}).get("flags") or ())
     return (*flags, NEAR_DUPLICATE) if is_near_duplicate else flags
-
-
-def _last_byte(log) -> bytes:
-    log.seek(-1, os.SEEK_END)
-    return log.read(1)

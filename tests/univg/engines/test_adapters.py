@@ -184,6 +184,30 @@ def test_loha_of_another_tool_is_imported(backbone, tmp_path):
     assert torch.equal(predict(backbone, imported, 0.5), predict(backbone, adapter, 0.5))
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.5])
+def test_imported_loha_keeps_a_fractional_alpha(backbone, tmp_path, alpha):
+    save_adapter(new_adapter(backbone, rank=4, alpha=2, conv_rank=2, conv_alpha=2), tmp_path)
+    tensors = load_file(tmp_path / "loha.safetensors")
+    tensors |= {name: torch.tensor(alpha) for name in tensors if name.endswith(".alpha")}
+    save_file(tensors, tmp_path / "foreign.safetensors")
+    imported = import_loha(tmp_path / "foreign.safetensors", backbone)
+    whole = load_adapter(tmp_path, backbone)
+    for name, weight in whole.weights(1.0).items():
+        base = backbone.unet.get_parameter(name)
+        torch.testing.assert_close(imported.weights(1.0)[name] - base, (weight - base) * alpha / 2)
+    save_file(tensors | {n: torch.tensor(0.0) for n in tensors if n.endswith(".alpha")}, tmp_path / "zero.safetensors")
+    with pytest.raises(InputError, match="alpha"):
+        import_loha(tmp_path / "zero.safetensors", backbone)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", KINDS)
+def test_factors_start_alike_on_a_gpu(compact_folder, kind):
+    found = [new_adapter(load_backbone(compact_folder, device=device), kind) for device in ("cpu", "cuda")]
+    for name, weight in found[0].weights(1.0).items():
+        torch.testing.assert_close(found[1].weights(1.0)[name].cpu(), weight)
+
+
 def test_adapter_of_another_base_is_refused(backbone, tmp_path):
     save_adapter(replace(new_adapter(backbone), base_sha256="0" * 64), tmp_path)
     with pytest.raises(InputError, match="another base model"):

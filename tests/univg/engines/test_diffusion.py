@@ -65,6 +65,8 @@ def test_timesteps_cover_the_schedule():
     noise, timesteps = noising_batch(latents, new_scheduler(), np.random.default_rng(0))
     assert sorted((timesteps // 125).tolist()) == list(range(8))
     assert noise.shape == latents.shape and abs(float(noise.mean())) < 0.2
+    seen = {int(noising_batch(latents, new_scheduler(), np.random.default_rng(s))[1][0]) // 125 for s in range(80)}
+    assert seen == set(range(8)), "every sample of a batch meets every noise level"
 
 
 @pytest.mark.parametrize("gamma", [5.0, float("inf")])

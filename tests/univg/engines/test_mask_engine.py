@@ -70,6 +70,14 @@ def test_masks_have_the_proportions_of_the_support(masks, backbone):
     assert drawn.shape == (3, 47, 64) and drawn.dtype == np.bool_
 
 
+def test_masks_from_trees_have_the_proportions_of_the_trees(backbone):
+    engine, trees = MaskEngine(backbone, Modality.OCTA, frame=(60, 81)), [np.zeros((80, 80), bool)] * 2
+    drawn = sample_masks(engine, 2, config=SAMPLING, trees=trees)
+    assert drawn.shape == (2, 64, 64)
+    mixed = sample_masks(engine, 2, config=SAMPLING, trees=[trees[0], np.zeros((32, 64), bool)])
+    assert [mask.shape for mask in mixed] == [(64, 64), (32, 64)]
+
+
 def test_scale_zero_draws_what_the_pretrained_engine_draws(masks, backbone):
     engine = adapt(masks, backbone)
     config = replace(SAMPLING, scale=0.0)

@@ -146,9 +146,9 @@ def conditions_of(pair: ImageMaskPair, project: Project) -> dict[str, np.ndarray
 def _draw_one(project: Project, studio: ImageStudio, settings: ImageSettings) -> Drawn:
     from univg.engines import SamplingConfig
     from univg.segmentation.inputs import shrink_support
-    from univg.workflow.engines import engine_size
     from univg.workflow.image_engines import draw_pair
     from univg.workflow.pair_checks import check_synthetic_pair
+    from univg.workflow.start_trees import engine_size
 
     mask = mask_of(project, studio, settings)
     engine, critic = _engine(project.path, studio.version, str(project.modality))

@@ -159,7 +159,7 @@ def _canonical(settings: MaskSettings) -> MaskSettings:
 
 def _draw_one(project: Project, version: str, settings: MaskSettings) -> np.ndarray:
     from univg.engines import SamplingConfig, sample_masks
-    from univg.workflow.engines import engine_size
+    from univg.workflow.start_trees import engine_size
 
     config = SamplingConfig(
         steps=settings.steps,
@@ -181,8 +181,7 @@ def _support_key(project: Project) -> tuple:
 def _start(path: Path, key: tuple, seed: int) -> np.ndarray:
     from univg.sca import generate_mask
     from univg.segmentation.inputs import shrink_support
-    from univg.workflow.engines import engine_size
-    from univg.workflow.start_trees import grow_starts
+    from univg.workflow.start_trees import engine_size, grow_starts
 
     project = Project.open(path)
     if not key:

@@ -92,12 +92,8 @@ def wire(
         return [gr.Dropdown(choices=choices, value=target), True, None]
 
     def turn_to(session: Session, value: dict | None, target: str, from_mask: bool) -> None:
-        """Go to another image; unsaved strokes stay with the one they are on."""
+        """Go to another image, or begin otherwise; unsaved strokes stay with the one they are on."""
         _keep_strokes(session, value)
-        session.painting = _begin(session, target, from_mask)
-
-    def start_afresh(session: Session, target: str, from_mask: bool) -> None:
-        session.drafts.pop(_name_of(target), None)
         session.painting = _begin(session, target, from_mask)
 
     def clear(session: Session) -> None:
@@ -115,11 +111,8 @@ def wire(
         ui.on(opened_by.click, open_selected, [], opened),
         ui.on(opened_for_new_by.click, open_new, [], opened),
     ]
-    for trigger, handler, read in (
-        (controls.target.input, turn_to, [editor, *inputs]),
-        (controls.from_mask.input, start_afresh, inputs),
-    ):
-        turned = ui.on(trigger, handler, read, redraw=False)
+    for trigger in (controls.target.input, controls.from_mask.input):
+        turned = ui.on(trigger, turn_to, [editor, *inputs], redraw=False)
         beginnings.append(ui.on(turned, clear, [], [editor], redraw=False))
     for beginning in beginnings:
         ui.on(beginning, _content, [], [editor, controls.help])
@@ -149,7 +142,8 @@ def save(session: Session, value: dict | None) -> None:
         project.add_support_pair(pair, source={"image": painting.upload.path})
         session.unmasked.pop(painting.name, None)
         text = texts.PAINT_SAVED_NEW
-    session.drafts.pop(painting.name, None)
+    for from_mask in (True, False):
+        session.drafts.pop(session.draft_key(painting.name, from_mask), None)
     session.view.selected = painting.name
     session.painting = None
     note(text.format(name=painting.name))
@@ -178,7 +172,7 @@ def _keep_strokes(session: Session, value: dict | None) -> None:
     mask = None if painting is None or value is None else painted_mask(value)
     if mask is None or mask.shape != painting.shape or np.array_equal(mask, painting.started_from):
         return
-    session.drafts[painting.name] = mask
+    session.drafts[session.draft_key(painting.name, painting.from_mask)] = mask
     note(texts.PAINT_DRAFT.format(name=painting.name))
 
 
@@ -200,7 +194,7 @@ def _begin(session: Session, target: str, from_mask: bool) -> Painting:
         )
     if mask is None or not from_mask:
         mask = np.zeros((height, width), bool)
-    return Painting(name, upload, (height, width), mask)
+    return Painting(name, upload, (height, width), mask, from_mask)
 
 
 def _content(session: Session) -> list:
@@ -214,7 +208,9 @@ def _content(session: Session) -> list:
         image = read_single_image(painting.upload)
     height, width = painting.shape
     layer = np.zeros((height, width, 4), np.uint8)
-    layer[session.drafts.get(painting.name, painting.started_from)] = (*REFERENCE, _ALPHA)
+    draft = session.drafts.get(session.draft_key(painting.name, painting.from_mask))
+    unusable = draft is None or draft.shape != painting.shape  # the image was replaced by one of another size
+    layer[painting.started_from if unusable else draft] = (*REFERENCE, _ALPHA)
     background = pictures.as_rgb(image)
     value = {"background": background, "layers": [layer], "composite": background}
     return [value, markup.line(texts.PAINT_HELP.format(width=width, height=height), "help")]

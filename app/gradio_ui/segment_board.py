@@ -258,6 +258,8 @@ class Board:
                 seconds=seconds,
                 model_threshold=segmenter.threshold,
                 sha256=sha256_file(item.upload.path),
+                figures=None,
+                figures_at=None,
             )
         self._measure_later()
 
@@ -274,10 +276,14 @@ class Board:
         try:
             arrays = self.arrays(item)
             figures = evaluate(arrays.probability >= threshold, arrays.reference, probability=arrays.probability)
+            found = {"figures": figures, "figures_at": threshold}
         except Exception as error:
-            self._update(name, problem=_reason(error), reference=None)
-            return
-        self._update(name, figures=figures, figures_at=threshold)
+            found = {"problem": _reason(error), "reference": None}
+        with self._lock:
+            current = self._items.get(name)
+            # Meanwhile another model may have begun with the image, or another reference may have been dropped.
+            if generation == self._generation and current is not None and _measured(current) == _measured(item):
+                self._update(name, **found)
 
     def _needs_figures(self, item: Item) -> bool:
         if item.state != "done" or item.reference is None:
@@ -303,6 +309,11 @@ class Board:
 
     def _probability_file(self, name: str) -> Path:
         return self._folder / f"{name}.npy"
+
+
+def _measured(item: Item) -> tuple:
+    """What figures are of: a result and a reference."""
+    return item.state, item.run, item.upload, item.reference
 
 
 def _reason(error: Exception) -> str:

@@ -82,6 +82,9 @@ def serve(project: Project | None, *, port: int | None, open_browser: bool, anno
 
 
 def _launch(project: Project | None, folder: Path, port: int):
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
     from app.gradio_ui import review_routes
     from app.gradio_ui.blocks import build_page
     from app.gradio_ui.models import shut_down
@@ -108,6 +111,8 @@ def _launch(project: Project | None, folder: Path, port: int):
         theme=theme(),
         css=style(),
         head=head(),
+        # A page elsewhere that has its own name point here must not read what is shown (DNS rebinding).
+        app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])]},
     )
     review_routes.attach(app, sessions)
     return page, shut_down

@@ -6,11 +6,13 @@ import gradio as gr
 
 from app import texts
 from app.gradio_ui import markup
-from app.gradio_ui.context import Ui
+from app.gradio_ui.context import QUIET, Ui
 from app.gradio_ui.projects import create_sample, known_projects, new_project_path, projects_folder
 from app.gradio_ui.state import Session
 from univg.types import Modality
 from univg.workflow.project import Project
+
+_FIRST, _ANOTHER = "first", "another"  # whether a project was open on this page before
 
 
 def build(ui: Ui, switch: gr.Button) -> gr.Column:
@@ -49,37 +51,46 @@ def build(ui: Ui, switch: gr.Button) -> gr.Column:
                 )
                 create = gr.Button(texts.CREATE_BUTTON, elem_id="create-project")
     tabs = gr.Column(elem_id="workspace")
+    opened = gr.Textbox(visible="hidden", elem_id="opened-project")
 
     def show(session: Session) -> list:
         at_start = session.at_start
         label = texts.BACK_TO_PROJECT if at_start and session.project else texts.SWITCH_PROJECT
         choices = [(project.name, str(project)) for project in known_projects()] if at_start else []
         return [
-            gr.Button(label, visible=session.project is not None),
+            # Not while painting: the strokes are in the browser alone.
+            gr.Button(label, visible=session.project is not None, interactive=session.painting is None),
             gr.Dropdown(choices=choices, value=None),
         ]
 
     def signature(session: Session) -> tuple:
-        return session.project and session.project.path, session.choosing_project
+        return session.project and session.project.path, session.choosing_project, session.painting is None
 
-    def open_at(session: Session, folder: str) -> None:
+    def open_at(session: Session, folder: str) -> str:
+        how = _FIRST if session.project is None else _ANOTHER
         session.open(Project.open(folder))
         ui.sessions.latest_project = session.project
+        return how
 
-    def open_named(session: Session, chosen: str | None, typed: str) -> None:
-        open_at(session, typed or chosen or "")
+    def open_named(session: Session, chosen: str | None, typed: str) -> list:
+        return [open_at(session, typed or chosen or ""), ""]
 
-    def create_named(session: Session, typed: str, kind: str) -> str:
+    def create_named(session: Session, typed: str, kind: str) -> list:
         project = Project.create(new_project_path(typed), modality=Modality.parse(kind))
-        open_at(session, str(project.path))
-        return ""
+        return [open_at(session, str(project.path)), ""]
 
     def toggle(session: Session) -> None:
         session.choosing_project = not session.choosing_project
 
     ui.part([switch, recent], signature, show)
     ui.on(switch.click, toggle)
-    ui.on(sample.click, lambda session: open_at(session, str(create_sample().path)))
-    ui.on([open_button.click, path.submit], open_named, [recent, path])
-    ui.on([create.click, name.submit], create_named, [name, modality], [name])
+    ui.on(recent.input, lambda session: "", [], [path], redraw=False)  # the latest choice counts
+    for triggers, handler, inputs, outputs in (
+        (sample.click, lambda session: open_at(session, str(create_sample().path)), [], [opened]),
+        ([open_button.click, path.submit], open_named, [recent, path], [opened, path]),
+        ([create.click, name.submit], create_named, [name, modality], [opened, name]),
+    ):
+        # A fresh page, so that no picture and no setting of the project before stays on screen.
+        reload = f"(how) => {{ if (how === '{_ANOTHER}') window.location.reload(); }}"
+        ui.on(triggers, handler, inputs, outputs).success(None, [opened], None, js=reload, **QUIET)
     return tabs

@@ -72,12 +72,16 @@ class RunForm:
 
 @dataclass
 class Painting:
-    """What is on the painter's canvas: `name`, and the dropped image when it is not in the project yet."""
+    """What is on the painter's canvas: `name`, and the dropped image when it is not in the project yet.
+
+    `from_mask` says whether it began with the present mask, which is `started_from`, or empty.
+    """
 
     name: str
     upload: Upload | None
     shape: tuple[int, int]
     started_from: np.ndarray
+    from_mask: bool = True
 
 
 @dataclass
@@ -91,7 +95,7 @@ class Session:
     segment_view: SegmentView = field(default_factory=SegmentView)
     unmasked: dict[str, Upload] = field(default_factory=dict)
     painting: Painting | None = None
-    drafts: dict[str, np.ndarray] = field(default_factory=dict)
+    drafts: dict[tuple[Path, str, bool], np.ndarray] = field(default_factory=dict)  # see `draft_key`
     removed: str = ""
     run: RunForm = field(default_factory=RunForm)
     looked_at_data: bool = False
@@ -112,13 +116,17 @@ class Session:
         """Turn to `project`; what was on screen of another one is let go."""
         self.board.clear()
         self.project, self.choosing_project = project, False
-        self.view, self.unmasked, self.painting, self.drafts, self.removed = PairView(), {}, None, {}, ""
+        self.view, self.unmasked, self.painting, self.removed = PairView(), {}, None, ""
         self.trees, self.masks, self.images, self.review = None, None, None, None
 
     @property
     def at_start(self) -> bool:
         """Whether the start view is on screen, and not the tabs."""
         return self.project is None or self.choosing_project
+
+    def draft_key(self, name: str, from_mask: bool) -> tuple[Path, str, bool]:
+        """What unsaved strokes are kept under: those that began with a mask and those that began empty are two."""
+        return self.required_project().path, name, from_mask
 
     def required_project(self) -> Project:
         if self.project is None:

@@ -95,7 +95,9 @@ class ImageQueue:
         """Added images in their order, then the annotated pairs that were not added here."""
         known = self._read()
         named = {entry.name for entry in known}
-        pairs = [name for name in self.project.support_names() if name not in named]
+        annotated = self.project.support_names()
+        pairs = [name for name in annotated if name not in named]
+        known = [entry for entry in known if entry.file or entry.name in annotated]  # a pair may have been removed
         return known + [QueueEntry(name, status=Status.APPROVED, patient=patient_of(name)) for name in pairs]
 
     def entry(self, name: str) -> QueueEntry:
@@ -203,6 +205,9 @@ class ImageQueue:
     def approved_into_support(self) -> list[str]:
         """Make every approved image that is not held out an annotated pair of the project.
 
+        The mask that was worked on then is the project's, and no longer here: where it is changed, or the pair removed,
+        in the browser, that must not be undone by the next training.
+
         Returns
         -------
         list of str
@@ -211,16 +216,19 @@ class ImageQueue:
         changed = []
         in_project = set(self.project.support_names())
         for entry in self.entries():
-            if entry.status is not Status.APPROVED or entry.held_out or not self._mask_file(entry.name).is_file():
+            file = self._mask_file(entry.name)
+            if entry.status is not Status.APPROVED or entry.held_out or not file.is_file():
                 continue
-            mask = read_mask(self._mask_file(entry.name))
-            if entry.name in in_project:
-                if self.project.replace_support_mask(entry.name, mask) is not None:
-                    changed.append(entry.name)
-                continue
-            pair = ImageMaskPair(self.image(entry.name), mask, entry.name)
-            self.project.add_support_pair(pair, source={"image": entry.file})
-            changed.append(entry.name)
+            written = file.stat().st_mtime_ns
+            mask = read_mask(file)
+            if entry.name not in in_project:
+                pair = ImageMaskPair(self.image(entry.name), mask, entry.name)
+                self.project.add_support_pair(pair, source={"image": entry.file})
+                changed.append(entry.name)
+            elif self.project.replace_support_mask(entry.name, mask) is not None:
+                changed.append(entry.name)
+            if file.stat().st_mtime_ns == written:  # else it has been worked on again
+                file.unlink()
         return changed
 
     def held_out_pairs(self) -> list[ImageMaskPair]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -97,12 +97,22 @@ class Slider(QWidget):
         self._slider.setRange(low, high)
         self._slider.setSingleStep(step)
         self._slider.setDecimals(_decimals(step))
+        self._slider.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        for part in (self._slider, *self._slider.findChildren(QWidget)):
+            part.installEventFilter(self)
         for part in (label, self._slider):
             part.setToolTip(tip)
         label.setBuddy(self._slider)
         column.addWidget(label)
         column.addWidget(self._slider)
         self._slider.valueChanged.connect(self.moved)
+
+    def eventFilter(self, watched, event) -> bool:  # noqa: N802 - Qt's name
+        """The wheel scrolls the panel, unless the slider was chosen: what it moves may change a mask."""
+        if event.type() == QEvent.Type.Wheel and not self._slider.hasFocus():
+            event.ignore()
+            return True
+        return super().eventFilter(watched, event)
 
     @property
     def value(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -38,6 +38,7 @@ class ProjectPanel(parts.Panel):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
+        self._stale = False
         self.title = parts.words("")
         self.open_button = self.button(texts.OPEN_BUTTON, self._ask_and_open, tip=texts.OPEN_PATH_HELP)
         self.sample_button = self.button(texts.SAMPLE_BUTTON, self._ask_and_open_sample, tip=texts.SAMPLE_HELP)
@@ -61,6 +62,7 @@ class ProjectPanel(parts.Panel):
         header.resizeSection(PATIENT, 58)
         self.table.cellDoubleClicked.connect(self.guarded(lambda row, _column: self._open_row(row)))
         self.table.itemChanged.connect(self.guarded(self._edited))
+        self.table.itemDelegate().closeEditor.connect(lambda *_: QTimer.singleShot(0, self._refresh_if_stale))
         self.body.addWidget(self.table, 1)
 
         self.add_button = self.button(texts.NAPARI_ADD, self._ask_and_add, tip=texts.NAPARI_ADD_TIP)
@@ -97,6 +99,10 @@ class ProjectPanel(parts.Panel):
     # --- what is shown
 
     def refresh(self) -> None:
+        if self.table.state() == QAbstractItemView.State.EditingState:  # new items would throw away what is being typed
+            self._stale = True
+            return
+        self._stale = False
         project = self.session.project
         entries = self.session.queue.entries() if project else []
         current = self.session.open.name if self.session.open else ""
@@ -117,6 +123,10 @@ class ProjectPanel(parts.Panel):
         for button in (self.add_button, self.show_button, self.next_button):
             button.setEnabled(project is not None)
         self.approve_button.setEnabled(bool(current))
+
+    def _refresh_if_stale(self) -> None:
+        if self._stale:
+            self.refresh()
 
     def _create_part(self) -> parts.Fold:
         self.modality = QComboBox()

@@ -316,18 +316,22 @@ class Session(QObject):
         into_mask: bool = True,
     ) -> None:
         """Let a model look at the image; its mask becomes one undo step of the mask on screen."""
-        current, folder = self.required_image(), self.model_folder(version)
-        name = current.name
+        current, folder, before = self.required_image(), self.model_folder(version), self.mask()
 
         def work() -> tuple:
-            return name, find_vessels(current.image, folder, window=window, augmented=augmented), into_mask
+            found = find_vessels(current.image, folder, window=window, augmented=augmented)
+            return current, found, before if into_mask else None
 
         self._work(work, self._take_found)
 
     def _take_found(self, result: tuple) -> None:
-        name, found, into_mask = result
-        if self.open is None or self.open.name != name or self.labels is None:
+        current, found, before = result
+        if self.open is not current or self.labels is None:
             return
+        name, into_mask = current.name, before is not None
+        if into_mask and not np.array_equal(self.mask(), before):  # painted in meanwhile
+            into_mask = False
+            self.said.emit(texts.NAPARI_PAINTED_MEANWHILE, "")
         self.open.found, self.open.at_doubt = found, -1
         self._show_maps(found)
         if into_mask:

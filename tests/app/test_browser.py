@@ -7,6 +7,9 @@ import io
 import re
 import zipfile
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -265,7 +268,14 @@ def test_nothing_is_cut_off_at_the_sides(serve, page, projects_folder):
 
 def test_no_part_of_the_machinery_shows(serve, page, projects_folder):
     project = create_sample_project(projects_folder / "hidden")
-    open_page(page, serve("--project", str(project.path)))
+    url = serve("--project", str(project.path))
+    for host, allowed in (("evil.example", False), (f"127.0.0.1:{urlsplit(url).port}", True)):
+        try:  # a name that somebody else made to point to this machine
+            with urlopen(Request(url, headers={"Host": host}), timeout=60) as answer:
+                assert allowed and answer.status == 200
+        except HTTPError as error:
+            assert not allowed and error.code == 400
+    open_page(page, url)
     page.wait_for_selector("#data-picture img")
     tabs = page.locator("button[role=tab]:visible").all()
     assert len(tabs) == 7

@@ -32,6 +32,33 @@ def choose_project(page, url, folder):
     page.wait_for_selector(f"#header-title .project:has-text('{folder.name}')")
 
 
+def test_nothing_of_a_project_is_left_after_switching(serve, page, projects_folder):
+    first, second = (project_named(projects_folder, name, seed) for seed, name in enumerate(("alpha", "beta")))
+    choose_project(page, serve(), first.path)
+    page.click("#tab-review-button")
+    page.click("#review-filter label:has-text('Rejected')")
+    page.click("#tab-data-button")
+    page.fill("#data-opacity input[type=number]", "30")
+    page.keyboard.press("Tab")
+    page.click("#switch-project")
+    page.wait_for_selector("#page-state[data-view=start]", state="attached")
+    # A folder that cannot be opened stays in its field until something else is chosen, which then counts
+    page.fill("#open-path input, #open-path textarea", str(projects_folder / "nowhere"))
+    page.click("#open-project")
+    page.wait_for_selector("text=There is no such folder")
+    page.click("#recent input")
+    page.click("[role=option]:has-text('beta')")
+    page.wait_for_function("document.querySelector('#open-path input, #open-path textarea').value === ''")
+    with page.expect_navigation():
+        page.click("#open-project")
+    page.wait_for_selector("#header-title .project:has-text('beta')")
+    page.wait_for_selector("#page-state[data-view=work]", state="attached")
+    assert page.input_value("#data-opacity input[type=number]") != "30"
+    page.click("#tab-review-button")
+    assert page.is_checked("#review-filter label:has-text('All') input")
+    assert second.support_names() == ["image of beta"]
+
+
 def test_two_pages_with_a_project_each(serve, page, browser, projects_folder):
     first, second = (project_named(projects_folder, name, seed) for seed, name in enumerate(("alpha", "beta")))
     url = serve()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tests.conftest import make_pair
 from univg.errors import InputError
 from univg.io import read_provenance, write_image, write_mask
 from univg.progress import ProgressEvent
@@ -19,7 +23,20 @@ from univg.workflow.sample import sample_folder
 gr = pytest.importorskip("gradio")
 
 from app import texts  # noqa: E402
-from app.gradio_ui import context, errors, job_watch, markup, pictures, plots, projects, segment_views, server  # noqa: E402
+from app.gradio_ui import (  # noqa: E402
+    context,
+    errors,
+    job_watch,
+    markup,
+    models,
+    paint,
+    pictures,
+    plots,
+    projects,
+    segment_board,
+    segment_views,
+    server,
+)
 from app.gradio_ui.files import Upload, check_uploads, match_uploads, usable_pairs  # noqa: E402
 from app.gradio_ui.paint import painted_mask  # noqa: E402
 from app.gradio_ui.segment_board import Board, Item, Run  # noqa: E402
@@ -218,6 +235,65 @@ def test_model_that_cannot_be_read_fails_the_image_and_not_the_board(tmp_path):
     board.wait(path.stem, 60)
     assert board.get(path.stem).state == "failed"
     assert not board.busy
+
+
+def test_figures_of_a_model_are_not_shown_under_the_next_one(tmp_path, monkeypatch):
+    found, began, go_on = {}, threading.Event(), threading.Event()
+
+    def probability(image, segmenter, *, augmented):
+        return np.full(image.shape[:2], 0.9 if augmented else 0.1, np.float32), 0.0
+
+    def evaluate(mask, reference, *, probability):
+        began.set()
+        assert go_on.wait(60)
+        return found.setdefault(round(float(probability.mean()), 1), object())
+
+    monkeypatch.setattr(models, "load_segmenter", lambda folder, device: SimpleNamespace(threshold=0.5))
+    monkeypatch.setattr(models, "timed_probability", probability)
+    monkeypatch.setattr(segment_board, "evaluate", evaluate)
+    monkeypatch.setattr(models, "worker", ThreadPoolExecutor(2))
+    path = next((sample_folder() / "unseen" / "images").glob("*.png"))
+    reference = next((sample_folder() / "unseen" / "masks").glob(f"{path.stem}*"))
+    board = Board(tmp_path / "board")
+    board.set_files([Upload(path, path.name)], [Upload(reference, reference.name)])
+    board.start(Run("v001", tmp_path, False), "cpu")
+    assert began.wait(60)
+    board.start(Run("v002", tmp_path, True), "cpu")
+    board.wait(path.stem, 60)
+    go_on.set()
+    deadline = time.monotonic() + 60
+    while board.busy and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert board.get(path.stem).run.version == "v002" and board.get(path.stem).figures is found[0.9]
+
+
+def test_unsaved_strokes_are_kept_for_each_beginning_and_project(tmp_path):
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    first, other = (Project.create(tmp_path / name, modality="octa") for name in ("first", "other"))
+    pair = make_pair("a", size=64)
+    first.add_support_pair(pair)
+
+    def shown(from_mask):
+        session.painting = paint._begin(session, "pair:a", from_mask)
+        return paint._content(session)[0]["layers"][0][..., 3] > 0
+
+    def leave(mask):
+        layer = np.zeros((*mask.shape, 4), np.uint8)
+        layer[mask] = 255
+        paint._keep_strokes(session, {"layers": [layer]})
+
+    session.open(first)
+    assert np.array_equal(shown(True), pair.mask) and not shown(False).any()
+    strokes = np.eye(64, dtype=bool)
+    leave(strokes)
+    assert np.array_equal(shown(True), pair.mask)
+    leave(pair.mask | strokes)
+    assert np.array_equal(shown(False), strokes), "turned off and on again"
+    session.open(other)
+    session.open(first)
+    assert np.array_equal(shown(True), pair.mask | strokes) and np.array_equal(shown(False), strokes)
+    paint.save(session, {"layers": [np.repeat(strokes[..., None], 4, 2) * np.uint8(255)]})
+    assert np.array_equal(shown(True), strokes) and not shown(False).any(), "saved, so nothing is kept"
 
 
 def test_table_needs_a_reference(tmp_path):

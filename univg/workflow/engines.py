@@ -27,7 +27,7 @@ from univg.types import SupportSet
 from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.live_pictures import mask_sheet, saver, starts_sheet
 from univg.workflow.project import Project
-from univg.workflow.start_trees import grow_starts
+from univg.workflow.start_trees import engine_size, grow_starts
 
 _CHECKED = 6  # masks drawn at the end of an adaptation
 
@@ -106,11 +106,6 @@ def support_without(project: Project, name: str | None) -> SupportSet:
         return support
     names = {pair.name for pair in pairs}
     return replace(support, pairs=pairs, sha256={k: v for k, v in support.sha256.items() if Path(k).stem in names})
-
-
-def engine_size(working_size: int) -> int:
-    """The multiple of 64 nearest to a project's working size: what engines draw."""
-    return max(64 * round(working_size / 64), 64)
 
 
 def load_mask_engine(project: Project, version: str | None = None, *, device: str = "auto") -> MaskEngine:

@@ -23,7 +23,7 @@ from univg.errors import Cancelled, InputError
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
 from univg.segmentation.inputs import shrink_support
 from univg.types import SupportSet
-from univg.workflow.engines import engine_size, load_mask_engine, support_without
+from univg.workflow.engines import load_mask_engine, support_without
 from univg.workflow.image_engines import draw_pair, load_image_engine
 from univg.workflow.job_context import JobContext
 from univg.workflow.live_pictures import SavePicture, pair_sheet, saver
@@ -31,7 +31,7 @@ from univg.workflow.near_duplicates import update_near_duplicates
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
 from univg.workflow.project import Project
-from univg.workflow.start_trees import grow_starts
+from univg.workflow.start_trees import engine_size, grow_starts
 from univg.workflow.verdicts import flags_of
 
 MAX_COUNT = 100_000

@@ -31,13 +31,14 @@ from univg.segmentation.render import measure_appearance, render_pair
 from univg.training.device import resolve_device
 from univg.types import ImageMaskPair, SupportSet
 from univg.weights import shipped_folder
-from univg.workflow.engines import base_of, engine_size, support_without
+from univg.workflow.engines import base_of, support_without
 from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.live_pictures import pair_sheet, saver
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.pipeline import run_pipeline
 from univg.workflow.presets import CRITIC
 from univg.workflow.project import Project
+from univg.workflow.start_trees import engine_size
 
 CRITIC_FOLDER = "critic"
 _CHECKED = 4  # images drawn at the end of an adaptation

@@ -10,6 +10,11 @@ from univg.sca import find_hub, generate_mask
 from univg.types import SupportSet
 
 
+def engine_size(working_size: int) -> int:
+    """The multiple of 64 nearest to a project's working size: what engines draw."""
+    return max(64 * round(working_size / 64), 64)
+
+
 def grow_starts(support: SupportSet, count: int, *, seed: int) -> list[np.ndarray]:
     """Trees to start masks from, each a bool (H, W) along one of the support masks in turn.
 

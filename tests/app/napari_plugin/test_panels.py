@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -178,6 +179,75 @@ def test_an_unseen_image_is_segmented_as_it_is_opened(with_model, qtbot):
     assert session.queue.entry("new-0").status is Status.SEGMENTED
     session.labels.undo()
     assert not session.mask().any()
+
+
+def test_what_is_painted_while_the_model_works_stays(with_model, qtbot, monkeypatch, heard):
+    session, go_on = with_model, threading.Event()
+    monkeypatch.setattr("app.napari_plugin.session.find_vessels", waiting_for(go_on))
+    session.open_image("new-0")
+    qtbot.waitUntil(lambda: session.labels is not None and session.open is not None, **WAIT)
+    paint_square(session)
+    session.look()
+    painted = session.mask()
+    go_on.set()
+    qtbot.waitUntil(lambda: session.open.found is not None, **WAIT)
+    assert painted.any() and np.array_equal(session.mask(), painted)
+    assert session.queue.entry("new-0").status is Status.CORRECTED
+    assert any("while the model worked" in text for text, _ in heard)
+    idle(session, qtbot)
+
+
+def waiting_for(event):
+    """`find_vessels` that begins when `event` is set."""
+    from app.napari_plugin.session import find_vessels
+
+    def wait_and_find(*arguments, **options):
+        assert event.wait(60)
+        return find_vessels(*arguments, **options)
+
+    return wait_and_find
+
+
+def test_the_wheel_moves_no_slider_that_was_not_chosen(qtbot):
+    from qtpy.QtCore import QPoint, QPointF, Qt
+    from qtpy.QtGui import QWheelEvent
+    from qtpy.QtWidgets import QApplication, QWidget
+
+    from app.napari_plugin.parts import Slider
+
+    slider = Slider("Threshold", "", 0, 1, 0.01)
+    qtbot.addWidget(slider)
+    slider.set_quietly(0.5)
+    slider.show()
+    for inner in (slider._slider, *slider._slider.findChildren(QWidget)):
+        nowhere, down = QPointF(3, 3), QPoint(0, -120)
+        event = QWheelEvent(
+            *(nowhere, nowhere, QPoint(), down),
+            *(Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False),
+        )
+        QApplication.sendEvent(inner, event)
+    assert slider.value == 0.5
+
+
+def test_a_patient_that_is_being_typed_survives_a_change_of_the_queue(session, viewer, qtbot):
+    from qtpy.QtCore import Qt
+    from qtpy.QtWidgets import QLineEdit
+
+    from app.napari_plugin.project_panel import PATIENT, ProjectPanel
+
+    panel = ProjectPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.show()
+    row = [entry.name for entry in session.queue.entries()].index("new-0")
+    panel.table.setCurrentCell(row, PATIENT)
+    panel.table.editItem(panel.table.item(row, PATIENT))
+    (editor,) = panel.table.findChildren(QLineEdit)
+    editor.setText("Anna")
+    session.queue.update("new-1", uncertainty=0.25)
+    session.queue_changed.emit()  # as scoring does
+    qtbot.keyClick(editor, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: session.queue.entry("new-0").patient == "Anna", **WAIT)
+    qtbot.waitUntil(lambda: panel.table.item(row + 1, 2).text() == "0.250", **WAIT)
 
 
 def test_the_queue_is_scored_and_the_most_uncertain_comes_next(with_model, qtbot):

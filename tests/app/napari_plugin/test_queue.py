@@ -77,6 +77,23 @@ def test_approved_images_become_pairs_and_corrections_replace_masks(queue):
     assert np.array_equal(project.support_pair("pair-1").mask, better)
 
 
+def test_taking_in_again_undoes_nothing_that_the_browser_did(queue):
+    first, better, newer = (make_pair("x", size=64, seed=seed).mask for seed in (10, 20, 30))
+    project = queue.project
+    for name, mask in (("new-0", first), ("pair-1", better)):
+        queue.save_mask(name, mask)
+        queue.update(name, status=Status.APPROVED)
+    queue.approved_into_support()
+    project.replace_support_mask("pair-1", newer)
+    assert queue.approved_into_support() == []
+    assert np.array_equal(project.support_pair("pair-1").mask, newer)
+    assert np.array_equal(queue.mask("pair-1"), newer), "what is opened is the newer one, too"
+    for name in ("new-0", "pair-1"):
+        project.remove_support_pair(name)
+    assert queue.approved_into_support() == [] and project.support_names() == ["pair-0"]
+    assert "pair-1" not in [entry.name for entry in queue.entries()], "there is nothing left to show"
+
+
 def test_held_out_images_never_train(queue):
     queue.save_mask("new-0", make_pair("x", size=64, seed=10).mask)
     queue.hold_out("new-0", True)

@@ -52,8 +52,8 @@ def sample_layers() -> list[LayerData]:
 def _read(path: Path) -> LayerData:
     info = read_image_info(path)
     settings: dict = {"name": path.stem}
-    if info.pixel_spacing_mm:
-        settings |= {"scale": [info.pixel_spacing_mm] * 2, "units": ["mm", "mm"]}
+    if info.object_spacing_mm:
+        settings |= {"scale": [info.object_spacing_mm] * 2, "units": ["mm", "mm"]}
     if info.frames > 1:
         frames = [read_image(path, frame=number) for number in range(info.frames)]
         for key, first in (("scale", 1.0), ("units", "pixel")):

@@ -98,6 +98,7 @@ class ImageQueue:
         annotated = self.project.support_names()
         pairs = [name for name in annotated if name not in named]
         known = [entry for entry in known if entry.file or entry.name in annotated]  # a pair may have been removed
+        known = [replace(e, status=Status.APPROVED) if self._annotated_elsewhere(e, annotated) else e for e in known]
         return known + [QueueEntry(name, status=Status.APPROVED, patient=patient_of(name)) for name in pairs]
 
     def entry(self, name: str) -> QueueEntry:
@@ -155,13 +156,18 @@ class ImageQueue:
 
     def set_patient(self, name: str, patient: str) -> None:
         """Say whom an image shows; it is held out when the others of that patient are."""
-        if self.entry(name).frozen:
+        chosen, patient = self.entry(name), patient or name
+        if chosen.frozen:
             raise InputError(texts.NAPARI_HELD_FROZEN.format(name=name), fix=texts.NAPARI_HELD_FROZEN_FIX)
-        others = [entry for entry in self.entries() if entry.name != name and entry.patient == patient]
-        held_out = any(entry.held_out for entry in others)
-        if held_out and name in self.project.support_names():
+        same = [e for e in self.entries() if e.patient == patient and e.name != name] + [chosen]
+        held_out = any(entry.held_out for entry in same)
+        in_project = self.project.support_names()
+        if held_out and any(entry.name in in_project for entry in same):
             raise InputError(texts.NAPARI_HELD_TRAINED.format(name=name), fix=texts.NAPARI_HELD_TRAINED_FIX)
-        self.update(name, patient=patient or name, held_out=held_out)
+        self.update(name, patient=patient, held_out=held_out)
+        for entry in same:
+            if entry.held_out is not held_out and entry.name != name:
+                self.update(entry.name, held_out=held_out)
 
     def freeze(self) -> list[str]:
         """Fix which images are held out; returns their names."""
@@ -200,7 +206,7 @@ class ImageQueue:
         entry = self.entry(name)
         if self.project.pixel_spacing_mm or not Path(entry.file).is_file():
             return self.project.pixel_spacing_mm
-        return read_image_info(entry.file).pixel_spacing_mm
+        return read_image_info(entry.file).object_spacing_mm
 
     def approved_into_support(self) -> list[str]:
         """Make every approved image that is not held out an annotated pair of the project.
@@ -232,9 +238,19 @@ class ImageQueue:
         return changed
 
     def held_out_pairs(self) -> list[ImageMaskPair]:
-        """Image and approved mask of each held-out image."""
-        names = [e.name for e in self.entries() if e.held_out and e.status is Status.APPROVED]
+        """Image and approved mask of each held-out image, but for patients of whom an image trains after all.
+
+        An image that is held out here may have been added to the project elsewhere.
+        """
+        entries, in_project = self.entries(), self.project.support_names()
+        train = {entry.patient for entry in entries if entry.name in in_project}
+        names = [e.name for e in entries if e.held_out and e.status is Status.APPROVED and e.patient not in train]
         return [ImageMaskPair(self.image(name), mask, name) for name in names if (mask := self.mask(name)) is not None]
+
+    def _annotated_elsewhere(self, entry: QueueEntry, annotated: Sequence[str]) -> bool:
+        """Whether an image that nobody has looked at here became a pair of the project in the browser, say."""
+        unseen = entry.status in (Status.UNSEEN, Status.SEGMENTED) and entry.name in annotated
+        return unseen and not self._mask_file(entry.name).is_file()
 
     def _mask_file(self, name: str) -> Path:
         return self.folder / "masks" / f"{check_stem(name)}.png"

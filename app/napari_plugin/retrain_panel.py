@@ -278,6 +278,9 @@ def _minutes_here() -> dict[str, float]:
 
 def _start_retraining(project: Project, queue: ImageQueue, preset: str) -> tuple[Job, int]:
     """The job, and how many approved images became pairs of the project or gave one a better mask."""
+    running = next((job for job in list_jobs(project) if not job.state.finished), None)
+    if running is not None:  # before anything is changed that it works with
+        raise JobRunningError(running.id)
     added = queue.approved_into_support()
     if not project.support_names():
         raise InputError(texts.NAPARI_NOTHING_APPROVED, fix=texts.NAPARI_NOTHING_APPROVED_FIX)

@@ -21,9 +21,11 @@ from univg.workflow.image_checks import likeness, local_contrast, vessel_band
 from univg.workflow.image_engines import draw_pair, load_base
 from univg.workflow.job_context import JobContext
 from univg.workflow.jobs import JobState, cancel_job, resume_job, start_job, wait_for
+from univg.workflow.model_versions import image_to_hold_out
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.presets import preset_named
 from univg.workflow.project import Project
+from univg.workflow.verdicts import without_sight_of
 
 
 def made_up_pair(seed, shape=(64, 64)):
@@ -54,6 +56,38 @@ def adapted(engines, tmp_path_factory):
     assert job.state is JobState.DONE, job.error
     assert job.result()["image_engine"] == "v001" and 0 <= job.result()["agreement"] <= 1
     return project
+
+
+def hashes_of_the_image_kept_apart(project):
+    support = project.load_support()
+    name = image_to_hold_out(project, support)
+    return {support.sha256[f"{kind}/{name}.png"] for kind in ("images", "masks")}
+
+
+def test_engines_and_pairs_never_see_the_image_that_models_are_compared_on(project):
+    apart = hashes_of_the_image_kept_apart(project)
+    card = read_json(project.image_engines_folder / "v001" / "engine.json")["card"]
+    assert len(card["support_sha256"]) == 4 and not apart & set(card["support_sha256"].values())
+    job = wait_for(start_job(project, "generate", {"count": 2, "steps": 2, "device": "cpu"}), timeout=300)
+    assert job.state is JobState.DONE, job.error
+    records = [project.pair_record(name) for name in project.pair_names()]
+    assert len(records) == 2 and all(len(r["support_sha256"]) == 4 for r in records)
+    assert not apart & {sha for record in records for sha in record["support_sha256"]}
+
+
+def test_pairs_made_from_the_held_out_image_do_not_train(project):
+    apart = hashes_of_the_image_kept_apart(project)
+    old, new = dict.fromkeys(map("images/{}.png".format, "abc"), "1"), ["2", "3"]
+    for number, seen in enumerate((old, new, [*new, *apart], {"images/pair-0.png": min(apart)}, None)):
+        pair = made_up_pair(10 + number)
+        project.add_synthetic_pair(replace(pair, synthetic=True), {} if seen is None else {"support_sha256": seen})
+    names = [f"pair-{10 + number}" for number in range(5)]
+    assert without_sight_of(project, names, apart) == [names[0], names[1], names[4]]
+    params = {"preset": "preview", "pairs": names, "segmenter_steps": 20, "device": "cpu"}
+    job = wait_for(start_job(project, "retrain", params), timeout=300)
+    assert job.state is JobState.DONE, job.error
+    assert job.result()["pairs_used"] == min(3, preset_named("preview").with_steps(20).synthetic_drawn)
+    assert any("2 of 5 pairs" in event.message for event in job.events())
 
 
 @pytest.fixture
@@ -102,7 +136,7 @@ def test_workers_of_a_cluster_draw_the_same(project, adapted):
     from distributed import LocalCluster
 
     config = GenerateConfig(count=2, seed=50, steps=2)
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None) as cluster:
         assert generate_pairs(project, config, scheduler=cluster.scheduler_address)["made"] == 2
     generate_pairs(adapted, config)
     names = project.pair_names()

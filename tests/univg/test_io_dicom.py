@@ -209,6 +209,17 @@ def test_files_named_by_their_uid_are_found(tmp_path):
     assert stem_of("1.2.840.113619.2.55.1") == "1.2.840.113619.2.55.1" and stem_of("a.b.dcm") == "a.b"
 
 
+def test_a_size_at_the_detector_is_not_that_of_what_is_seen(tmp_path):
+    at_detector = read_image_info(write_dicom(tmp_path / "a", BYTES, ImagerPixelSpacing=[0.3, 0.3]))
+    assert (at_detector.pixel_spacing_mm, at_detector.object_spacing_mm) == (0.3, None)
+    calibrated = {
+        "PixelSpacing": [0.2, 0.2],
+        "ImagerPixelSpacing": [0.3, 0.3],
+        "PixelSpacingCalibrationType": "GEOMETRY",
+    }
+    assert read_image_info(write_dicom(tmp_path / "b", BYTES, **calibrated)).object_spacing_mm == 0.2
+
+
 def test_no_patient_tag_leaves_the_file(tmp_path):
     info = read_image_info(write_dicom(tmp_path / "a.dcm", BYTES))
     assert "Secret" not in repr(info) and "4711" not in repr(info)

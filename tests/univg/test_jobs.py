@@ -598,3 +598,12 @@ class TestCommand:
         monkeypatch.undo()
         assert "goes on" in capsys.readouterr().out
         assert not job.refreshed().state.finished
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "key"),
+    [("retrain", {}, "cuda"), ("adapt", {"device": "cpu"}, "cpu"), ("trees", {}, "cpu"), ("selftest", {}, "cpu")],
+)
+def test_jobs_that_name_no_device_wait_for_the_one_they_will_use(monkeypatch, kind, params, key):
+    monkeypatch.setattr("univg.training.device.resolve_device", lambda name: SimpleNamespace(type="cuda"))
+    assert job_runner._device_key(JobRecord(kind, params, "")) == key

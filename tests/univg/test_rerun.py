@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import replace
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import numpy as np
 import pytest
@@ -64,6 +64,8 @@ def finished(tmp_path):
         project.add_support_pair(made_up_pair(seed))
     for folder in (project.adapters_folder, project.image_engines_folder):
         (folder / "v001").mkdir(parents=True)
+        card = {"support_sha256": dict(project.load_support().sha256)}
+        write_json_atomic(folder / "v001" / "engine.json", {"card": card})
     job = project.jobs_folder / "20260101-000000-adapt-0000"
     (job / "checkpoint").mkdir(parents=True)
     (job / "events.jsonl").touch()
@@ -102,7 +104,7 @@ def test_wrong_reruns_are_refused(finished):
     ):
         with pytest.raises(InputError, match=words):
             rerun_params(project, job, stage, changes)
-    (project.image_engines_folder / "v001").rmdir()
+    rmtree(project.image_engines_folder / "v001")
     with pytest.raises(InputError, match="no image engine"):
         rerun_params(project, job, "pairs")
     assert rerun_params(project, job, "image-engine")["given"]["mask-engine"] == {"mask_engine": "v001"}
@@ -115,6 +117,14 @@ def test_nothing_is_kept_once_the_annotated_images_changed(finished):
     assert kept_stages(project, job) == {}
     with pytest.raises(InputError, match="mask-engine"):
         rerun_params(project, job, "segmenter")
+
+
+def test_an_engine_that_learnt_from_a_pair_of_the_meantime_is_not_kept(finished):
+    project, job = finished
+    file = project.image_engines_folder / "v001" / "engine.json"
+    card = read_json(file)["card"]
+    write_json_atomic(file, {"card": {"support_sha256": card["support_sha256"] | {"images/more.png": "ab"}}})
+    assert set(kept_stages(project, job)) == {"support", "mask-engine"}
 
 
 def test_presets_without_engines_begin_anew_with_the_same_settings(finished):

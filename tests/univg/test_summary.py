@@ -57,6 +57,12 @@ def test_report_of_a_failed_run_names_no_folder(project, elsewhere, tmp_path):
     assert "It is damaged. Export it again." in html and "Mr" not in html and str(tmp_path) not in html
 
 
+def test_images_held_out_in_napari_are_counted_not_named(project):
+    job = wait_for(start_job(project, "selftest", {"steps": 1, "held_out": ["Mr Smith", "Anna"]}), timeout=60)
+    html = summary_html(project, job)
+    assert "2 images" in html and "Smith" not in html and "Anna" not in html
+
+
 def test_names_are_escaped(project):
     job = wait_for(start_job(project, "selftest", {"steps": 1, "note": "<script>"}), timeout=60)
     assert "<script>" not in summary_html(project, job)

@@ -11,6 +11,7 @@ from univg.workflow.verdicts import (
     VERDICTS_FILE,
     JudgementLog,
     Verdict,
+    draw_from,
     judge,
     pairs_that_train,
     read_judgements,
@@ -101,3 +102,12 @@ def test_command_line_refuses_what_cannot_be_trained(project, capsys):
     assert main(["retrain", "--project", str(project.path)]) == 2
     assert "no annotated image" in capsys.readouterr().err
     assert main(["retrain", "--project", str(project.path), "--preset", "full"]) == 2
+
+
+def test_a_training_loads_no_more_pairs_than_it_draws_and_the_same_again():
+    weights = {f"p{i}": 1.0 if i % 2 else 0.05 for i in range(50)}
+    assert draw_from(weights, 50, seed=0) == weights
+    chosen = draw_from(weights, 10, seed=0)
+    assert len(chosen) == 10 and set(chosen.values()) == {1.0} and list(chosen) == [n for n in weights if n in chosen]
+    assert chosen == draw_from(weights, 10, seed=0) != draw_from(weights, 10, seed=1)
+    assert sum(weights[name] for name in chosen) > 7, "by their weights"

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from univg.errors import InputError
-from univg.io.source import FileKind, ImageInfo, Pixels, check_pixel_count, choose_frame, name_warning
+from univg.io.source import AT_DETECTOR, FileKind, ImageInfo, Pixels, check_pixel_count, choose_frame, name_warning
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-AT_DETECTOR = "mm at detector"
 
 # How pydicom says that the file is fine and the software is lacking.
 _NO_DECODER = ("missing dependencies", "is not supported")

@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 
 from univg.errors import InputError
-from univg.io.dicom import AT_DETECTOR
 from univg.io.read import read_image, read_image_info, read_mask
 from univg.io.source import SUFFIXES, FileKind, ImageInfo, identify
 from univg.io.write import sha256_file
@@ -321,7 +320,7 @@ def _read_pair(files: PairFiles, *, grey_threshold: float | None) -> tuple[np.nd
 
 
 def _common_spacing(infos: Sequence[ImageInfo]) -> float | None:
-    spacings = {None if i.spacing_note == AT_DETECTOR else i.pixel_spacing_mm for i in infos}
+    spacings = {info.object_spacing_mm for info in infos}
     return spacings.pop() if len(spacings) == 1 else None
 
 

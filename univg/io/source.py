@@ -16,6 +16,7 @@ import numpy as np
 
 from univg.errors import InputError
 
+AT_DETECTOR = "mm at detector"
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 1 << 30
 
@@ -93,6 +94,11 @@ class ImageInfo:
     pixel_spacing_mm: float | None = None
     spacing_note: str = "no pixel size in the file"
     warnings: tuple[str, ...] = ()
+
+    @property
+    def object_spacing_mm(self) -> float | None:
+        """The size of a pixel where it is that of what is seen: a projection magnifies, so not one at the detector."""
+        return None if self.spacing_note == AT_DETECTOR else self.pixel_spacing_mm
 
 
 @dataclass(frozen=True)

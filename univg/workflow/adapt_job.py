@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
 
 from univg.errors import InputError
+from univg.progress import ProgressEvent
 from univg.workflow.expected_time import preset_of_run
 from univg.workflow.job_context import JobContext
-from univg.workflow.pipeline import run_on_project
+from univg.workflow.job_records import CHECKPOINT_FOLDER
+from univg.workflow.pipeline import held_out_name, load_drawn, run_on_project
 from univg.workflow.presets import PRESETS, preset_named
 from univg.workflow.project import Project
-from univg.workflow.verdicts import training_choice
+from univg.workflow.verdicts import training_choice, without_sight_of
 
 
 def run_adapt_job(project: Project, params: dict, context: JobContext) -> dict:
@@ -42,15 +44,25 @@ def run_retrain_job(project: Project, params: dict, context: JobContext) -> dict
     weights = choice.get("weights") or [1.0] * len(names)
     if len(weights) != len(names):
         raise InputError(f"The job names {len(names)} pairs and {len(weights)} weights", fix="Start a new training.")
-    synthetic = [
-        replace(project.synthetic_pair(name), weight=float(weight)) for name, weight in zip(names, weights, strict=True)
-    ]
+    seed, support = int(params.get("seed", 0)), project.load_support()
+    held_out = held_out_name(project, support, preset, seed, context.folder / CHECKPOINT_FOLDER)
+    # Pairs that were made from the held-out image, before it was, would flatter the figures on it.
+    apart = [sha for file, sha in support.sha256.items() if held_out is not None and Path(file).stem == held_out]
+    honest = without_sight_of(project, names, apart)
+    if len(honest) < len(names):
+        message = (
+            f"{len(names) - len(honest)} of {len(names)} pairs were made from the held-out image and do not train."
+        )
+        context.on_progress(ProgressEvent("pairs", len(names), len(names), message=message))
+    usable = {name: float(weight) for name, weight in zip(names, weights, strict=True) if name in set(honest)}
+    synthetic = load_drawn(project, usable, preset, seed)
     result = run_on_project(
         project,
         preset,
-        int(params.get("seed", 0)),
+        seed,
         params.get("device", "auto"),
         context,
+        held_out=held_out,
         synthetic=synthetic or None,
     )
     return {**result, "pairs_used": len(synthetic)}

@@ -26,6 +26,7 @@ from univg.training.device import resolve_device
 from univg.types import SupportSet
 from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.live_pictures import mask_sheet, saver, starts_sheet
+from univg.workflow.model_versions import image_kept_apart
 from univg.workflow.project import Project
 from univg.workflow.start_trees import engine_size, grow_starts
 
@@ -43,9 +44,10 @@ ADAPTATIONS = {
 
 def run_mask_engine_job(project: Project, params: dict, context: JobContext | JobPart) -> dict:
     """The work of a ``mask-engine`` job: `params` are ``adapter``, ``steps``, ``seed``, ``device``, ``backbone`` and
-    ``without``, the name of a pair that is kept apart.
+    ``without``, the name of a pair that is kept apart (by default see `image_kept_apart`).
     """
-    support = support_without(project, params.get("without"))
+    without = params["without"] if "without" in params else image_kept_apart(project, project.load_support())
+    support = support_without(project, without)
     device = resolve_device(params.get("device", "auto"))
     context.on_progress(ProgressEvent("mask engine", 0, 0, message="Loading the engine"))
     backbone = load_backbone(params.get("backbone", "compact"), engine="masks", device=device)

@@ -6,8 +6,6 @@ and another run can begin with a later stage (`univg.workflow.rerun`).
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from univg.errors import InputError, Paused
 from univg.progress import ProgressEvent
 from univg.weights import is_shipped
@@ -18,7 +16,7 @@ from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.job_records import CHECKPOINT_FOLDER
 from univg.workflow.ledger import Ledger
 from univg.workflow.live_pictures import saver
-from univg.workflow.pipeline import held_out_name, run_on_project
+from univg.workflow.pipeline import held_out_name, load_drawn, run_on_project
 from univg.workflow.presets import Preset
 from univg.workflow.project import Project
 from univg.workflow.verdicts import training_weights
@@ -55,8 +53,10 @@ def run_full_job(project: Project, preset: Preset, params: dict, context: JobCon
         return {"sha256": dict(support.sha256), "held_out": apart}
 
     begun_with = ledger.once("support", choose)
-    refuse_other_images(begun_with, support.sha256)
     without = begun_with["held_out"]
+
+    def refuse_changed_images() -> None:  # by another window, too, while this runs
+        refuse_other_images(begun_with, project.load_support().sha256)
 
     # 1. Engines
     engines = {}
@@ -64,11 +64,13 @@ def run_full_job(project: Project, preset: Preset, params: dict, context: JobCon
         settings = {"seed": seed, "device": device, "without": without, **_engine_settings(kind, params)}
         if f"{kind}-engine" in params.get("given", {}):
             context.on_progress(ProgressEvent(f"{kind} engine", 1, 1, message="Kept from an earlier run"))
+        refuse_changed_images()
         engines[kind] = ledger.once(
             f"{kind}-engine", lambda part, run=run, settings=settings: run(project, settings, part)
         )
 
     # 2. Pairs of masks that were never annotated
+    refuse_changed_images()
     drawn = generate_pairs(
         project,
         _pairs_config(preset, params, engines),
@@ -85,9 +87,13 @@ def run_full_job(project: Project, preset: Preset, params: dict, context: JobCon
     chosen = ledger.once("chosen", lambda _: {"weights": training_weights(project, drawn["names"])})["weights"]
     count = len(drawn["names"])
     message = f"{len(chosen)} of {count} pairs train; the others were flagged or rejected."
+    if len(chosen) > preset.synthetic_drawn:
+        message += f" A training of this length draws {preset.synthetic_drawn} of them."
     context.on_progress(ProgressEvent("pairs", count, count, message=message))
 
     # 4. The segmenter
+    refuse_changed_images()
+    synthetic = load_drawn(project, chosen, preset, seed)
     result = run_on_project(
         project,
         preset,
@@ -95,10 +101,10 @@ def run_full_job(project: Project, preset: Preset, params: dict, context: JobCon
         device,
         context.within("segmenter"),
         held_out=without,
-        synthetic=[replace(project.synthetic_pair(name), weight=weight) for name, weight in chosen.items()],
+        synthetic=synthetic,
     )
     versions = {f"{kind}_engine": result[f"{kind}_engine"] for kind, result in engines.items()}
-    return {**result, "pairs": count, "pairs_used": len(chosen), **versions}
+    return {**result, "pairs": count, "pairs_used": len(synthetic), **versions}
 
 
 def refuse_other_images(recorded: dict, present: dict[str, str]) -> None:

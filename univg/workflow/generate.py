@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,6 +28,7 @@ from univg.workflow.engines import load_mask_engine, support_without
 from univg.workflow.image_engines import draw_pair, load_image_engine
 from univg.workflow.job_context import JobContext
 from univg.workflow.live_pictures import SavePicture, pair_sheet, saver
+from univg.workflow.model_versions import image_kept_apart
 from univg.workflow.near_duplicates import update_near_duplicates
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
@@ -187,6 +189,7 @@ def run_generate_job(project: Project, params: dict, context: JobContext) -> dic
         config,
         device=params.get("device", "auto"),
         scheduler=params.get("scheduler"),
+        without=image_kept_apart(project, project.load_support()) if project.support_names() else None,
         on_progress=context.on_progress,
         should_stop=context.should_stop,
         save_picture=saver(context.folder),
@@ -249,9 +252,10 @@ def _made_by_workers(
 ) -> Iterator[float]:
     from distributed import as_completed
 
-    from univg.workflow.bulk.dask_workers import cluster
+    from univg.workflow.bulk.dask_workers import check_workers, cluster
 
     with cluster(scheduler, None, len(missing)) as client:
+        check_workers(client, should_stop)
         futures = [client.submit(_make_pair_or_refuse, plan, index, device, pure=False) for index in missing]
         ready = as_completed(futures, loop=client.loop, with_results=True)
         try:
@@ -276,8 +280,17 @@ def _make_pair_or_refuse(plan: _Plan, index: int, device: str) -> float | tuple[
         return error.problem, error.fix
 
 
+# A worker may have several threads, and what an adapter changes in a network while it draws is seen by all of them.
+_one_at_a_time = threading.Lock()
+
+
 def _make_pair(plan: _Plan, index: int, device: str) -> float:
     """Make one pair, check it and write it; returns the agreement."""
+    with _one_at_a_time:
+        return _made_pair(plan, index, device)
+
+
+def _made_pair(plan: _Plan, index: int, device: str) -> float:
     project, config = Project.open(plan.path), plan.config
     support, mask_engine, image_engine, critic = _parts(plan, device)
     size = engine_size(project.working_size)

@@ -34,6 +34,7 @@ from univg.workflow.project import Project
 EXIT_CODES = {JobState.DONE: 0, JobState.FAILED: 1, JobState.CANCELLED: 130}
 NOT_STARTED = 3
 SECONDS_FOR_THE_LAST = 30.0
+_ON_CPU = ("selftest", "trees")  # kinds of job, whatever graphics card there is
 _NICENESS = 10
 
 _log = logging.getLogger("univg.job")
@@ -98,7 +99,7 @@ def _outcome(folder: Path, record: JobRecord) -> JobRecord:
     try:
         with JobContext(folder) as context:
             _stop_on_signals(context)
-            with device_turn(_device_key(record.params), should_stop=context.should_stop):
+            with device_turn(_device_key(record), should_stop=context.should_stop):
                 record = replace(record, state=JobState.RUNNING, started=utc_now())
                 write_record(folder, record)
                 _log.info("Job of kind %s, attempt %d", record.kind, record.attempt)
@@ -137,9 +138,9 @@ def _function_of(kind: str) -> Callable:
     return getattr(importlib.import_module(module), function)
 
 
-def _device_key(params: dict) -> str:
-    """The device that `params` mean, as the queue names it; work that names none counts as cpu."""
-    device = str(params.get("device", "cpu"))
+def _device_key(record: JobRecord) -> str:
+    """The device that a job works on, as the queue names it; trainings that name none take the best there is."""
+    device = str(record.params.get("device", "cpu" if record.kind in _ON_CPU else "auto"))
     if device == "cpu":
         return device
     from univg.training.device import resolve_device

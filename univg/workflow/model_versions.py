@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from univg.errors import InputError
 from univg.io import read_json, write_json_atomic
 from univg.types import SupportSet
@@ -205,6 +207,21 @@ def image_to_hold_out(project: Project, support: SupportSet) -> str | None:
     if frozen is None or support.sha256.get(f"masks/{frozen.name}.png") != frozen.mask_sha256:
         return None
     return frozen.name
+
+
+def image_kept_apart(project: Project, support: SupportSet) -> str | None:
+    """The image that engines and synthetic pairs must not see: the frozen one, or one that is drawn and frozen now.
+
+    None when `support` is a single pair.
+    """
+    found = image_to_hold_out(project, support)
+    if found is not None or len(support) < 2:
+        return found
+    name = support.pairs[int(np.random.default_rng(0).integers(len(support)))].name
+    with locked(project.path / ".lock"), writing(project.segmenters_folder):
+        project.segmenters_folder.mkdir(exist_ok=True)
+        _write_frozen(project.segmenters_folder / FROZEN, FrozenImage(name, support.sha256[f"masks/{name}.png"]))
+    return name
 
 
 def compare_versions(project: Project) -> list[Version]:

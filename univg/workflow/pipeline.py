@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from univg.workflow.live_pictures import SavePicture, mask_sheet, pair_sheet, sa
 from univg.workflow.model_versions import image_to_hold_out, settle
 from univg.workflow.presets import PRESETS, Preset
 from univg.workflow.project import Project
+from univg.workflow.verdicts import draw_from
 
 __all__ = ["PRESETS", "Preset", "run_on_project", "run_pipeline"]
 
@@ -175,6 +176,12 @@ def held_out_name(
         drawn = split_held_out(support, hold_out=preset.hold_out, rng=np.random.default_rng(seed), name=frozen)[1]
         write_json_atomic(record, {"name": None if drawn is None else drawn.name})
     return read_json(record)["name"]
+
+
+def load_drawn(project: Project, weights: Mapping[str, float], preset: Preset, seed: int) -> list[ImageMaskPair]:
+    """The synthetic pairs that a training with `preset` may draw, with their weights."""
+    chosen = draw_from(weights, preset.synthetic_drawn, seed=seed)
+    return [replace(project.synthetic_pair(name), weight=weight) for name, weight in chosen.items()]
 
 
 def _counted(

@@ -43,6 +43,12 @@ class Preset:
     engine_pairs: int = 0
     minutes_at_most: float = math.inf
 
+    @property
+    def synthetic_drawn(self) -> int:
+        """How many synthetic patches a training draws in all."""
+        config = self.segmentation
+        return math.ceil(config.steps * config.synthetic_until) * config.synthetic_per_step
+
     def with_steps(self, steps: int) -> Preset:
         """The same preset with a training of another length."""
         return replace(self, segmentation=replace(self.segmentation, steps=steps))

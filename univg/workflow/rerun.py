@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from univg.errors import InputError, JobRunningError
+from univg.io import read_json
 from univg.workflow.jobs import Job, start_job
 from univg.workflow.ledger import recorded_stages
 from univg.workflow.presets import preset_named
@@ -81,9 +83,20 @@ def kept_stages(project: Project, job: Job) -> dict[str, dict]:
         return {}
     if recorded["support"].get("sha256") != project.load_support().sha256:
         return {}
-    versions = {"mask-engine": project.mask_engine_versions(), "image-engine": project.image_engine_versions()}
+    apart = recorded["support"].get("held_out")
+    learnt = {file: sha for file, sha in recorded["support"]["sha256"].items() if Path(file).stem != apart}
     good = {"support": recorded["support"]}
-    for stage, known in versions.items():
-        if recorded.get(stage, {}).get(_MADE[stage]) in known:
+    for stage, folder in (("mask-engine", project.adapters_folder), ("image-engine", project.image_engines_folder)):
+        version = recorded.get(stage, {}).get(_MADE[stage])
+        # Images may have been others for a while, and are as they were again.
+        if version and _learnt_from(folder / version) == learnt:
             good[stage] = recorded[stage]
     return good
+
+
+def _learnt_from(engine: Path) -> dict | None:
+    """Hashes of what an adapted engine learnt from; None where it is gone or does not say."""
+    try:
+        return read_json(engine / "engine.json")["card"]["support_sha256"]
+    except (InputError, KeyError, TypeError):
+        return None

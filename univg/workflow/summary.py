@@ -94,6 +94,8 @@ def _settings(job: Job) -> dict[str, object]:
     shown = {key: value for key, value in job.params.items() if not key.endswith("backbone") and key != "given"}
     if isinstance(shown.get("pairs"), list):
         shown["pairs"] = f"{len(shown['pairs'])} synthetic pairs"
+    if isinstance(shown.get("held_out"), list):  # files of the user's that napari keeps as test images
+        shown["held_out"] = f"{len(shown['held_out'])} images"
     return shown
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+import numpy as np
 
 from univg.errors import InputError
 from univg.workflow.folder_access import append_lines, locked, utc_now, writing
@@ -145,6 +147,31 @@ def training_choice(project: Project) -> dict:
     """
     weights = training_weights(project)
     return {"pairs": list(weights), "weights": [round(weight, 4) for weight in weights.values()]}
+
+
+def draw_from(weights: Mapping[str, float], most: int, *, seed: int) -> dict[str, float]:
+    """At most `most` of the pairs in `weights`, drawn by these: a training loads no more than it can draw.
+
+    Returns
+    -------
+    dict of str to float
+        In the same order; all equal where some were left out, since their weights have had their say.
+    """
+    if len(weights) <= most:
+        return dict(weights)
+    names, shares = list(weights), np.array(list(weights.values()))
+    chosen = np.random.default_rng(seed).choice(len(names), most, replace=False, p=shares / shares.sum())
+    return {names[i]: 1.0 for i in sorted(chosen)}
+
+
+def without_sight_of(project: Project, names: Sequence[str], files: Collection[str]) -> list[str]:
+    """Those of `names` that were not made from any of `files`, which are told by their SHA-256."""
+    kept = []
+    for name in names:
+        seen = project.pair_record(name).get("support_sha256") or ()
+        if not set(seen.values() if isinstance(seen, dict) else seen) & set(files):
+            kept.append(name)
+    return kept
 
 
 def fidelity(record: Mapping) -> float:

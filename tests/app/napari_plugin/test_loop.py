@@ -111,6 +111,22 @@ def test_nothing_approved_cannot_train(viewer, qtbot, tmp_path):
     assert list_jobs(session_of(viewer).project) == []
 
 
+def test_retraining_beside_another_job_changes_nothing(session, viewer, qtbot, tiny):
+    from app.napari_plugin.retrain_panel import RetrainPanel
+    from univg.workflow.jobs import cancel_job, start_job, wait_for
+
+    panel = RetrainPanel(viewer)
+    qtbot.addWidget(panel)
+    job = start_job(tiny.project, "selftest", {"steps": 4000, "seconds_per_step": 0.02})
+    session.queue.save_mask("new-0", make_pair("x", size=SIDE, seed=10).mask)
+    session.queue.update("new-0", status=Status.APPROVED)
+    session.queue.hold_out("new-2", True)
+    panel.start_button.click()
+    qtbot.waitUntil(lambda: "already working" in panel.message.text(), **WAIT)
+    assert "new-0" not in tiny.project.support_names() and not session.queue.entry("new-2").frozen
+    wait_for(cancel_job(job), 60)
+
+
 INTERVAL, LOOK, SLACK = 0.5, 0.4, 1.5  # seconds; the last one for a busy computer
 
 KILLED = f"""

@@ -94,6 +94,37 @@ def test_taking_in_again_undoes_nothing_that_the_browser_did(queue):
     assert "pair-1" not in [entry.name for entry in queue.entries()], "there is nothing left to show"
 
 
+def test_images_annotated_elsewhere_are_not_offered_to_the_model(queue):
+    pair = make_pair("new-1", size=64, seed=11)
+    queue.project.add_support_pair(pair)
+    assert queue.entry("new-1").status is Status.APPROVED
+    assert queue.next_name("new-0") == "new-2"
+    assert np.array_equal(queue.mask("new-1"), pair.mask)
+
+
+def test_naming_the_patient_of_a_held_out_image_keeps_it_and_the_other_eye_held_out(queue):
+    queue.hold_out("new-0", True)
+    queue.set_patient("new-0", "Anna")
+    assert queue.entry("new-0").held_out
+    queue.set_patient("new-1", "Berta")
+    queue.set_patient("new-0", "Berta")
+    assert queue.entry("new-0").held_out and queue.entry("new-1").held_out
+    with pytest.raises(InputError, match="trains already"):
+        queue.set_patient("new-0", "pair-0")
+
+
+@pytest.mark.parametrize("added", ["new-0", "new-0_left"])
+def test_a_held_out_image_that_trains_after_all_is_no_test_image(queue, added):
+    pair = make_pair(added, size=64, seed=10)
+    queue.set_patient("new-0", "new-0")
+    queue.hold_out("new-0", True)
+    queue.save_mask("new-0", pair.mask)
+    queue.update("new-0", status=Status.APPROVED)
+    assert len(queue.held_out_pairs()) == 1
+    queue.project.add_support_pair(pair)  # as in the browser, which knows nothing of it
+    assert queue.held_out_pairs() == []
+
+
 def test_held_out_images_never_train(queue):
     queue.save_mask("new-0", make_pair("x", size=64, seed=10).mask)
     queue.hold_out("new-0", True)

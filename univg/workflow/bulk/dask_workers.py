@@ -122,7 +122,7 @@ def grown_by_workers(
     from distributed import as_completed
 
     if scheduler is not None:
-        _check_workers(client, should_stop)
+        check_workers(client, should_stop)
     # Results of tasks rather than scattered data: those are lost with the worker that holds them, these are remade.
     shared_plan = client.submit(_itself, plan, pure=False)
     shared_masks = [client.submit(_itself, mask, pure=False) for mask in packed] or [None]
@@ -203,7 +203,7 @@ def _connection_lost() -> InputError:
     )
 
 
-def _check_workers(client: Client, should_stop: ShouldStop) -> None:
+def check_workers(client: Client, should_stop: ShouldStop) -> None:
     """Wait for the first worker, and raise unless all that are there, and the scheduler, run this version of UniVG."""
     deadline = time.monotonic() + _FIRST_WORKER_SECONDS
     while not client.nthreads():

@@ -102,8 +102,10 @@ def build(ui: Ui) -> tuple[gr.Button, gr.Button]:
         form.seed, form.full_length = -1 if number is None else int(number), whole
 
     def start(session: Session, *values) -> None:
-        take_begin = session.run.begin
-        take(session, *values)
+        """As the controls stand: while one is typed in quickly, the page leaves out what it says in between."""
+        take_begin, count = session.run.begin, len(form)
+        take(session, *values[:count])
+        full.take(session, *values[count:])
         session.run.begin = take_begin
         _start(session)
         note(texts.STARTED)
@@ -125,7 +127,7 @@ def build(ui: Ui) -> tuple[gr.Button, gr.Button]:
     ui.part([runs, report], _runs_signature, lambda session: [_runs(session), _report(session)])
     ui.part([full_length], lambda session: _length_signature(session.run), lambda session: [_length(session.run)])
     ui.on([control.input for control in form], take, form)
-    ui.on(adapt.click, start, form)
+    ui.on(adapt.click, start, [*form, full.review, *full.fields.values()])
     ui.on(cancel.click, cancel_running)
     ui.on(resume.click, resume_latest)
     full.wire(ui)

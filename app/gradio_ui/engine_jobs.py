@@ -46,17 +46,32 @@ class EngineJobs:
     def wire(self, ui: Ui, button: gr.Button, status: gr.HTML, inputs: Mapping[str, gr.components.Component]) -> None:
         """Have the button start a job with `inputs` as its parameters, or go on with the one that was stopped."""
 
+        usual = {name: control.value for name, control in inputs.items()}
+
+        def of_job(job: Job, name: str) -> object:
+            return job.params.get(name, usual[name])
+
         def press(session: Session, *values: object) -> None:
             project = session.required_project()
             if not project.support_names():
                 raise InputError(texts.ENGINES_NEED_PAIRS, fix=texts.TREES_COMPARE_FIX)
             job, params = self.latest(session), dict(zip(inputs, values, strict=True))
-            if job is not None and _can_go_on(job) and all(job.params.get(k) == v for k, v in params.items()):
+            if job is not None and _can_go_on(job) and all(of_job(job, name) == v for name, v in params.items()):
                 resume_job(job)
             else:
                 start_job(project, self.kind, {**params, "seed": 0})
             note(texts.STARTED)
 
+        def stopped(session: Session) -> Job | None:
+            job = self.latest(session)
+            return job if job is not None and _can_go_on(job) else None
+
+        def controls(session: Session) -> list:
+            """As the job was started that the button goes on with."""
+            job = stopped(session)
+            return [gr.skip() if job is None else gr.update(value=of_job(job, name)) for name in inputs]
+
+        ui.part(list(inputs.values()), lambda s: (job := stopped(s)) and (job.id, job.attempt), controls)
         ui.part([button, status], self._signature, self._render)
         ui.on(button.click, press, list(inputs.values()))
 

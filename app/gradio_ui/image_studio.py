@@ -108,6 +108,7 @@ class ImageStudio:
 
 def draw(project: Project, studio: ImageStudio, settings: Sequence[ImageSettings]) -> list[Drawn]:
     """An image for each of `settings`, from memory where it was drawn before."""
+    studio = replace(studio)  # another engine may be chosen while this draws
     with _drawing:
         for one in settings:
             if studio.found(one) is None:

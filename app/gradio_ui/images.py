@@ -353,6 +353,8 @@ def _first(session: Session) -> list:
     if newest != studio.version:
         studio.version = newest
         studio.changed += 1
+    if studio.found(studio.settings) is not None:  # a reload
+        return _shown(session)
     return [None, None, markup.line(texts.IMAGES_PRESS), ""]
 
 

@@ -93,6 +93,7 @@ class MaskStudio:
 
 def draw(project: Project, studio: MaskStudio, settings: Sequence[MaskSettings]) -> list[np.ndarray]:
     """A mask for each of `settings`, from memory where it was drawn before."""
+    asked, studio = studio, replace(studio)  # another engine may be chosen while this draws
     missing = [s for s in settings if studio.found(s) is None]
     if missing:
         with _drawing:
@@ -101,7 +102,7 @@ def draw(project: Project, studio: MaskStudio, settings: Sequence[MaskSettings])
                 if studio.found(one) is None:
                     mask = _draw_one(project, studio.version, _canonical(one))
                     studio.drawn[studio.version, _canonical(one)] = mask
-            studio.milliseconds = 1000 * (time.perf_counter() - started) / len(missing)
+            asked.milliseconds = 1000 * (time.perf_counter() - started) / len(missing)
         while len(studio.drawn) > _KEPT:
             studio.drawn.popitem(last=False)
     return [studio.found(s) for s in settings]

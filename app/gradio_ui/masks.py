@@ -285,6 +285,8 @@ def _first(session: Session) -> list:
     if newest != studio.version:
         studio.version = newest
         studio.changed += 1
+    if studio.found(studio.settings) is not None:  # a reload
+        return _shown(session)
     return [None, markup.line(texts.MASKS_PRESS), _tree_picture(session), _facts(session, studio), _frames(studio)]
 
 

@@ -92,6 +92,6 @@ def warm_up(folder: Path, device: str) -> None:
 
 
 def shut_down() -> None:
-    """Give up what waits; called when the server ends."""
+    """Give up what waits and let what is in work end, so that nothing is written afterwards."""
     for executor in (worker, reader):
-        executor.shutdown(wait=False, cancel_futures=True)
+        executor.shutdown(wait=True, cancel_futures=True)

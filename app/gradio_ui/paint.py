@@ -170,9 +170,13 @@ def painted_mask(value: dict) -> np.ndarray | None:
 def _keep_strokes(session: Session, value: dict | None) -> None:
     painting = session.painting
     mask = None if painting is None or value is None else painted_mask(value)
-    if mask is None or mask.shape != painting.shape or np.array_equal(mask, painting.started_from):
+    if mask is None or mask.shape != painting.shape:
         return
-    session.drafts[session.draft_key(painting.name, painting.from_mask)] = mask
+    key = session.draft_key(painting.name, painting.from_mask)
+    if np.array_equal(mask, painting.started_from):  # all were taken back
+        session.drafts.pop(key, None)
+        return
+    session.drafts[key] = mask
     note(texts.PAINT_DRAFT.format(name=painting.name))
 
 

@@ -136,10 +136,16 @@ class ReviewBoard:
         entry = self.on_screen(project)
         if entry is None:
             raise InputError("There is no pair to judge", fix="Draw some in the Images tab.")
+        self.judge_named(project, entry.name, verdict, note)
+
+    def judge_named(self, project: Project, name: str, verdict: Verdict, note: str = "") -> None:
+        """Judge the pair called `name`, which may have left the list meanwhile, and go on to the next one."""
+        entry = next(entry for entry in all_entries(project) if entry.name == name)
         names = [other.name for other in self.entries(project)]
-        following = names[names.index(entry.name) + 1 :] or names[: names.index(entry.name)][-1:]
+        at = names.index(name) if name in names else -1
+        following = names[at + 1 :] or names[: max(at, 0)][-1:]
         self.judge_many(project, [entry], verdict, note)
-        self.current = next(iter(following), entry.name)
+        self.current = next(iter(following), name)
 
     def judge_many(self, project: Project, entries: Sequence[Entry], verdict: Verdict, note: str = "") -> None:
         """Judge `entries` at once; one step of undo."""

@@ -120,7 +120,7 @@ def _do(project: Project, board: ReviewBoard, act: dict) -> list[str]:
             raise InputError("This pair is no longer in the project", fix="Reload the page.")
         board.current = name
     if do == "judge":
-        board.judge_current(project, Verdict(str(act.get("verdict"))), str(act.get("note") or "").strip())
+        board.judge_named(project, name, Verdict(str(act.get("verdict"))), str(act.get("note") or "").strip())
         return [name]
     if do == "undo":
         return board.take_back(project)

@@ -44,17 +44,16 @@ class FullSettings:
                     elem_id=f"full-{name.replace('_', '-')}",
                 )
 
+    def take(self, session: Session, review: bool, *values: float | None) -> None:
+        """Keep what the controls say."""
+        session.run.review = review
+        session.run.settings = dict(zip(self.fields, values, strict=True))
+        session.run.begin = ""
+
     def wire(self, ui: Ui) -> None:
-        names = list(self.fields)
-
-        def take(session: Session, review: bool, *values: float | None) -> None:
-            session.run.review = review
-            session.run.settings = dict(zip(names, values, strict=True))
-            session.run.begin = ""
-
         ui.on(
             [self.review.input, *(field.input for field in self.fields.values())],
-            take,
+            self.take,
             [self.review, *self.fields.values()],
         )
         ui.on(self.begin.input, _begin, [self.begin])

@@ -91,7 +91,18 @@ def build(ui: Ui, tab: gr.Tab) -> None:
             ready = gr.DownloadButton(visible="hidden", elem_id="ready-file")
 
     def take_files(session: Session, dropped: list[Upload], masks: list[Upload]) -> str:
-        return markup.problems_list(session.board.set_files(dropped, masks))
+        found = session.board.set_files(
+            _with_kept(session.kept_images, dropped), _with_kept(session.kept_references, masks)
+        )
+        return markup.problems_list(found)
+
+    def forget_images(session: Session, masks: list[Upload]) -> str:
+        session.kept_images = []
+        return take_files(session, [], masks)
+
+    def forget_references(session: Session, dropped: list[Upload]) -> str:
+        session.kept_references = []
+        return take_files(session, dropped, [])
 
     def take_sample(session: Session) -> list:
         unseen = sample_unseen_images()
@@ -140,6 +151,8 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     ui.part([table], _figures_signature, lambda session: [segment_views.figures_table(session.board)])
     ui.part([threshold], _threshold_signature, _threshold)
     ui.on([images.change, references.change], take_files, [images, references], [problems])
+    ui.on(images.clear, forget_images, [references], [problems])
+    ui.on(references.clear, forget_references, [images], [problems])
     ui.on(sample.click, take_sample, [], [images, references])
     ui.on(run.click, start, [model, augment])
     ui.on(stop.click, lambda session: session.board.stop())
@@ -151,6 +164,12 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     for button, handler in ((one, download_one), (every, download_all), (csv, download_table)):
         prepared = ui.on(button.click, handler, [], [ready], redraw=False)
         prepared.success(None, None, None, js=_CLICK.format(id="ready-file"), api_visibility="private")
+
+
+def _with_kept(kept: list[Upload], dropped: list[Upload]) -> list[Upload]:
+    """What is in a field, and before it what was on the board when a reload emptied the field."""
+    names = {upload.name for upload in dropped}
+    return [*(upload for upload in kept if upload.name not in names), *dropped]
 
 
 def _picture(session: Session) -> tuple[str, str] | None:

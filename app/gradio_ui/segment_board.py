@@ -52,6 +52,7 @@ class Item:
     sha256: str = ""
     figures: SegmentationMetrics | None = None
     figures_at: float | None = None
+    earlier: Item | None = None  # its finished result, until another run has one
     thumbnail: np.ndarray | None = field(default=None, compare=False)
 
 
@@ -164,7 +165,9 @@ class Board:
             for item in self._items.values():
                 if item.state in ("waiting", "working") or (item.state == "done" and item.run == run):
                     continue
-                self._update(item.name, state="waiting", problem="", run=run, figures=None)
+                earlier = item if item.state == "done" else item.earlier
+                self._cache.pop(item.name, None)
+                self._update(item.name, state="waiting", problem="", run=run, figures=None, earlier=earlier)
                 models.worker.submit(self._work, item.name, run, device, self._generation)
 
     def stop(self) -> None:
@@ -172,7 +175,8 @@ class Board:
         with self._changed:
             for item in self.items:
                 if item.state == "waiting":
-                    self._update(item.name, state="new")
+                    self._update(item.name, **_as_before(item, state="new"))
+        self._measure_later()
 
     def wait(self, name: str, seconds: float) -> None:
         """Return when `name` is done, or after `seconds`."""
@@ -236,7 +240,10 @@ class Board:
             _check_reference(item, image, reference)
             result = models.timed_probability(image, segmenter, augmented=run.augmented)
         except Exception as error:
-            self._update(name, state="failed", problem=_reason(error))
+            with self._lock:
+                if generation == self._generation and (current := self._items.get(name)) is not None:
+                    self._update(name, **_as_before(current, state="failed"), problem=_reason(error))
+            self._measure_later()
             return
         probability, seconds = result
         small = pictures.reduce(image, pictures.THUMBNAIL_SIDE)
@@ -260,6 +267,7 @@ class Board:
                 sha256=sha256_file(item.upload.path),
                 figures=None,
                 figures_at=None,
+                earlier=None,
             )
         self._measure_later()
 
@@ -309,6 +317,15 @@ class Board:
 
     def _probability_file(self, name: str) -> Path:
         return self._folder / f"{name}.npy"
+
+
+def _as_before(item: Item, *, state: str) -> dict:
+    """What changes when the run that `item` waited for gives nothing: back to its earlier result, or to `state`."""
+    before = item.earlier
+    if before is None:
+        return {"state": state}
+    names = ("state", "run", "seconds", "model_threshold", "sha256", "thumbnail")
+    return {**{name: getattr(before, name) for name in names}, "earlier": None, "figures_at": None}
 
 
 def _measured(item: Item) -> tuple:

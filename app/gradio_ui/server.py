@@ -13,6 +13,8 @@ import threading
 import webbrowser
 from pathlib import Path
 
+import psutil
+
 from app.gradio_ui.gradio_import import leave_interface_files_alone
 from univg.errors import InputError
 from univg.workflow.project import Project
@@ -21,6 +23,7 @@ HOST = "127.0.0.1"
 FIRST_PORT = 7860
 _PORTS_TRIED = 100
 _MAX_UPLOAD = "1gb"
+_FOLDER = "univg-app-"  # and the process, of the folder with what a server keeps while it runs
 
 
 def quiet_environment(folder: Path) -> None:
@@ -62,9 +65,10 @@ def find_port(wanted: int | None) -> int:
 def serve(project: Project | None, *, port: int | None, open_browser: bool, announce) -> None:
     """Serve until interrupted; ``announce(url)`` is called once the page answers."""
     port = find_port(port)
-    folder = Path(tempfile.mkdtemp(prefix="univg-"))
-    stopped = threading.Event()
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+    remove_left_behind(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
+    stopped, shut_down = threading.Event(), None
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: stopped.set())
     try:
@@ -74,11 +78,21 @@ def serve(project: Project | None, *, port: int | None, open_browser: bool, anno
         announce(url)
         if open_browser:
             webbrowser.open(url)
-        stopped.wait()
-        shut_down()
+        while not stopped.wait(0.5):  # on Windows a wait without an end is not woken by Ctrl+C
+            pass
         page.close(verbose=False)
     finally:
+        if shut_down is not None:
+            shut_down()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_left_behind(parent: Path) -> None:
+    """Remove the folders in `parent` of servers that were killed: they hold copies of images."""
+    for folder in parent.glob(f"{_FOLDER}*"):
+        pid = folder.name.removeprefix(_FOLDER).split("-")[0]
+        if pid.isdecimal() and folder.is_dir() and not folder.is_symlink() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _launch(project: Project | None, folder: Path, port: int):

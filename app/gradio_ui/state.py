@@ -102,6 +102,8 @@ class Session:
     choosing_project: bool = False
     pages: set[str] = field(default_factory=set)
     closed_at: float | None = None
+    kept_images: list[Upload] = field(default_factory=list)  # on the board since before a reload emptied the fields
+    kept_references: list[Upload] = field(default_factory=list)
     trees: Studio | None = None
     masks: MaskStudio | None = None
     images: ImageStudio | None = None
@@ -115,6 +117,7 @@ class Session:
     def open(self, project: Project) -> None:
         """Turn to `project`; what was on screen of another one is let go."""
         self.board.clear()
+        self.kept_images, self.kept_references = [], []
         self.project, self.choosing_project = project, False
         self.view, self.unmasked, self.painting, self.removed = PairView(), {}, None, ""
         self.trees, self.masks, self.images, self.review = None, None, None, None
@@ -159,6 +162,12 @@ class Sessions:
             # As the fresh page shows them:
             session.painting, session.view, session.segment_view = None, PairView(session.view.selected), SegmentView()
             session.run = RunForm()
+            session.kept_images = [item.upload for item in session.board.items]
+            session.kept_references = [item.reference for item in session.board.items if item.reference]
+            if session.images is not None:
+                session.images.overlay = False
+            if session.trees is not None:
+                session.trees.show = Studio.show
             if session.review is not None:
                 session.review.list_anew(shown="all", flag="", sort="flagged")
             session.closed_at = None

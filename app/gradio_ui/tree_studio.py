@@ -23,6 +23,7 @@ from univg.workflow.project import Project
 
 BOUNDARY: Colour = (240, 228, 66)  # Okabe and Ito's yellow
 MASK, PRESET = "mask:", "preset:"
+GROWTH_SIDE = 768  # pixels of the film of a tree that grows
 _UNDO_STEPS = 100
 _FRAMES, _FRAME_MS = 36, 60
 
@@ -42,11 +43,14 @@ class Studio:
         Of a shape that is not closed yet.
     changed : int
         Counts changes that the controls on the page must follow.
+    shown_side : int
+        What the picture on screen was reduced to, where it is larger.
     """
 
     scene: TreeScene
     source: str
     show: str = "image"
+    shown_side: int = pictures.SHOWN_SIDE
     locked: bool = False
     history: list[tuple[str, TreeScene]] = field(default_factory=list)
     corners: list[tuple[float, float]] = field(default_factory=list)
@@ -170,7 +174,7 @@ def animation(tree: VesselTree, folder) -> str:
     for count in np.unique(np.linspace(len(tree.roots), len(tree), _FRAMES).astype(int)):
         kept = np.arange(len(tree)) < count
         grown = rasterize_tree(select_nodes(tree, kept))
-        frame = Image.fromarray(pictures.reduce(grown, 768).astype(np.uint8), "P")
+        frame = Image.fromarray(pictures.reduce(grown, GROWTH_SIDE).astype(np.uint8), "P")
         frame.putpalette(palette)
         frames.append(frame)
     path = folder / f"growth-{time.monotonic_ns()}.gif"

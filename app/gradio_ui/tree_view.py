@@ -48,6 +48,7 @@ def shown(session: Session, replace_scene: TreeScene | None = None) -> list:
     """The picture, its parameters inside, and the line below it."""
     project, studio = session.required_project(), studio_of(session)
     scene = replace_scene or studio.scene
+    studio.shown_side = pictures.SHOWN_SIDE
     grown = tree_studio.grow(project, scene)
     canvas = tree_studio.draw(project, replace(studio, scene=scene), grown.mask)
     canvas = pictures.reduce(tree_studio.mark_roots(canvas, grown.tree))

@@ -171,7 +171,7 @@ def _set_show(session: Session, what: str) -> list:
 
 def _clicked(session: Session, mode: str, at: list[int]) -> list:
     studio = tree_view.studio_of(session)
-    factor = pictures.shown_factor(studio.scene.shape)
+    factor = pictures.shown_factor(studio.scene.shape, studio.shown_side)
     point = (float(at[1]) / factor, float(at[0]) / factor)
     if mode == "root":
         reach = max(studio.scene.shape) / 50
@@ -212,7 +212,9 @@ def _clear_drawing(session: Session) -> list:
 
 
 def _watch_growth(session: Session) -> str:
-    grown = tree_studio.grow(session.required_project(), tree_view.studio_of(session).scene)
+    studio = tree_view.studio_of(session)
+    grown = tree_studio.grow(session.required_project(), studio.scene)
+    studio.shown_side = tree_studio.GROWTH_SIDE
     return tree_studio.animation(grown.tree, session.folder / "pictures")
 
 

@@ -53,7 +53,7 @@ def serve(projects_folder, tmp_path):
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=dict(os.environ))
         processes.append(process)
         url = f"http://{HOST}:{port}"
-        _wait_until_it_answers(url, process, tmp_path / "app.log")
+        wait_until_it_answers(url, process, tmp_path / "app.log")
         return url
 
     yield start
@@ -91,7 +91,7 @@ def page(browser):
     assert not errors
 
 
-def _wait_until_it_answers(url: str, process: subprocess.Popen, log: Path, seconds: float = 90.0) -> None:
+def wait_until_it_answers(url: str, process: subprocess.Popen, log: Path, seconds: float = 90.0) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:

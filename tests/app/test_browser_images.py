@@ -41,6 +41,10 @@ def test_image_follows_mask_conditioning_and_seed(serve, page, tmp_path):
     page.click("#tab-images-button")
     page.wait_for_selector("#image-real img")
     wait_for_image(page, synthetic=True, image_engine="pretrained", conditioning=1.5, strength=0.4)
+    page.reload()
+    page.wait_for_selector("#page-state[data-view=work]", state="attached")
+    page.click("#tab-images-button")
+    wait_for_image(page, synthetic=True)  # it is still there
     page.click("#image-advanced button")
     page.wait_for_selector("#image-strength input[type=number]")
     page.wait_for_timeout(2000)  # what an accordion has just shown still takes its values from the server

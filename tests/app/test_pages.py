@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tests.app.conftest import wait_until_it_answers
 from tests.conftest import make_pair
 from univg.errors import InputError
 from univg.io import read_provenance, write_image, write_mask
@@ -28,11 +33,13 @@ from app.gradio_ui import (  # noqa: E402
     errors,
     job_watch,
     markup,
+    mask_studio,
     models,
     paint,
     pictures,
     plots,
     projects,
+    segment,
     segment_board,
     segment_views,
     server,
@@ -267,6 +274,90 @@ def test_figures_of_a_model_are_not_shown_under_the_next_one(tmp_path, monkeypat
     assert board.get(path.stem).run.version == "v002" and board.get(path.stem).figures is found[0.9]
 
 
+def stub_models(monkeypatch, probability):
+    monkeypatch.setattr(models, "load_segmenter", lambda folder, device: SimpleNamespace(threshold=0.5))
+    monkeypatch.setattr(models, "timed_probability", probability)
+    monkeypatch.setattr(models, "worker", ThreadPoolExecutor(1))
+
+
+def test_stopping_or_failing_leaves_the_results_of_the_run_before(tmp_path, monkeypatch):
+    go_on = threading.Event()
+
+    def probability(image, segmenter, *, augmented):
+        if augmented:
+            assert go_on.wait(60)
+            raise MemoryError
+        return np.full(image.shape[:2], 0.1, np.float32), 0.0
+
+    stub_models(monkeypatch, probability)
+    paths = sorted((sample_folder() / "unseen" / "images").glob("*.png"))
+    board, (first, second) = Board(tmp_path / "board"), [path.stem for path in paths]
+    board.set_files([Upload(path, path.name) for path in paths], [])
+    board.start(Run("v001", tmp_path, False), "cpu")
+    for name in (first, second):
+        board.wait(name, 60)
+    board.start(Run("v002", tmp_path, True), "cpu")
+    assert board.arrays(board.get(second)).probability is None, "a result that waits for another model is not shown"
+    board.stop()
+    assert (board.get(second).state, board.get(second).run.version) == ("done", "v001")
+    go_on.set()
+    board.wait(first, 60)
+    item = board.get(first)
+    assert (item.state, item.run.version) == ("done", "v001") and item.problem
+    assert float(board.arrays(item).probability.mean()) == pytest.approx(0.1)
+
+
+def test_masks_dropped_after_a_reload_join_the_images_that_are_there():
+    images = [upload("a.png"), upload("b.png")]
+    assert segment._with_kept(images, []) == images
+    newer = Upload(Path("elsewhere/b.png"), "b.png")
+    assert segment._with_kept(images, [newer]) == [images[0], newer]
+
+
+def test_folders_of_killed_servers_are_removed(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for pid in (ended.pid, os.getpid()):
+        (tmp_path / f"univg-app-{pid}-x").mkdir()
+        (tmp_path / f"univg-app-{pid}-x" / "image.png").touch()
+    (tmp_path / "univg-app-notes").mkdir()
+    server.remove_left_behind(tmp_path)
+    assert sorted(f.name for f in tmp_path.iterdir()) == sorted([f"univg-app-{os.getpid()}-x", "univg-app-notes"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+def test_nothing_is_left_when_the_terminal_is_closed(tmp_path, projects_folder):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-m", "app", "--sample", "--port", str(port), "--no-browser"]
+    log = (tmp_path / "log").open("wb")
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], env=environment, stdout=log, stderr=log)
+    wait_until_it_answers(f"http://127.0.0.1:{port}", process, tmp_path / "log")
+    assert list((tmp_path / "temporary").glob("univg-app-*"))
+    process.send_signal(signal.SIGHUP)
+    process.wait(60)
+    assert not list((tmp_path / "temporary").glob("univg-app-*"))
+
+
+def test_a_mask_is_kept_under_the_engine_that_drew_it(tmp_path, monkeypatch):
+    project = Project.create(tmp_path / "p", modality="octa")
+    studio, drawn_by = mask_studio.MaskStudio.of(project), []
+
+    def draw_one(project, version, settings):
+        drawn_by.append(version)
+        studio.version = "v001"  # an adaptation ends
+        return np.zeros((8, 8), bool)
+
+    monkeypatch.setattr(mask_studio, "_draw_one", draw_one)
+    wanted = [replace(studio.settings, scale=scale) for scale in (0.0, 0.5, 1.0)]
+    masks = mask_studio.draw(project, studio, wanted)
+    assert all(mask is not None for mask in masks) and drawn_by == ["", "", ""]
+    assert {version for version, _ in studio.drawn} == {""} and studio.found(wanted[0]) is None
+
+
 def test_unsaved_strokes_are_kept_for_each_beginning_and_project(tmp_path):
     session = Sessions(tmp_path / "sessions", None).attach("")
     first, other = (Project.create(tmp_path / name, modality="octa") for name in ("first", "other"))
@@ -289,6 +380,10 @@ def test_unsaved_strokes_are_kept_for_each_beginning_and_project(tmp_path):
     assert np.array_equal(shown(True), pair.mask)
     leave(pair.mask | strokes)
     assert np.array_equal(shown(False), strokes), "turned off and on again"
+    shown(False)
+    leave(np.zeros_like(strokes))
+    assert not shown(False).any(), "strokes that were taken back do not come back"
+    leave(strokes)
     session.open(other)
     session.open(first)
     assert np.array_equal(shown(True), pair.mask | strokes) and np.array_equal(shown(False), strokes)

@@ -181,3 +181,15 @@ def test_bulk_undo_brings_back_what_was_there(project):
     found = read_judgements(project)
     assert found["s3"].verdict is Verdict.ACCEPTED and found["s3"].note == "fine"
     assert all(found[name].verdict is Verdict.UNDECIDED for name in ("s0", "s1", "s2"))
+
+
+def test_a_verdict_lands_on_the_pair_it_names_though_that_left_the_list(project, tmp_path):
+    session = Session("id", tmp_path / "s")
+    session.open(project)
+    session.review = ReviewBoard(shown="undecided", sort="name")
+    answer(session, {"do": "judge", "name": "s0", "verdict": "accepted", "page": 0})
+    more = np.eye(64, dtype=bool)
+    project.add_synthetic_pair(ImageMaskPair(np.zeros((64, 64), np.uint8), more, "s9", synthetic=True), {})
+    assert answer(session, {"do": "judge", "name": "s0", "verdict": "rejected", "page": 0})["name"] == "s1"
+    judged = {name: judgement.verdict for name, judgement in read_judgements(project).items()}
+    assert judged == {"s0": Verdict.REJECTED}

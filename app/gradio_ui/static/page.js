@@ -91,6 +91,11 @@
     }).observe(document.body, { childList: true, subtree: true, attributeFilter: ["data-view", "data-painting"] });
   }
 
+  // Strokes are in the browser alone until they are saved or put aside.
+  window.addEventListener("beforeunload", (event) => {
+    if (document.body.dataset.painting === "yes") event.preventDefault();
+  });
+
   // Gradio may put this into a page that is there already.
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();

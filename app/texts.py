@@ -307,7 +307,9 @@ MASKS_COPY = "Nearly a copy of one of your masks: Dice {dice:.2f}. Lower α or r
 MASKS_COPIES = "Most similar mask of yours: median Dice {median:.2f}; {near} of {count} are nearly copies."
 MASKS_GROUPS = {"trees": "trees", "engine": "engine"}
 MASKS_MAP = "Where vessels lie, in two principal components"
-MASKS_READY = "Teaches the engine the look of your masks, in a job of its own."
+MASKS_READY = (
+    "Teaches the engine the look of your masks, in a job of its own; all but the one that models are compared on."
+)
 MASKS_DONE = "Engine {mask_engine} is ready. Most similar mask of yours: median Dice {nearest_dice:.2f}."
 
 # Engines
@@ -326,7 +328,9 @@ ENGINE_STAGES = {
 
 # Images
 IMAGES_ADAPT = "Adapt to my images"
-IMAGES_READY = "Teaches the engine the look of your images, in a job of its own."
+IMAGES_READY = (
+    "Teaches the engine the look of your images, in a job of its own; all but the one that models are compared on."
+)
 IMAGES_DONE = (
     "Engine {image_engine} is ready. A segmenter trained on your images alone finds the masks again in drawn images "
     "with Dice {agreement:.2f}, in a real image that it had not seen with {expected_agreement:.2f}."

@@ -14,6 +14,8 @@ import numpy as np
 
 from univg.errors import InputError
 
+_ROUNDING = 1e-6  # what resampling may add to a white area
+
 
 class Modality(StrEnum):
     """The five kinds of image, spelt this way on the command line, in files and on screen."""
@@ -126,7 +128,7 @@ def check_image(image: np.ndarray, *, name: str = "image") -> None:
         raise ValueError(f"{name} must be uint8, or float32 in [0, 1], got {image.dtype}")
     if not np.isfinite(image).all():
         raise InputError(f"The {name} holds NaN or infinite values", fix="Replace them before loading the image.")
-    if image.size and (image.min() < 0 or image.max() > 1):
+    if image.size and (image.min() < -_ROUNDING or image.max() > 1 + _ROUNDING):
         raise ValueError(f"{name} must lie in [0, 1], got [{image.min():.3g}, {image.max():.3g}]")
 
 

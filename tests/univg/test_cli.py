@@ -16,6 +16,7 @@ from tests.univg.test_pipeline import TINY
 from univg import cli
 from univg.io import read_image, read_mask, read_provenance, write_image, write_mask
 from univg.segmentation import train_segmenter
+from univg.types import Modality
 from univg.workflow.project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,6 +143,7 @@ def test_adapt_refuses_bad_pairs_and_makes_no_project(folders, capsys, trouble):
         (["--preset", "fast"], ["fast", "preview"]),
         (["--device", "quantum"], ["quantum"]),
         (["--images", "."], ["belong together"]),
+        (["--engine", "masks", "--preset", "full"], ["--preset", "--engine"]),
         ([], ["no such folder"]),
     ],
 )
@@ -263,6 +265,23 @@ def test_benchmark_refuses_bad_input(folders, capsys, arguments, words):
         arguments = [*arguments, "--modality", "fundus"]
     assert run("benchmark", folders, *arguments) == 2
     assert_refused(capsys, *words)
+
+
+def test_a_project_of_another_modality_is_refused(adapted, capsys):
+    other = next(m for m in Modality if m is not adapted.modality)
+    assert run("adapt", "--project", adapted.path, "--modality", other) == 2
+    assert_refused(capsys, f"of the modality {adapted.modality}, not {other}")
+
+
+def test_options_that_would_be_ignored_are_refused(adapted, folders, capsys):
+    mask = folders / "masks" / "eye 0 é.png"
+    for command in (
+        ["export", "segmenter", "--project", adapted.path, "--format", "coco", "-o", folders / "x.onnx"],
+        ["export", "pairs", "--project", adapted.path, "--version", "v001", "-o", folders / "x"],
+        ["sca", "--modality", "oct", "--mask", mask, "--preset", "oct", "-o", folders / "x"],
+    ):
+        assert run(*command) == 2
+        assert_refused(capsys, "--")
 
 
 # --- as a process

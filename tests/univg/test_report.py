@@ -93,6 +93,12 @@ def test_ablation_without_engines_says_what_is_left_out(dataset, tmp_path, capsy
     out = capsys.readouterr().out
     assert "masks and images are left out" in out and "trees against baseline" in out and "mask engine" not in out
     assert "no prior against baseline" in out
+    file = str(tmp_path / "a.json")
+    for count in ("2", "2"):
+        assert main([*command[:-4], "--pairs", count, "--shots", "3", "--json", file]) == 0
+    assert main([*command[:-4], "--pairs", "3", "--shots", "3", "--json", file]) == 2, (
+        "another number is another result"
+    )
 
 
 def test_nonsense_is_refused(dataset, capsys):

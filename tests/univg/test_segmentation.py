@@ -276,6 +276,8 @@ def test_large_pairs_shrink_with_their_masks_and_small_ones_stay(tiny_support):
     assert small.shape == small.fov.shape == (48, 96) and small.image.dtype == pair.image.dtype
     assert abs(small.mask.mean() - pair.mask.mean()) < 0.05
     assert shrink_pair(pair, max(pair.shape)) is pair
+    white = ImageMaskPair(np.ones((2000, 2000), np.float32), np.eye(2000, dtype=bool), "white")
+    assert shrink_pair(white, 512).image.max() == 1, "resampling a white area exceeds it by rounding"
     support = replace(tiny_support, pairs=(wide,), pixel_spacing_mm=0.1)
     assert shrink_support(support, 96).pixel_spacing_mm is None and shrink_support(support, 4000) is support
 

@@ -32,9 +32,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--images", metavar="DIR", help="images to add to the project")
     parser.add_argument("--masks", metavar="DIR", help="their masks, of the same names")
     add_modality(parser, required=False)
-    parser.add_argument(
-        "--preset", default="standard", metavar="P", help=f"one of {', '.join(PRESETS)} (default: standard)"
-    )
+    parser.add_argument("--preset", metavar="P", help=f"one of {', '.join(PRESETS)} (default: standard)")
     parser.add_argument(
         "--network",
         default="unet",
@@ -68,7 +66,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, then start the job and watch it."""
-    preset = preset_named(args.preset).with_network(args.network)
+    preset = preset_named(args.preset or "standard").with_network(args.network)
     if bool(args.images) != bool(args.masks):
         raise InputError(
             "--images and --masks belong together", fix="Give both, or neither for a project that has them."
@@ -83,11 +81,15 @@ def run(args: argparse.Namespace) -> int:
             "The weights of the engines are not installed",
             fix="Use --preset standard, or reinstall UniVG.",
         )
+    if args.preset and args.engine:
+        raise InputError("--preset is of the segmenter", fix="Leave out --engine or --preset.")
     if args.full_length and args.engine:
         raise InputError("--full-length is of the segmenter", fix="Leave out --engine or --full-length.")
     if args.review and (args.engine or not preset.engine_pairs):
         raise InputError("--review is of the full preset", fix="Give --preset full with it, or leave it out.")
     project, findings = _with_images(args) if args.images else (Project.open(args.project), [])
+    if args.modality and Modality.parse(args.modality) is not project.modality:
+        raise InputError(f"This project is of the modality {project.modality}, not {args.modality}", path=project.path)
     if not project.support_names():
         raise InputError("The project has no annotated image", path=project.path, fix="Give --images and --masks.")
     if args.engine:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine, add_device, add_seed
 from univg.errors import InputError
-from univg.io import match_pair_files, read_json, read_mask
+from univg.io import match_pair_files, read_json, read_mask, sha256_file
 from univg.segmentation.config import NETWORKS
 from univg.types import Modality
-from univg.weights import is_shipped
+from univg.weights import is_shipped, shipped_folder
 from univg.workflow.presets import PRESETS, Preset, preset_named
+from univg.workflow.start_trees import engine_size
 
 # Folders named like the public data sets need no --modality.
 _MODALITY_OF = {
@@ -94,7 +96,9 @@ def run(args: argparse.Namespace) -> int:
     results = {}
     for label, (chosen, shots, synthetic) in variants.items():
         config = BenchmarkConfig(
-            Modality.parse(name), chosen, shots, args.splits, args.seed, args.size, device=args.device
+            *(Modality.parse(name), chosen, shots, args.splits, args.seed, args.size),
+            device=args.device,
+            engines_sha256=_engines_of(label) if args.ablation else "",
         )
         file = _file_of(args.json, label, len(variants))
         results[label] = run_benchmark(
@@ -123,12 +127,16 @@ def _variants(args: argparse.Namespace, preset: Preset) -> dict:
 
         count = args.pairs[0] if args.pairs else _ABLATION_PAIRS
         folder = Path(args.json).with_suffix(".work") / "engines" if args.json else None
-        maker = PairMaker(count, size=args.size, folder=folder, device=args.device)
+        maker = PairMaker(count, size=engine_size(args.size), folder=folder, device=args.device)
         rows = [row for row, parts in ROWS.items() if not _needed(parts) & set(missing)]
         if missing:
             print(f"Rows that need the weights of {' and '.join(missing)} are left out: not installed.", flush=True)
         plain = replace(preset, pairs=0)
-        found = {row: (plain, args.shots[0], partial(maker, row)) for row in rows}
+        # The pairs come from the maker; how many is a part of what is measured all the same.
+        found = {
+            row: (replace(preset, pairs=count if ROWS[row][0] else 0), args.shots[0], partial(maker, row))
+            for row in rows
+        }
         if plain.segmentation.start == "prior":
             unprepared = replace(plain, segmentation=replace(plain.segmentation, start="random"))
             found["no prior"] = (unprepared, args.shots[0], partial(maker, BASELINE))
@@ -144,6 +152,17 @@ def _variants(args: argparse.Namespace, preset: Preset) -> dict:
 def _needed(parts: tuple[str, str]) -> set[str]:
     """The engines that a row of the ablation takes its masks and its images from."""
     return {engine for engine, part in zip(("masks", "images"), parts, strict=True) if part == "engine"}
+
+
+def _engines_of(row: str) -> str:
+    """Hash of the shipped weights that the pairs of a row of the ablation are drawn with; empty without any."""
+    from univg.workflow.ablation import ROWS
+
+    kinds = sorted(_needed(ROWS.get(row, ("", ""))))
+    if not kinds:
+        return ""
+    files = [file for kind in ("autoencoder", *kinds) for file in shipped_folder("models", kind).rglob("*.safetensors")]
+    return hashlib.sha256("".join(sha256_file(file) for file in sorted(files)).encode()).hexdigest()
 
 
 def _file_of(json_file: str | None, label: str, count: int) -> Path | None:

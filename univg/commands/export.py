@@ -24,8 +24,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--project", required=True, metavar="DIR")
     parser.add_argument("what", choices=("pairs", "segmenter", "adapter"))
     parser.add_argument("-o", required=True, metavar="PATH", dest="output", help="new folder, or new file")
-    parser.add_argument("--format", choices=FORMATS, default="folder", help="of pairs (default: folder)")
-    parser.add_argument("--source", choices=SOURCES, default="both", help="which pairs (default: both)")
+    parser.add_argument("--format", choices=FORMATS, help="of pairs (default: folder)")
+    parser.add_argument("--source", choices=SOURCES, help="which pairs (default: both)")
     parser.add_argument("--version", metavar="V", help="of the segmenter or adapter (default: the one in use)")
     parser.set_defaults(run=run)
     return parser
@@ -34,8 +34,13 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Export and say what was written."""
     project, output = Project.open(args.project), Path(args.output)
+    if args.what == "pairs" and args.version:
+        raise InputError("--version is of the segmenter or the adapter", fix="Leave it out.")
+    if args.what != "pairs" and (args.format or args.source):
+        raise InputError("--format and --source are of pairs", fix="Leave them out.")
     if args.what == "pairs":
-        count = export_pairs(project, output, kind=args.format, source=args.source, on_progress=ProgressLine())
+        kind, source = args.format or "folder", args.source or "both"
+        count = export_pairs(project, output, kind=kind, source=source, on_progress=ProgressLine())
         print(f"{count} pairs in {output}")
         return 0
     if output.exists():

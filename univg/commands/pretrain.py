@@ -180,6 +180,13 @@ def _mask_lora(args: argparse.Namespace) -> int:
     from univg.training import parallel
     from univg.training.device import resolve_device
 
+    if args.start or args.autoencoder:
+        raise InputError("--start and --autoencoder are of the compact engine", fix="Leave them or --backbone out.")
+    base = Path(args.backbone).expanduser()
+    if base.is_file():  # the result is written in the layout of a folder
+        raise InputError("--backbone must be a folder in diffusers' layout here", path=base, fix="Convert it first.")
+    if base.resolve() == Path(args.output).expanduser().resolve():
+        raise InputError("-o must be another folder than --backbone", path=base)
     settings = {"steps": args.steps, "batch_size": args.batch, "precision": args.precision}
     config = _chosen(DiffusionTrainConfig(steps=10_000, batch_size=1, warmup_steps=100), seed=args.seed, **settings)
     output, work, common = _prepare(args)

@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--workers cannot be given with --scheduler", fix="The cluster decides how many there are.")
     if args.mask and args.size:
         raise InputError("--size cannot be given with --mask", fix="The mask decides the size.")
+    if args.mask and args.preset:
+        raise InputError("--preset cannot be given with --mask", fix="The mask decides how to grow; see --recipe.")
     if args.size is not None and not 64 <= args.size <= _LARGEST_SIZE:
         raise InputError(f"--size must be between 64 and {_LARGEST_SIZE} pixels, got {args.size}")
     files = _mask_files(args.mask or [])

@@ -119,23 +119,27 @@ def pretrain_autoencoder(
     def loss_of(pictures: torch.Tensor, noise: torch.Tensor, dark: torch.Tensor, is_mask: torch.Tensor) -> torch.Tensor:
         with torch.set_grad_enabled(not config.decoder_only):
             latents = autoencoder.encode(pictures).latent
-        decoded = autoencoder.decode(latents + noise * latents.detach().std()).sample
+        spread = latents.detach().std(dim=(1, 2, 3), keepdim=True)
+        decoded = autoencoder.decode(latents + noise * spread).sample
         loss = reconstruction_loss(decoded.float(), pictures, config.detail_weight)
-        # A step that ran out of memory is computed in parts, so neither kind need occur.
+        # A step that ran out of memory is computed in parts, and several GPUs share one. Neither kind need occur then,
+        # and what is a mean over one kind counts by how much of it a part has: 1 for a whole batch.
+        of_masks = is_mask.float().mean() * config.batch_size / max(masks, 1)
+        of_images = (~is_mask).float().mean() * config.batch_size / max(config.batch_size - masks, 1)
         if is_mask.any():
             if config.sign_weight:
-                loss = loss + config.sign_weight * sign_loss(decoded[is_mask].float(), pictures[is_mask])
+                loss = loss + of_masks * config.sign_weight * sign_loss(decoded[is_mask].float(), pictures[is_mask])
             if anchor is not None:
                 with torch.no_grad():
                     known = anchor(pictures[is_mask])
                 moved = (latents[is_mask] - known).float().square().mean() / known.float().var()
-                loss = loss + config.anchor_weight * moved
+                loss = loss + of_masks * config.anchor_weight * moved
         if not is_mask.all():
             shown, wanted = decoded[~is_mask], pictures[~is_mask]
             if config.contrast_weight:
-                loss = loss + config.contrast_weight * contrast_loss(shown.float(), wanted)
+                loss = loss + of_images * config.contrast_weight * contrast_loss(shown.float(), wanted)
             if config.perceptual_weight:
-                loss = loss + config.perceptual_weight * vessel_distance(shown, wanted, dark[~is_mask])
+                loss = loss + of_images * config.perceptual_weight * vessel_distance(shown, wanted, dark[~is_mask])
         return loss
 
     unseen = [torch.from_numpy(draw(config.seed, _VALIDATION_STEP + i)[0]).to(target) for i in range(4)]

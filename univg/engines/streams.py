@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -42,6 +43,8 @@ def in_order(draw: Callable[..., Any], items: Iterator[tuple], *, workers: int, 
 
 
 def _single_thread() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the process that made this one ends it
+    os.environ.pop("WORLD_SIZE", None)  # one that draws for a process of several is none of those itself
     cv2.setNumThreads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # for torch, which only some workers load
 
@@ -90,8 +93,11 @@ def unlabelled_images(folder: str | Path) -> dict[Modality, list[Path]]:
 
 
 def training_list(images: str | Path) -> dict[str, dict[str, str]]:
-    """What `unlabelled_images` finds, as ``{modality: {name: SHA-256 of the file}}``, to be kept beside weights."""
-    return {str(m): {f.name: sha256_file(f) for f in files} for m, files in unlabelled_images(images).items()}
+    """What `unlabelled_images` finds, as ``{modality: {path in its folder: SHA-256}}``, to be kept beside weights."""
+    return {
+        str(m): {f.relative_to(Path(images) / m).as_posix(): sha256_file(f) for f in files}
+        for m, files in unlabelled_images(images).items()
+    }
 
 
 def read_colour(path: Path) -> np.ndarray:
@@ -206,7 +212,8 @@ def _reframed(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndar
     short = min(image.shape[:2])
     side = short if rng.random() < 0.5 else round(short * rng.uniform(0.6, 1.0))
     window = random_crop(image, side, rng)
-    return cv2.resize(window, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+    scaled = cv2.resize(window, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+    return np.clip(scaled, 0, 1)  # resampling may exceed them by rounding
 
 
 def _rescaled(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -54,9 +54,10 @@ def shrink_pair(pair: ImageMaskPair, longest: int) -> ImageMaskPair:
     def shrunk(mask: np.ndarray) -> np.ndarray:
         return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
 
+    image = cv2.resize(pair.image, size, interpolation=cv2.INTER_AREA)
     return replace(
         pair,
-        image=cv2.resize(pair.image, size, interpolation=cv2.INTER_AREA),
+        image=np.clip(image, 0, 1) if image.dtype == np.float32 else image,  # resampling may exceed them by rounding
         mask=shrunk(pair.mask),
         fov=None if pair.fov is None else shrunk(pair.fov),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -201,6 +202,7 @@ _shapes: np.ndarray | None = None  # of a worker process, opened once
 
 def _open_shapes(file: Path) -> None:
     global _shapes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the process that made this one ends it
     _shapes = np.load(file, mmap_mode="r")
 
 

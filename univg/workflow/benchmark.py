@@ -51,6 +51,7 @@ class BenchmarkConfig:
     size: int = 512
     device: str = "auto"
     test_time_augmentation: bool = True
+    engines_sha256: str = ""  # of the weights that its pairs are drawn with, if any
 
     def __post_init__(self) -> None:
         for name, least in (("shots", 1), ("splits", 1), ("size", 1), ("seed", 0)):
@@ -60,9 +61,11 @@ class BenchmarkConfig:
     def key(self) -> dict:
         """What must agree for finished splits to be kept."""
         prior = {"prior_sha256": prior_sha256()} if self.preset.segmentation.start == "prior" else {}
+        engines = {"engines_sha256": self.engines_sha256} if self.engines_sha256 else {}
         return {
             "preset": self.preset.name,
             **prior,
+            **engines,
             "modality": str(self.modality),
             "shots": self.shots,
             "size": self.size,

@@ -1,3 +1,5 @@
+import os
+import signal
 from dataclasses import replace
 
 import cv2
@@ -18,7 +20,16 @@ from univg.engines.pretrain import (
     pretrain_images,
     pretrain_masks,
 )
-from univg.engines.streams import draw_images, draw_masks, in_order, random_crop, unlabelled_images
+from univg.engines.streams import (
+    _reframed,
+    draw_images,
+    draw_masks,
+    in_order,
+    random_crop,
+    read_colour,
+    training_list,
+    unlabelled_images,
+)
 from univg.errors import Cancelled, InputError
 from univg.io import write_image
 from univg.segmentation.inputs import network_inputs, to_grey
@@ -316,6 +327,29 @@ def test_stream_repeats_itself_and_holds_all_modalities():
     assert sorted(numbers) == list(range(5)) and first.any(axis=(1, 2)).all()
 
 
+def test_windows_of_white_images_stay_in_range(tmp_path):
+    (tmp_path / "fundus").mkdir()
+    white = np.full((900, 900, 3), 255, np.uint8)
+    write_image(tmp_path / "fundus" / "a.png", white)
+    image = read_colour(tmp_path / "fundus" / "a.png")
+    for seed in range(30):
+        assert _reframed(image, 512, np.random.default_rng(seed)).max() <= 1
+
+
+def test_images_of_equal_names_are_all_listed(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / "fundus" / folder).mkdir(parents=True)
+        write_image(tmp_path / "fundus" / folder / "001.png", np.full((8, 8), len(folder), np.uint8))
+    assert sorted(training_list(tmp_path)["fundus"]) == ["one/001.png", "two/001.png"]
+
+
+def test_workers_are_no_part_of_a_group_of_processes_and_leave_ctrl_c_to_their_maker(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert list(in_order(os.getenv, iter([("WORLD_SIZE",)]), workers=1, ahead=1)) == [None]
+    (handler,) = in_order(signal.getsignal, iter([(signal.SIGINT,)]), workers=1, ahead=1)
+    assert handler == signal.SIG_IGN
+
+
 def test_workers_keep_the_order():
     items = ((i,) for i in range(7))
     assert list(in_order(str, items, workers=2, ahead=3)) == [str(i) for i in range(7)]
@@ -360,6 +394,20 @@ def test_command_line_refuses_nonsense(tmp_path, capsys):
     assert main([*arguments, "--steps", "0"]) == 2
     assert "steps" in capsys.readouterr().err
     assert main([*arguments, "--autoencoder", str(tmp_path / "none"), "--steps", "1"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"), [(["--start", "x"], "--start"), ([], "Convert it first"), (["-o", "same"], "another folder")]
+)
+def test_what_a_lora_cannot_be_written_from_is_said_before_the_training(tmp_path, capsys, extra, words):
+    (tmp_path / "same").mkdir()
+    (tmp_path / "sd.safetensors").touch()
+    backbone, output = tmp_path / "sd.safetensors", tmp_path / "out"
+    if "-o" in extra:
+        backbone, output, extra = tmp_path / "same", tmp_path / "same", []
+    command = ["pretrain", "masks", "--backbone", str(backbone), "-o", str(output), "--work", str(tmp_path / "work")]
+    assert main([*command, *extra]) == 2 and words in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
 
 
 def test_merged_lora_is_a_checkpoint_that_draws_the_same(sd_folder, tmp_path):

@@ -206,6 +206,7 @@ def test_keys_across_the_pages_of_the_grid(serve, page, tmp_path):
     cells.first.click()
     page.keyboard.press("ArrowLeft")
     assert page.evaluate(shown.format(1))
+    page.wait_for_selector(".review-pages > template[data-page='0']", state="attached")
     cells.first.click()
     page.keyboard.press("ArrowLeft")
     assert current(page) == last != first_of_second

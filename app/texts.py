@@ -24,7 +24,7 @@ SWITCH_PROJECT = "Projects"
 BACK_TO_PROJECT = "Back"
 THEME = "Light / dark"
 CANCEL = "Cancel"
-CPU = "CPU, {cores} cores"
+CPU = "CPU, {cores} {noun}"
 GPU = "{name}, free {free:.0f} MiB"
 JOB_CHIP = "{what} {percent} %"
 CHIP_LEFT = "{time} left"
@@ -134,6 +134,7 @@ SAME_NAME = "Another {what} has this name."
 SAME_NAME_FIX = "Rename one of the two files."
 NAME_TAKEN = "The project already holds a pair of this name."
 NAME_TAKEN_FIX = "Rename the files if these are others; an identical pair is skipped."
+TWO_VALUES_FIX = "Export it again as a PNG with two values."
 GREY_FIX = "Tick “{label}” below, or export it again with two values."
 FRAMES_FIX = "Export the frame you need as a PNG."
 FRAMES = "The file holds {frames} frames or pages; one image is needed"
@@ -253,7 +254,7 @@ TREES_GENERATED, TREES_REAL = "generated", "yours"
 TREES_DISTANCE = "distance {distance:.2f}"
 TREES_COUNT_LABEL = "How many"
 TREES_SAVE_MANY = "Save this many to the project"
-TREES_SAVED = "Growing {count} trees into “{folder}” of the project."
+TREES_SAVED = "Growing {count} {noun} into “{folder}” of the project."
 TREES_MANY_TITLE = "Many trees"
 TREES_ALL_MASKS = "Along all masks in turn"
 TREES_ALL_MASKS_HELP = "Else along the one chosen, or from the preset"
@@ -276,7 +277,7 @@ TREES_MURRAY_HELP = "Mean over all bifurcations, 100 % keeps it exactly"
 TREES_MURRAY_THIS, TREES_MURRAY_YOURS = "this tree", "your masks"
 TREES_LEGEND = {"tree": "vessels", "root": "root", "obstacle": "obstacle", "boundary": "boundary"}
 TREES_EMPTY = "Open a project to grow trees."
-SAVED_TREES = "{count} trees in {folder}"
+SAVED_TREES = "{count} {noun} in {folder}"
 
 # Masks
 MASKS_ADAPT = "Adapt to my masks"
@@ -377,7 +378,7 @@ IMAGES_COUNT = "How many pairs"
 IMAGES_GENERATE = "Draw pairs into the project"
 IMAGES_PAIRS_FIRST = "Adapt the engine first."
 IMAGES_NO_PAIRS = "No pairs yet. Each is a new mask and an image of it, checked against one another."
-IMAGES_PAIRS = "{count} pairs in the project, {flagged} of them flagged by the checks."
+IMAGES_PAIRS = "{count} {noun} in the project, {flagged} flagged by the checks."
 IMAGES_NOT_ADAPTED = "The image engine is not adapted to your images yet"
 IMAGES_NOT_ADAPTED_FIX = "Press “Adapt to my images” first."
 IMAGES_DRAW_TITLE = "Draw a mask, or drop one"
@@ -425,9 +426,9 @@ REVIEW_VERDICTS = {"accepted": "accepted", "rejected": "rejected", "undecided": 
 REVIEW_BULK = "All that are listed"
 REVIEW_ACCEPT_ALL = "Accept all listed"
 REVIEW_REJECT_ALL = "Reject all listed"
-REVIEW_BULK_DONE = "{count} pairs are {verdict} now. Undo takes that back."
+REVIEW_BULK_DONE = "{count} {noun} {verb} {verdict} now. Undo takes that back."
 REVIEW_RETRAIN = "Train again with these verdicts"
-REVIEW_READY = "{count} pairs would train now: preview takes about {preview}, standard about {standard}."
+REVIEW_READY = "{count} {noun} would train now: preview takes about {preview}, standard about {standard}."
 REVIEW_QUEUED = "Waiting for the device: another job is using it."
 REVIEW_RUNNING = "Training: {percent} %, {left}."
 REVIEW_OPACITY = "Mask opacity (%)"
@@ -725,6 +726,10 @@ UNDEFINED = "-"
 
 def noun(count: int, singular: str) -> str:
     return singular if count == 1 else f"{singular}s"
+
+
+def saved_trees(count: int, folder: str) -> str:
+    return SAVED_TREES.format(count=count, noun=noun(count, "tree"), folder=folder)
 
 
 def minutes(value: float) -> str:

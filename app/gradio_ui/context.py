@@ -224,8 +224,8 @@ class Ui:
                 drawn = [gr.skip()] * len(part.outputs)
                 # What cannot be drawn, as when a project was moved away, must not stop the rest of the page.
                 try:
-                    signature = hash(part.signature(session))
                     if not _waits(part, session, old):
+                        signature = hash(part.signature(session))
                         now[index] = signature
                         if old.get(index) != signature:
                             drawn = part.render(session)

@@ -109,21 +109,23 @@ def build(ui: Ui) -> gr.Button:
         if not name:
             raise InputError(texts.NO_SELECTION, fix=texts.NO_SELECTION_FIX)
         session.required_project().remove_support_pair(name)
-        session.removed = name
+        session.removed.append(name)
         note(texts.REMOVED.format(name=name))
 
     def undo_remove(session: Session) -> None:
-        name, session.removed = session.removed, ""
+        name = session.removed[-1]
         session.required_project().restore_support_pair(name)
+        session.removed.pop()
         session.view.selected = name
         note(texts.RESTORED.format(name=name))
 
     def show_undo(session: Session) -> list:
-        return [gr.Button(texts.UNDO_REMOVE.format(name=session.removed), visible=bool(session.removed))]
+        last = session.removed[-1] if session.removed else ""
+        return [gr.Button(texts.UNDO_REMOVE.format(name=last), visible=bool(last))]
 
     ui.part([strip, empty, count, following], _pairs_signature, show_pairs)
     ui.part([picture, selected, selected_group], _selected_signature, show_selected)
-    ui.part([undo], lambda session: session.removed, show_undo)
+    ui.part([undo], lambda session: tuple(session.removed), show_undo)
     ui.on_selected(strip, select)
     ui.on(remove.click, remove_selected)
     ui.on(undo.click, undo_remove)

@@ -104,6 +104,10 @@ class EngineJobs:
             return texts.JOB_FAILED.format(reason=(job.error or "").rstrip(".")), "failed"
         if job.state is JobState.CANCELLED:
             return texts.ENGINES_CANCELLED, ""
+        if job.state is JobState.QUEUED:
+            return texts.JOB_QUEUED, "running"
+        if job.state is JobState.CANCELLING:
+            return texts.JOB_CANCELLING, "running"
         event = watch(job).latest
         if event is None or not event.total:
             return texts.JOB_STARTING, "running"

@@ -127,7 +127,8 @@ def _named(read, upload: Upload):
     try:
         return read(upload.path)
     except InputError as error:
-        raise InputError(error.problem, path=upload.name, fix=_page_fix(error.fix)) from error
+        fix = texts.TWO_VALUES_FIX if "grey_threshold" in error.fix else _page_fix(error.fix)
+        raise InputError(error.problem, path=upload.name, fix=fix) from error
 
 
 def _for_page(finding: Finding) -> Finding:

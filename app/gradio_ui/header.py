@@ -47,7 +47,7 @@ def cancel_running(session: Session) -> None:
 
 
 def device_text() -> str:
-    return graphics_card() or texts.CPU.format(cores=core_count())
+    return graphics_card() or texts.CPU.format(cores=core_count(), noun=texts.noun(core_count(), "core"))
 
 
 def _project_key(session: Session) -> tuple:

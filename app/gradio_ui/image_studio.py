@@ -87,6 +87,7 @@ class ImageStudio:
 
     settings: ImageSettings = field(default_factory=ImageSettings)
     version: str = ""
+    support: tuple = ()
     mask: np.ndarray | None = None
     overlay: bool = False
     drawn: OrderedDict[tuple, Drawn] = field(default_factory=OrderedDict)
@@ -96,7 +97,15 @@ class ImageStudio:
     def of(cls, project: Project) -> ImageStudio:
         names = project.support_names()
         settings = ImageSettings(source=f"{OWN}{names[0]}" if names else NEW)
-        return cls(settings, version=next(reversed(project.image_engine_versions()), ""))
+        version = next(reversed(project.image_engine_versions()), "")
+        return cls(settings, version=version, support=state_of(project))
+
+    def follow(self, project: Project) -> None:
+        """Forget what was drawn when the masks, or the engine that draws new ones, have become others."""
+        key = state_of(project)
+        if key != self.support:
+            self.support = key
+            self.drawn.clear()
 
     def key(self, settings: ImageSettings) -> tuple:
         by_hand = self.mask.tobytes() if settings.source == DRAWN and self.mask is not None else b""
@@ -109,6 +118,9 @@ class ImageStudio:
 def draw(project: Project, studio: ImageStudio, settings: Sequence[ImageSettings]) -> list[Drawn]:
     """An image for each of `settings`, from memory where it was drawn before."""
     studio = replace(studio)  # another engine may be chosen while this draws
+    known = [studio.found(one) for one in settings]
+    if all(drawn is not None for drawn in known):  # without waiting for what another page draws
+        return known
     with _drawing:
         for one in settings:
             if studio.found(one) is None:
@@ -127,7 +139,7 @@ def mask_of(project: Project, studio: ImageStudio, settings: ImageSettings) -> n
         return studio.mask
     if settings.source.startswith(OWN):
         return project.support_pair(settings.source.removeprefix(OWN)).mask
-    return _new_mask(project.path, _state_of(project), settings.seed)
+    return _new_mask(project.path, state_of(project), settings.seed)
 
 
 def conditions_of(pair: ImageMaskPair, project: Project) -> dict[str, np.ndarray]:
@@ -171,7 +183,7 @@ def _draw_one(project: Project, studio: ImageStudio, settings: ImageSettings) ->
     return Drawn(pair, checks, seconds)
 
 
-def _state_of(project: Project) -> tuple:
+def state_of(project: Project) -> tuple:
     """What new masks depend on besides the seed."""
     masks = project.support_folder / "masks"
     stamps = tuple((name, (masks / f"{name}.png").stat().st_mtime_ns) for name in project.support_names())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
@@ -14,13 +15,13 @@ from app.gradio_ui.context import Ui
 from app.gradio_ui.devices import selectable
 from app.gradio_ui.engine_jobs import EngineJobs
 from app.gradio_ui.errors import note
+from app.gradio_ui.files import Upload, read_single_mask
 from app.gradio_ui.image_studio import DRAWN, LOOKS, NEW, OWN, ImageSettings, ImageStudio
 from app.gradio_ui.job_watch import active_job
 from app.gradio_ui.numbers import checked_seed, checked_whole, seed_field
 from app.gradio_ui.paint import painted_mask
 from app.gradio_ui.state import Session
 from univg.errors import InputError
-from univg.io import read_mask
 from univg.overlay import overlay_mask
 from univg.workflow.jobs import list_jobs, start_job
 
@@ -114,7 +115,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     JOBS.wire(ui, adapt, status, {"device": device})
     ui.part([real], _real_signature, lambda session: [_real(session)], later=True)
     ui.part([generate, pairs_line, latest_caption, latest], _pairs_signature, _pairs)
-    ui.part(shown, _first_signature, _first)
+    ui.part(shown, _first_signature, _first, later=True)
     ui.on(conditioning.release, partial(_settle, "conditioning"), [conditioning], shown, **_IN_TURN)
     ui.on(steps.release, partial(_settle, "steps"), [steps], shown, **_IN_TURN)
     ui.on(strength.release, partial(_settle, "strength"), [strength], shown, **_IN_TURN)
@@ -157,6 +158,7 @@ def studio_of(session: Session) -> ImageStudio:
     project = session.required_project()
     if session.images is None:
         session.images = ImageStudio.of(project)
+    session.images.follow(project)
     return session.images
 
 
@@ -278,7 +280,7 @@ def _use_drawing(session: Session, value: dict | None) -> list:
 
 
 def _use_file(session: Session, path: str) -> list:
-    mask = read_mask(path)
+    mask = read_single_mask(Upload(Path(path), Path(path).name))
     if not mask.any():
         raise InputError(texts.IMAGES_DROP_EMPTY, fix=texts.IMAGES_DROP_EMPTY_FIX)
     return _use_mask(session, mask)
@@ -421,6 +423,6 @@ def _pairs(session: Session) -> list:
     for name in names[-6:]:
         pair = project.synthetic_pair(name)
         items.append((pictures.reduce(pictures.as_rgb(pair.image), pictures.THUMBNAIL_SIDE), name))
-    text = texts.IMAGES_PAIRS.format(count=len(names), flagged=flagged)
+    text = texts.IMAGES_PAIRS.format(count=len(names), noun=texts.noun(len(names), "pair"), flagged=flagged)
     caption = markup.line(texts.IMAGES_LATEST)
     return [gr.Button(interactive=ready), markup.line(text), caption, gr.Gallery(items, visible=True)]

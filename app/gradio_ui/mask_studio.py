@@ -62,13 +62,21 @@ class MaskStudio:
 
     settings: MaskSettings = field(default_factory=MaskSettings)
     version: str = ""
+    support: tuple = ()
     drawn: OrderedDict[tuple[str, MaskSettings], np.ndarray] = field(default_factory=OrderedDict)
     milliseconds: float = 0.0
     changed: int = 0
 
     @classmethod
     def of(cls, project: Project) -> MaskStudio:
-        return cls(version=next(reversed(project.mask_engine_versions()), ""))
+        return cls(version=next(reversed(project.mask_engine_versions()), ""), support=support_key(project))
+
+    def follow(self, project: Project) -> None:
+        """Forget what was drawn when the annotated masks, which trees grow along, have become others."""
+        key = support_key(project)
+        if key != self.support:
+            self.support = key
+            self.drawn.clear()
 
     def found(self, settings: MaskSettings) -> np.ndarray | None:
         return self.drawn.get((self.version, _canonical(settings)))
@@ -110,7 +118,7 @@ def draw(project: Project, studio: MaskStudio, settings: Sequence[MaskSettings])
 
 def start_tree(project: Project, seed: int) -> np.ndarray:
     """The tree that a mask starts from."""
-    return _start(project.path, _support_key(project), seed)
+    return _start(project.path, support_key(project), seed)
 
 
 def feature_map(groups: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
@@ -149,7 +157,7 @@ def nearest_copy(project: Project, mask: np.ndarray) -> float:
 
 def engine_of(project: Project, version: str) -> MaskEngine:
     """The engine, kept in memory; the folders of engines never change."""
-    return _engine(project.path, version, _support_key(project) if not version else ())
+    return _engine(project.path, version, support_key(project) if not version else ())
 
 
 def _canonical(settings: MaskSettings) -> MaskSettings:
@@ -173,7 +181,7 @@ def _draw_one(project: Project, version: str, settings: MaskSettings) -> np.ndar
     return sample_masks(engine_of(project, version), 1, config=config, trees=trees)[0]
 
 
-def _support_key(project: Project) -> tuple:
+def support_key(project: Project) -> tuple:
     masks = project.support_folder / "masks"
     return tuple((name, (masks / f"{name}.png").stat().st_mtime_ns) for name in project.support_names())
 

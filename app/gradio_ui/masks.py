@@ -111,6 +111,7 @@ def studio_of(session: Session) -> MaskStudio:
     project = session.required_project()
     if session.masks is None:
         session.masks = MaskStudio.of(project)
+    session.masks.follow(project)
     return session.masks
 
 
@@ -274,7 +275,7 @@ def _first_signature(session: Session) -> tuple:
     project = session.project
     if project is None or session.at_start:
         return ()
-    return project.path, tuple(project.mask_engine_versions()), bool(project.support_names())
+    return project.path, tuple(project.mask_engine_versions()), mask_studio.support_key(project)
 
 
 def _first(session: Session) -> list:
@@ -315,7 +316,7 @@ def _controls(session: Session) -> list:
 
 def _real_signature(session: Session) -> tuple:
     project = session.project
-    return () if project is None else (project.path, tuple(project.support_names()))
+    return () if project is None else (project.path, mask_studio.support_key(project))
 
 
 def _real(session: Session) -> gr.Gallery:

@@ -158,10 +158,13 @@ def _list_anew(session: Session, **choice: str) -> list:
 def _judge_all(session: Session, verdict: Verdict) -> list:
     project, board = session.required_project(), board_of(session)
     with board.lock:
-        entries = [entry for entry in board.entries(project) if entry.verdict is not verdict]
-        board.judge_many(project, entries, verdict)
-    count = len(entries)
-    note(texts.REVIEW_BULK_DONE.format(count=count, verdict=texts.REVIEW_VERDICTS[str(verdict)]))
+        listed = board.entries(project)
+        entries = [entry for entry in listed if entry.verdict is not verdict]
+        if entries or not listed:  # else all are as asked
+            board.judge_many(project, entries, verdict)
+    count, word = len(entries), texts.REVIEW_VERDICTS[str(verdict)]
+    verb = "is" if count == 1 else "are"
+    note(texts.REVIEW_BULK_DONE.format(count=count, noun=texts.noun(count, "pair"), verb=verb, verdict=word))
     return _view(session)
 
 
@@ -243,9 +246,10 @@ def _retrain_state(session: Session) -> list:
     job = next((job for job in list_jobs(project) if job.kind == "retrain"), None)
     running = active_job(project)
     kind = ""
-    if job is None or (running is None and job.state is JobState.CANCELLED):
+    if job is None or job.state is JobState.CANCELLED:
         minutes = {name: texts.minutes(minutes_here(PRESETS[name])) for name in _EFFORTS}
-        text = texts.REVIEW_READY.format(count=len(pairs_that_train(project)), **minutes)
+        count = len(pairs_that_train(project))
+        text = texts.REVIEW_READY.format(count=count, noun=texts.noun(count, "pair"), **minutes)
     elif job.state is JobState.DONE:
         text, kind = _settled(job.result() or {}), "done"
     elif job.state is JobState.FAILED:

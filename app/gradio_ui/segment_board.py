@@ -166,7 +166,6 @@ class Board:
                 if item.state in ("waiting", "working") or (item.state == "done" and item.run == run):
                     continue
                 earlier = item if item.state == "done" else item.earlier
-                self._cache.pop(item.name, None)
                 self._update(item.name, state="waiting", problem="", run=run, figures=None, earlier=earlier)
                 models.worker.submit(self._work, item.name, run, device, self._generation)
 
@@ -254,9 +253,6 @@ class Board:
                 return
             self._folder.mkdir(parents=True, exist_ok=True)
             np.save(self._probability_file(name), probability)
-            self._cache.pop(name, None)
-            if current.reference == item.reference:
-                self._remember(name, Arrays(image, probability, reference))
             self._update(
                 name,
                 state="done",
@@ -269,6 +265,8 @@ class Board:
                 figures_at=None,
                 earlier=None,
             )
+            if current.reference == item.reference:
+                self._remember(name, Arrays(image, probability, reference))
         self._measure_later()
 
     def _measure_later(self) -> None:
@@ -303,6 +301,8 @@ class Board:
 
     def _update(self, name: str, **changes: object) -> None:
         with self._changed:
+            if {"state", "run"} & changes.keys():
+                self._cache.pop(name, None)  # it may lack the probability, or have that of another run
             if name in self._items:
                 self._items[name] = replace(self._items[name], **changes)
             self.revision += 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
+import re
 import shutil
 import signal
 import socket
@@ -23,7 +25,8 @@ HOST = "127.0.0.1"
 FIRST_PORT = 7860
 _PORTS_TRIED = 100
 _MAX_UPLOAD = "1gb"
-_FOLDER = "univg-app-"  # and the process, of the folder with what a server keeps while it runs
+# And the process, of the folder with what a server keeps while it runs. Computers and containers may share the place.
+_FOLDER = f"univg-app-{re.sub('[^0-9A-Za-z]', '', platform.node())}-"
 
 
 def quiet_environment(folder: Path) -> None:
@@ -69,7 +72,8 @@ def serve(project: Project | None, *, port: int | None, open_browser: bool, anno
     folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
     stopped, shut_down = threading.Event(), None
     for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP"):
-        if hasattr(signal, name):
+        # What is ignored stays ignored: nohup protects a server from the end of its terminal in this way.
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
             signal.signal(getattr(signal, name), lambda *_: stopped.set())
     try:
         quiet_environment(folder)

@@ -96,7 +96,7 @@ class Session:
     unmasked: dict[str, Upload] = field(default_factory=dict)
     painting: Painting | None = None
     drafts: dict[tuple[Path, str, bool], np.ndarray] = field(default_factory=dict)  # see `draft_key`
-    removed: str = ""
+    removed: list[str] = field(default_factory=list)
     run: RunForm = field(default_factory=RunForm)
     looked_at_data: bool = False
     choosing_project: bool = False
@@ -119,7 +119,7 @@ class Session:
         self.board.clear()
         self.kept_images, self.kept_references = [], []
         self.project, self.choosing_project = project, False
-        self.view, self.unmasked, self.painting, self.removed = PairView(), {}, None, ""
+        self.view, self.unmasked, self.painting, self.removed = PairView(), {}, None, []
         self.trees, self.masks, self.images, self.review = None, None, None, None
 
     @property

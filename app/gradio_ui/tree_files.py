@@ -47,7 +47,7 @@ def _start_many(session: Session, count: float | None, every: bool) -> None:
     scene, trees = studio.scene, checked_whole(count, texts.TREES_COUNT_LABEL, 1, _MOST_TREES, usual=100)
     params = tree_set_params(project, scene, count=trees, every_mask=bool(every))
     start_job(project, "trees", params)
-    note(texts.TREES_SAVED.format(count=trees, folder=f"trees/{params['folder']}"))
+    note(texts.TREES_SAVED.format(count=trees, noun=texts.noun(trees, "tree"), folder=f"trees/{params['folder']}"))
 
 
 def _saved_sets(session: Session) -> tuple:
@@ -55,7 +55,10 @@ def _saved_sets(session: Session) -> tuple:
 
 
 def _saved_list(session: Session) -> str:
-    lines = [texts.SAVED_TREES.format(count=count, folder=f"trees/{name}") for name, count in _saved_sets(session)]
+    lines = [
+        texts.SAVED_TREES.format(count=count, noun=texts.noun(count, "tree"), folder=f"trees/{name}")
+        for name, count in _saved_sets(session)
+    ]
     return "".join(markup.line(text, "help") for text in lines)
 
 

@@ -20,6 +20,7 @@ from univg.sca import TreeScene, find_hub, grow_scene, preset_for, preset_named,
 from univg.sca.config import SCAConfig
 from univg.types import Modality
 from univg.workflow.project import Project
+from univg.workflow.support_store import content_hashes
 
 BOUNDARY: Colour = (240, 228, 66)  # Okabe and Ito's yellow
 MASK, PRESET = "mask:", "preset:"
@@ -122,6 +123,16 @@ def scene_from(project: Project, source: str, *, config: SCAConfig, seed: int) -
     pair, sha256 = _pair(project, name, _stamp(project, name))
     hub = find_hub(project.modality, pair.mask, pair.image)
     return TreeScene(project.modality, pair.shape, config, seed, mask_name=name, mask_sha256=sha256, hub=hub)
+
+
+def brought_up_to_date(project: Project, scene: TreeScene) -> TreeScene:
+    """`scene` with the hash and the hub of its mask as that is now: it may have been painted in since."""
+    if not scene.mask_name or scene.mask_name not in project.support_names():
+        return scene
+    pair, sha256 = _pair(project, scene.mask_name, _stamp(project, scene.mask_name))
+    if sha256 == scene.mask_sha256 or pair.shape != tuple(scene.shape):
+        return scene
+    return replace(scene, mask_sha256=sha256, hub=find_hub(project.modality, pair.mask, pair.image))
 
 
 def real_mask(project: Project, scene: TreeScene) -> np.ndarray | None:
@@ -252,7 +263,7 @@ def _stamp(project: Project, name: str) -> int:
 
 @lru_cache(maxsize=8)
 def _pair(project: Project, name: str, changed: int):
-    return project.support_pair(name), project.load_support().sha256[f"masks/{name}.png"]
+    return project.support_pair(name), content_hashes(project.support_folder, [name])[f"masks/{name}.png"]
 
 
 @lru_cache(maxsize=64)

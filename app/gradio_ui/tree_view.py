@@ -29,6 +29,7 @@ def studio_of(session: Session) -> Studio:
         # Its pair was removed: go on with what is left, and keep the parameters.
         fresh = Studio.of(project)
         session.trees.go_to(replace(fresh.scene, config=session.trees.scene.config), fresh.source)
+    session.trees.scene = tree_studio.brought_up_to_date(project, session.trees.scene)
     return session.trees
 
 

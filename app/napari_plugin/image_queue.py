@@ -98,7 +98,7 @@ class ImageQueue:
         annotated = self.project.support_names()
         pairs = [name for name in annotated if name not in named]
         known = [entry for entry in known if entry.file or entry.name in annotated]  # a pair may have been removed
-        known = [replace(e, status=Status.APPROVED) if self._annotated_elsewhere(e, annotated) else e for e in known]
+        known = [replace(e, status=self._status_now(e, annotated)) for e in known]
         return known + [QueueEntry(name, status=Status.APPROVED, patient=patient_of(name)) for name in pairs]
 
     def entry(self, name: str) -> QueueEntry:
@@ -247,10 +247,13 @@ class ImageQueue:
         names = [e.name for e in entries if e.held_out and e.status is Status.APPROVED and e.patient not in train]
         return [ImageMaskPair(self.image(name), mask, name) for name in names if (mask := self.mask(name)) is not None]
 
-    def _annotated_elsewhere(self, entry: QueueEntry, annotated: Sequence[str]) -> bool:
-        """Whether an image that nobody has looked at here became a pair of the project in the browser, say."""
-        unseen = entry.status in (Status.UNSEEN, Status.SEGMENTED) and entry.name in annotated
-        return unseen and not self._mask_file(entry.name).is_file()
+    def _status_now(self, entry: QueueEntry, annotated: Sequence[str]) -> Status:
+        """That of `entry`, unless it became a pair of the project, or ceased to be one, in the browser, say."""
+        if self._mask_file(entry.name).is_file() or entry.status is Status.CORRECTED:
+            return entry.status
+        if entry.name in annotated:
+            return Status.APPROVED
+        return Status.UNSEEN if entry.status is Status.APPROVED else entry.status
 
     def _mask_file(self, name: str) -> Path:
         return self.folder / "masks" / f"{check_stem(name)}.png"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtWidgets import (
+    QApplication,
     QComboBox,
     QFormLayout,
     QHBoxLayout,
@@ -109,10 +110,14 @@ class Slider(QWidget):
 
     def eventFilter(self, watched, event) -> bool:  # noqa: N802 - Qt's name
         """The wheel scrolls the panel, unless the slider was chosen: what it moves may change a mask."""
-        if event.type() == QEvent.Type.Wheel and not self._slider.hasFocus():
+        if event.type() == QEvent.Type.Wheel and not self._has_focus():
             event.ignore()
             return True
         return super().eventFilter(watched, event)
+
+    def _has_focus(self) -> bool:
+        focused = QApplication.focusWidget()
+        return focused is not None and (focused is self._slider or self._slider.isAncestorOf(focused))
 
     @property
     def value(self) -> float:

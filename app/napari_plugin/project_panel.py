@@ -163,7 +163,7 @@ class ProjectPanel(parts.Panel):
             elif item.column() == PATIENT:
                 self.session.queue.set_patient(name, item.text().strip())
         finally:
-            self.refresh()
+            self.session.queue_changed.emit()  # others count the test images; and this one is drawn anew
 
     def _name_in(self, row: int) -> str | None:
         item = self.table.item(row, NAME) if row >= 0 else None

@@ -114,7 +114,7 @@ class RetrainPanel(parts.Panel):
     def _start_failed(self, error: Exception) -> None:
         self._starting = False
         if isinstance(error, JobRunningError) and self.session.project is not None:
-            running = [job for job in list_jobs(self.session.project) if job.id == error.job_id]
+            running = [job for job in list_jobs(self.session.project) if job.id == error.job_id and job.kind in _KINDS]
             if running:
                 self._watch(running[0])
         self.session.queue_changed.emit()

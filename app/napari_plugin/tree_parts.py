@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QProgressBar, QSpinBox, QTool
 
 from app import texts
 from app.napari_plugin import parts
+from app.napari_plugin.background import in_words
 from app.napari_plugin.job_curve import JobReports, job_text
 from app.napari_plugin.session import Session
 from univg.sca import TreeScene
@@ -98,7 +99,7 @@ class ManyTrees(QWidget):
         column.addWidget(self.saved)
         self._timer = QTimer(self)
         self._timer.setInterval(_LOOK_MS)
-        self._timer.timeout.connect(guarded(self._look_if_running))
+        self._timer.timeout.connect(self._look_if_running)  # not guarded: that would empty the message line
         self._timer.start()
 
     def start(self) -> None:
@@ -140,7 +141,10 @@ class ManyTrees(QWidget):
         self.state.setText("" if self.job is None else job_text(self.job, event, done=done))
         self.state.setVisible(bool(self.state.text()))
         sets = tree_sets(project) if project is not None else []
-        lines = [texts.SAVED_TREES.format(count=count, folder=f"trees/{name}") for name, count in sets]
+        lines = [
+            texts.SAVED_TREES.format(count=count, noun=texts.noun(count, "tree"), folder=f"trees/{name}")
+            for name, count in sets
+        ]
         self.saved.setText("\n".join(lines))
         self.saved.setVisible(bool(lines))
 
@@ -149,8 +153,12 @@ class ManyTrees(QWidget):
         self.look()
 
     def _look_if_running(self) -> None:
-        if self.job is not None and not self.job.state.finished:
+        if self.job is None or self.job.state.finished:
+            return
+        try:
             self.look()
+        except Exception as error:  # a slot that raises would end the window on some platforms
+            self._session.said.emit(in_words(error), "error")
 
 
 def _pixmap(mask: np.ndarray) -> QPixmap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -40,6 +41,8 @@ def with_full_run(session, folder, *, state=JobState.DONE, waits_for=None, param
         project.add_support_pair(make_pair(f"pair {seed}", seed=seed))
     for parent in (project.adapters_folder, project.image_engines_folder):
         (parent / "v001").mkdir(parents=True)
+        card = {"support_sha256": dict(project.load_support().sha256)}
+        write_json_atomic(parent / "v001" / "engine.json", {"card": card})
     job = project.jobs_folder / "20260101-000000-adapt-0000"
     (job / "checkpoint").mkdir(parents=True)
     (job / "events.jsonl").touch()
@@ -90,7 +93,7 @@ def test_without_a_change_adapt_starts_anew(session, tmp_path, monkeypatch):
 
 def test_stages_that_were_not_kept_cannot_be_begun_after(session, tmp_path):
     with_full_run(session, tmp_path / "p")
-    (session.project.adapters_folder / "v001").rmdir()
+    rmtree(session.project.adapters_folder / "v001")
     session.run.settings["alpha"] = 0.4
     assert run_settings.stale_from(session) == "mask-engine"
 

@@ -11,7 +11,7 @@ from univg.engines import ImageEngine, MaskEngine, SamplingConfig, load_backbone
 from univg.engines.backbone import new_controlnet
 from univg.engines.folders import save_controlnet
 from univg.errors import Cancelled, InputError
-from univg.io import read_json, read_provenance
+from univg.io import read_json, read_provenance, write_json_atomic
 from univg.sca import generate_mask
 from univg.segmentation import prior_segmenter
 from univg.types import ImageMaskPair, Modality, SupportSet
@@ -25,7 +25,7 @@ from univg.workflow.model_versions import image_to_hold_out
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.presets import preset_named
 from univg.workflow.project import Project
-from univg.workflow.verdicts import without_sight_of
+from univg.workflow.verdicts import training_choice, without_sight_of
 
 
 def made_up_pair(seed, shape=(64, 64)):
@@ -73,6 +73,20 @@ def test_engines_and_pairs_never_see_the_image_that_models_are_compared_on(proje
     records = [project.pair_record(name) for name in project.pair_names()]
     assert len(records) == 2 and all(len(r["support_sha256"]) == 4 for r in records)
     assert not apart & {sha for record in records for sha in record["support_sha256"]}
+
+
+def test_pairs_of_an_engine_that_learnt_the_held_out_image_do_not_train(project):
+    apart = hashes_of_the_image_kept_apart(project)
+    file = project.image_engines_folder / "v001" / "engine.json"
+    engine = read_json(file)
+    engine["card"]["support_sha256"] = dict(project.load_support().sha256)  # as before one was kept apart
+    write_json_atomic(file, engine)
+    job = wait_for(start_job(project, "generate", {"count": 1, "steps": 2, "device": "cpu"}), timeout=300)
+    assert job.state is JobState.DONE, job.error
+    assert apart <= set(project.pair_record(*project.pair_names())["support_sha256"])
+    assert training_choice(project)["pairs"] == []
+    job = wait_for(start_job(project, "retrain", {"preset": "preview", "pairs": project.pair_names()}), timeout=300)
+    assert job.state is JobState.FAILED and "that models are compared on" in job.error
 
 
 def test_pairs_made_from_the_held_out_image_do_not_train(project):

@@ -15,6 +15,7 @@ from univg.workflow.model_versions import (
     active_segmenter,
     compare_versions,
     frozen_image,
+    image_kept_apart,
     image_to_hold_out,
     promote,
     settle,
@@ -155,3 +156,15 @@ def test_interval_of_a_difference_is_that_of_tiles():
     empty = np.zeros_like(reference)
     assert dice_difference(empty, reference, reference)[0] == 1.0
     assert dice_difference(empty, empty, empty)[0] == 0.0
+
+
+def test_the_image_kept_apart_stays_the_same_though_its_mask_is_corrected(project):
+    support = project.load_support()
+    name = image_kept_apart(project, support)
+    assert image_kept_apart(project, project.load_support()) == name == image_to_hold_out(project, support)
+    for number in range(3):
+        project.add_support_pair(make_pair(f"a-{number}", seed=20 + number))
+    project.replace_support_mask(name, make_pair("x", seed=40).mask)
+    assert image_to_hold_out(project, project.load_support()) is None
+    assert image_kept_apart(project, project.load_support()) == name
+    assert image_to_hold_out(project, project.load_support()) == name

@@ -54,8 +54,13 @@ def run_retrain_job(project: Project, params: dict, context: JobContext) -> dict
             f"{len(names) - len(honest)} of {len(names)} pairs were made from the held-out image and do not train."
         )
         context.on_progress(ProgressEvent("pairs", len(names), len(names), message=message))
-    usable = {name: float(weight) for name, weight in zip(names, weights, strict=True) if name in set(honest)}
-    synthetic = load_drawn(project, usable, preset, seed)
+    if names and not honest:
+        raise InputError(
+            f"All {len(names)} pairs were made from the image that models are compared on",
+            fix="Adapt the engines again and draw new pairs, or train without them: univg adapt.",
+        )
+    weight_of = dict(zip(names, weights, strict=True))
+    synthetic = load_drawn(project, {name: float(weight_of[name]) for name in honest}, preset, seed)
     result = run_on_project(
         project,
         preset,

@@ -26,7 +26,7 @@ from univg.training.device import resolve_device
 from univg.types import SupportSet
 from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.live_pictures import mask_sheet, saver, starts_sheet
-from univg.workflow.model_versions import image_kept_apart
+from univg.workflow.model_versions import kept_apart_in
 from univg.workflow.project import Project
 from univg.workflow.start_trees import engine_size, grow_starts
 
@@ -44,10 +44,9 @@ ADAPTATIONS = {
 
 def run_mask_engine_job(project: Project, params: dict, context: JobContext | JobPart) -> dict:
     """The work of a ``mask-engine`` job: `params` are ``adapter``, ``steps``, ``seed``, ``device``, ``backbone`` and
-    ``without``, the name of a pair that is kept apart (by default see `image_kept_apart`).
+    ``without``, the name of a pair that is kept apart (by default see `kept_apart_in`).
     """
-    without = params["without"] if "without" in params else image_kept_apart(project, project.load_support())
-    support = support_without(project, without)
+    support = support_without(project, kept_apart_in(context, project, params))
     device = resolve_device(params.get("device", "auto"))
     context.on_progress(ProgressEvent("mask engine", 0, 0, message="Loading the engine"))
     backbone = load_backbone(params.get("backbone", "compact"), engine="masks", device=device)

@@ -306,11 +306,13 @@ def _made_pair(plan: _Plan, index: int, device: str) -> float:
 
     # 3. Checks, and the record of all of it
     checks = check_synthetic_pair(pair, support.pairs, critic.segmenter, expected_agreement=critic.expected_agreement)
+    learnt = [engine.card.get("support_sha256") or {} for engine in (mask_engine, image_engine) if engine is not None]
+    seen = {sha for hashes in (support.sha256, *learnt) for sha in hashes.values()}
     record = {
         "settings": {**config.to_json(), "count": None, "seed": config.seed + index},
         "mask_engine": plan.mask_engine,
         "image_engine": plan.image_engine,
-        "support_sha256": sorted(support.sha256.values()),  # without names: the pair may be handed on
+        "support_sha256": sorted(seen),  # without names: the pair may be handed on
         "checks": checks.to_json(),
     }
     project.add_synthetic_pair(pair, record)

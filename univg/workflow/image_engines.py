@@ -34,7 +34,7 @@ from univg.weights import shipped_folder
 from univg.workflow.engines import base_of, support_without
 from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.live_pictures import pair_sheet, saver
-from univg.workflow.model_versions import image_kept_apart
+from univg.workflow.model_versions import kept_apart_in
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.pipeline import run_pipeline
 from univg.workflow.presets import CRITIC
@@ -100,10 +100,9 @@ def train_critic(
 
 def run_image_engine_job(project: Project, params: dict, context: JobContext | JobPart) -> dict:
     """The work of an ``image-engine`` job: `params` are ``steps``, ``seed``, ``device``, ``backbone`` and ``without``,
-    the name of a pair that is kept apart (by default see `image_kept_apart`).
+    the name of a pair that is kept apart (by default see `kept_apart_in`).
     """
-    without = params["without"] if "without" in params else image_kept_apart(project, project.load_support())
-    support = support_without(project, without)
+    support = support_without(project, kept_apart_in(context, project, params))
     device = params.get("device", "auto")
     context.on_progress(ProgressEvent("image engine", 0, 0, message="Loading the engine"))
     backbone, controlnet = load_base(params.get("backbone", "compact"), device=device)

@@ -1,15 +1,17 @@
 """Which of a project's segmenters is in use, and how they compare; none is ever replaced or deleted.
 
-Versions are compared on one annotated image, the same for all: it is frozen when the first version is put on record.
+Versions are compared on one annotated image, the same for all: it is frozen with the first version or adapted engine.
 Figures on it date from before it joined the training of a version.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +21,9 @@ from univg.types import SupportSet
 from univg.workflow import support_store
 from univg.workflow.folder_access import append_lines, locked, utc_now, writing
 from univg.workflow.project import Project
+
+if TYPE_CHECKING:
+    from univg.workflow.job_context import JobContext, JobPart
 
 LOG = "active.jsonl"
 FROZEN = "held_out.json"
@@ -209,19 +214,38 @@ def image_to_hold_out(project: Project, support: SupportSet) -> str | None:
     return frozen.name
 
 
+def name_to_hold_out(project: Project, support: SupportSet) -> str | None:
+    """The frozen image, whatever its mask is now: with another mask, too, it is the one that nothing else has seen."""
+    frozen = frozen_image(project)
+    return frozen.name if frozen is not None and any(pair.name == frozen.name for pair in support.pairs) else None
+
+
 def image_kept_apart(project: Project, support: SupportSet) -> str | None:
     """The image that engines and synthetic pairs must not see: the frozen one, or one that is drawn and frozen now.
 
-    None when `support` is a single pair.
+    None with fewer than three pairs, of which none can be spared.
     """
     found = image_to_hold_out(project, support)
-    if found is not None or len(support) < 2:
+    if found is not None or len(support) < 3:
         return found
-    name = support.pairs[int(np.random.default_rng(0).integers(len(support)))].name
+    names = [pair.name for pair in support.pairs]
+    name = name_to_hold_out(project, support) or names[int(np.random.default_rng(0).integers(len(names)))]
     with locked(project.path / ".lock"), writing(project.segmenters_folder):
         project.segmenters_folder.mkdir(exist_ok=True)
         _write_frozen(project.segmenters_folder / FROZEN, FrozenImage(name, support.sha256[f"masks/{name}.png"]))
     return name
+
+
+def kept_apart_in(job: JobContext | JobPart, project: Project, params: Mapping) -> str | None:
+    """`image_kept_apart` for the job of an engine, put on record in its checkpoint: another may be frozen meanwhile."""
+    if "without" in params:
+        return params["without"]
+    record = job.checkpoint_folder / "kept_apart.json"
+    if not record.is_file():
+        begun = any(job.checkpoint_folder.rglob("*.safetensors"))  # by an earlier version, which kept none apart
+        name = None if begun else image_kept_apart(project, project.load_support())
+        write_json_atomic(record, {"name": name})
+    return read_json(record)["name"]
 
 
 def compare_versions(project: Project) -> list[Version]:

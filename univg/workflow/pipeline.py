@@ -20,7 +20,7 @@ from univg.types import ImageMaskPair, SupportSet
 from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.job_records import CHECKPOINT_FOLDER
 from univg.workflow.live_pictures import SavePicture, mask_sheet, pair_sheet, saver
-from univg.workflow.model_versions import image_to_hold_out, settle
+from univg.workflow.model_versions import name_to_hold_out, settle
 from univg.workflow.presets import PRESETS, Preset
 from univg.workflow.project import Project
 from univg.workflow.verdicts import draw_from
@@ -172,7 +172,7 @@ def held_out_name(
     """
     record = checkpoint_folder / "held_out.json"
     if not record.is_file():
-        frozen = image_to_hold_out(project, support) if preset.hold_out and len(support) > 1 else None
+        frozen = name_to_hold_out(project, support) if preset.hold_out and len(support) > 1 else None
         drawn = split_held_out(support, hold_out=preset.hold_out, rng=np.random.default_rng(seed), name=frozen)[1]
         write_json_atomic(record, {"name": None if drawn is None else drawn.name})
     return read_json(record)["name"]

@@ -12,16 +12,19 @@ import numpy as np
 
 from univg.errors import InputError
 from univg.workflow.folder_access import append_lines, locked, utc_now, writing
+from univg.workflow.model_versions import frozen_image
 from univg.workflow.near_duplicates import FLAG as NEAR_DUPLICATE
 from univg.workflow.near_duplicates import read_near_duplicates
 from univg.workflow.project import Project
+from univg.workflow.support_store import content_hashes
 
 VERDICTS_FILE = "verdicts.jsonl"
 MAX_NOTE = 2000
 # What the next training does with a pair that nobody has judged.
 POLICY = (
     "Accepted pairs train, rejected ones do not. Undecided ones train unless an automatic check flagged them, and are "
-    "drawn more rarely the less their image and mask agree: in proportion to the agreement, accepted ones count as 1."
+    "drawn more rarely the less their image and mask agree: in proportion to the agreement, accepted ones count as 1. "
+    "Pairs that were made from the annotated image that models are compared on do not train."
 )
 _UNCHECKED_WEIGHT = 0.5  # of an undecided pair of which nobody measured how well image and mask agree
 _LEAST_WEIGHT = 0.05
@@ -146,6 +149,7 @@ def training_choice(project: Project) -> dict:
     seen.
     """
     weights = training_weights(project)
+    weights = {name: weights[name] for name in without_sight_of(project, list(weights), _hashes_kept_apart(project))}
     return {"pairs": list(weights), "weights": [round(weight, 4) for weight in weights.values()]}
 
 
@@ -172,6 +176,14 @@ def without_sight_of(project: Project, names: Sequence[str], files: Collection[s
         if not set(seen.values() if isinstance(seen, dict) else seen) & set(files):
             kept.append(name)
     return kept
+
+
+def _hashes_kept_apart(project: Project) -> list[str]:
+    """Of the annotated image that models are compared on, which a training keeps apart."""
+    frozen = frozen_image(project)
+    if frozen is None or frozen.name not in project.support_names():
+        return []
+    return list(content_hashes(project.support_folder, [frozen.name]).values())
 
 
 def fidelity(record: Mapping) -> float:

@@ -92,6 +92,7 @@ def test_taking_in_again_undoes_nothing_that_the_browser_did(queue):
         project.remove_support_pair(name)
     assert queue.approved_into_support() == [] and project.support_names() == ["pair-0"]
     assert "pair-1" not in [entry.name for entry in queue.entries()], "there is nothing left to show"
+    assert queue.entry("new-0").status is Status.UNSEEN and queue.next_name() is not None
 
 
 def test_images_annotated_elsewhere_are_not_offered_to_the_model(queue):

@@ -47,6 +47,8 @@ def test_next_is_the_most_uncertain_that_is_not_approved(queue):
     queue.update("new-1", uncertainty=0.3)
     assert queue.next_name() == "new-1"
     assert queue.next_name("new-1") == "new-0"
+    for entry in queue.entries()[:3]:
+        queue.save_mask(entry.name, np.zeros((64, 64), bool))
     queue.update("new-1", status=Status.APPROVED)
     queue.update("new-0", status=Status.APPROVED)
     assert queue.next_name() == "new-2"

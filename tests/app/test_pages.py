@@ -333,24 +333,39 @@ def test_folders_of_killed_servers_are_removed(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
-def test_nothing_is_left_when_the_terminal_is_closed(tmp_path, projects_folder):
+@pytest.mark.parametrize("ignored", [False, True])
+def test_closing_the_terminal_ends_the_server_but_not_under_nohup_and_nothing_is_left(
+    tmp_path, projects_folder, ignored
+):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    (tmp_path / "temporary").mkdir()
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
     command = [sys.executable, "-m", "app", "--sample", "--port", str(port), "--no-browser"]
     log = (tmp_path / "log").open("wb")
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], env=environment, stdout=log, stderr=log)
+    process = subprocess.Popen(
+        command,
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        stdout=log,
+        stderr=log,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL),
+    )
     try:
         wait_until_it_answers(f"http://127.0.0.1:{port}", process, tmp_path / "log")
-        assert list((tmp_path / "temporary").glob("univg-app-*"))
+        assert list(temporary.glob("univg-app-*"))
         process.send_signal(signal.SIGHUP)
+        if ignored:
+            time.sleep(2)
+            wait_until_it_answers(f"http://127.0.0.1:{port}", process, tmp_path / "log")
+            process.terminate()
         process.wait(60)
     finally:
         process.kill()
         log.close()
-    assert not list((tmp_path / "temporary").glob("univg-app-*"))
+    assert not list(temporary.glob("univg-app-*"))
 
 
 def test_a_mask_is_kept_under_the_engine_that_drew_it(tmp_path, monkeypatch):

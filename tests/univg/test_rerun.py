@@ -155,7 +155,7 @@ def test_review_pause_survives_a_kill_and_later_stages_are_redone_alone(tmp_path
         "preset": "full",
         "mask_backbone": str(mask_backbone),
         "image_backbone": str(image_backbone),
-        **{"mask_steps": 2, "image_steps": 2, "pairs": 3, "segmenter_steps": 6, "device": "cpu", "review": True},
+        **{"mask_steps": 2, "image_steps": 2, "pairs": 3, "segmenter_steps": 20, "device": "cpu", "review": True},
     }
 
     # It stops once the pairs are drawn, and says why

@@ -343,16 +343,12 @@ def test_closing_the_terminal_ends_the_server_but_not_under_nohup_and_nothing_is
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     environment = {**os.environ, "TMPDIR": str(temporary)}
-    command = [sys.executable, "-m", "app", "--sample", "--port", str(port), "--no-browser"]
+    hangup = "signal.SIG_IGN" if ignored else "signal.SIG_DFL"  # nohup leaves the first
+    begin = f"import os, signal, sys; signal.signal(signal.SIGHUP, {hangup}); os.execv(sys.executable, sys.argv[1:])"
+    server_command = [sys.executable, "-m", "app", "--sample", "--port", str(port), "--no-browser"]
+    command = [sys.executable, "-c", begin, *server_command]
     log = (tmp_path / "log").open("wb")
-    process = subprocess.Popen(
-        command,
-        cwd=Path(__file__).parents[2],
-        env=environment,
-        stdout=log,
-        stderr=log,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL),
-    )
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], env=environment, stdout=log, stderr=log)
     try:
         wait_until_it_answers(f"http://127.0.0.1:{port}", process, tmp_path / "log")
         assert list(temporary.glob("univg-app-*"))

@@ -113,6 +113,8 @@ def build(ui: Ui) -> gr.Button:
         note(texts.REMOVED.format(name=name))
 
     def undo_remove(session: Session) -> None:
+        if not session.removed:  # a second click
+            return
         name = session.removed[-1]
         session.required_project().restore_support_pair(name)
         session.removed.pop()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.gradio_ui.mask_studio import support_key
 from univg.errors import InputError
 from univg.types import ImageMaskPair
 from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
@@ -185,9 +186,7 @@ def _draw_one(project: Project, studio: ImageStudio, settings: ImageSettings) ->
 
 def state_of(project: Project) -> tuple:
     """What new masks depend on besides the seed."""
-    masks = project.support_folder / "masks"
-    stamps = tuple((name, (masks / f"{name}.png").stat().st_mtime_ns) for name in project.support_names())
-    return (*project.mask_engine_versions()[-1:], *stamps)
+    return (*project.mask_engine_versions()[-1:], *support_key(project))
 
 
 @lru_cache(maxsize=64)

@@ -21,7 +21,7 @@ from univg.workflow.image_checks import likeness, local_contrast, vessel_band
 from univg.workflow.image_engines import draw_pair, load_base
 from univg.workflow.job_context import JobContext
 from univg.workflow.jobs import JobState, cancel_job, resume_job, start_job, wait_for
-from univg.workflow.model_versions import image_to_hold_out
+from univg.workflow.model_versions import name_to_hold_out
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.presets import preset_named
 from univg.workflow.project import Project
@@ -60,7 +60,7 @@ def adapted(engines, tmp_path_factory):
 
 def hashes_of_the_image_kept_apart(project):
     support = project.load_support()
-    name = image_to_hold_out(project, support)
+    name = name_to_hold_out(project)
     return {support.sha256[f"{kind}/{name}.png"] for kind in ("images", "masks")}
 
 

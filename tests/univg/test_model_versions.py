@@ -16,7 +16,7 @@ from univg.workflow.model_versions import (
     compare_versions,
     frozen_image,
     image_kept_apart,
-    image_to_hold_out,
+    name_to_hold_out,
     promote,
     settle,
     used_before,
@@ -95,7 +95,7 @@ def test_image_is_frozen_on_first_use(project):
     other = add_version(project, 0.95, held_out="pair-2")
     assert other.reason == "not comparable"
     assert json.loads((project.segmenters_folder / FROZEN).read_text())["name"] == "pair-1"
-    assert image_to_hold_out(project, project.load_support()) == "pair-1"
+    assert name_to_hold_out(project) == "pair-1"
 
 
 def test_versions_that_saw_the_image_are_not_compared(project):
@@ -115,7 +115,7 @@ def test_corrected_annotation_freezes_anew(project):
     mask[:8] = False
     mask[:4, :4] = True
     project.replace_support_mask("pair-0", mask)
-    assert image_to_hold_out(project, project.load_support()) is None
+    assert name_to_hold_out(project) == "pair-0"
     add_version(project, 0.7)
     newest, first = compare_versions(project)
     assert newest.figures.dice == 0.7 and first.reason == "another mask"
@@ -159,12 +159,9 @@ def test_interval_of_a_difference_is_that_of_tiles():
 
 
 def test_the_image_kept_apart_stays_the_same_though_its_mask_is_corrected(project):
-    support = project.load_support()
-    name = image_kept_apart(project, support)
-    assert image_kept_apart(project, project.load_support()) == name == image_to_hold_out(project, support)
+    name, first = image_kept_apart(project), frozen_image(project)
+    assert image_kept_apart(project) == name == name_to_hold_out(project) and frozen_image(project) == first
     for number in range(3):
         project.add_support_pair(make_pair(f"a-{number}", seed=20 + number))
     project.replace_support_mask(name, make_pair("x", seed=40).mask)
-    assert image_to_hold_out(project, project.load_support()) is None
-    assert image_kept_apart(project, project.load_support()) == name
-    assert image_to_hold_out(project, project.load_support()) == name
+    assert image_kept_apart(project) == name == frozen_image(project).name and frozen_image(project) != first

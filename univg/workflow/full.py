@@ -56,7 +56,7 @@ def run_full_job(project: Project, preset: Preset, params: dict, context: JobCon
     without = begun_with["held_out"]
 
     def refuse_changed_images() -> None:  # by another window, too, while this runs
-        refuse_other_images(begun_with, project.load_support().sha256)
+        refuse_other_images(begun_with, project.support_hashes())
 
     # 1. Engines
     engines = {}

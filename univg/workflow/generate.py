@@ -189,7 +189,7 @@ def run_generate_job(project: Project, params: dict, context: JobContext) -> dic
         config,
         device=params.get("device", "auto"),
         scheduler=params.get("scheduler"),
-        without=image_kept_apart(project, project.load_support()) if project.support_names() else None,
+        without=image_kept_apart(project),
         on_progress=context.on_progress,
         should_stop=context.should_stop,
         save_picture=saver(context.folder),
@@ -226,7 +226,7 @@ class _Plan:
                 "The image engine is not adapted yet", path=project.path, fix="Adapt it first, in the Images tab."
             )
         settings = {key: value for key, value in config.to_json().items() if key not in ("count", "seed")}
-        made_of = [settings, chosen, project.load_support().sha256, without]
+        made_of = [settings, chosen, project.support_hashes(), without]
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:8]
         return cls(project.path, config, *chosen, without, key)
 

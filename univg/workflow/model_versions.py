@@ -17,7 +17,6 @@ import numpy as np
 
 from univg.errors import InputError
 from univg.io import read_json, write_json_atomic
-from univg.types import SupportSet
 from univg.workflow import support_store
 from univg.workflow.folder_access import append_lines, locked, utc_now, writing
 from univg.workflow.project import Project
@@ -206,33 +205,29 @@ def frozen_image(project: Project) -> FrozenImage | None:
     return None
 
 
-def image_to_hold_out(project: Project, support: SupportSet) -> str | None:
-    """The frozen image, for a training to keep apart; None when it, or its mask, is no longer in `support`."""
+def name_to_hold_out(project: Project) -> str | None:
+    """The frozen image, for a training to keep apart; None when it is no longer in the project.
+
+    Whatever its mask is now: with another one, too, it is the image that nothing else has seen.
+    """
     frozen = frozen_image(project)
-    if frozen is None or support.sha256.get(f"masks/{frozen.name}.png") != frozen.mask_sha256:
-        return None
-    return frozen.name
+    return frozen.name if frozen is not None and frozen.name in project.support_names() else None
 
 
-def name_to_hold_out(project: Project, support: SupportSet) -> str | None:
-    """The frozen image, whatever its mask is now: with another mask, too, it is the one that nothing else has seen."""
-    frozen = frozen_image(project)
-    return frozen.name if frozen is not None and any(pair.name == frozen.name for pair in support.pairs) else None
-
-
-def image_kept_apart(project: Project, support: SupportSet) -> str | None:
+def image_kept_apart(project: Project) -> str | None:
     """The image that engines and synthetic pairs must not see: the frozen one, or one that is drawn and frozen now.
 
     None with fewer than three pairs, of which none can be spared.
     """
-    found = image_to_hold_out(project, support)
-    if found is not None or len(support) < 3:
-        return found
-    names = [pair.name for pair in support.pairs]
-    name = name_to_hold_out(project, support) or names[int(np.random.default_rng(0).integers(len(names)))]
-    with locked(project.path / ".lock"), writing(project.segmenters_folder):
-        project.segmenters_folder.mkdir(exist_ok=True)
-        _write_frozen(project.segmenters_folder / FROZEN, FrozenImage(name, support.sha256[f"masks/{name}.png"]))
+    names = project.support_names()
+    if len(names) < 3:
+        return name_to_hold_out(project)
+    name = name_to_hold_out(project) or names[int(np.random.default_rng(0).integers(len(names)))]
+    chosen, file = FrozenImage(name, project.support_hashes()[f"masks/{name}.png"]), project.segmenters_folder / FROZEN
+    if chosen != frozen_image(project):
+        with locked(project.path / ".lock"), writing(project.segmenters_folder):
+            project.segmenters_folder.mkdir(exist_ok=True)
+            _write_frozen(file, chosen)
     return name
 
 
@@ -243,7 +238,7 @@ def kept_apart_in(job: JobContext | JobPart, project: Project, params: Mapping) 
     record = job.checkpoint_folder / "kept_apart.json"
     if not record.is_file():
         begun = any(job.checkpoint_folder.rglob("*.safetensors"))  # by an earlier version, which kept none apart
-        name = None if begun else image_kept_apart(project, project.load_support())
+        name = None if begun else image_kept_apart(project)
         write_json_atomic(record, {"name": name})
     return read_json(record)["name"]
 

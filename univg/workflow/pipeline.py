@@ -172,7 +172,7 @@ def held_out_name(
     """
     record = checkpoint_folder / "held_out.json"
     if not record.is_file():
-        frozen = name_to_hold_out(project, support) if preset.hold_out and len(support) > 1 else None
+        frozen = name_to_hold_out(project) if preset.hold_out and len(support) > 1 else None
         drawn = split_held_out(support, hold_out=preset.hold_out, rng=np.random.default_rng(seed), name=frozen)[1]
         write_json_atomic(record, {"name": None if drawn is None else drawn.name})
     return read_json(record)["name"]

@@ -181,6 +181,10 @@ class Project:
         """Original file names, their SHA-256 and the date of adding, for the pair `name`."""
         return support_store.read_sidecar(self.support_folder, name)
 
+    def support_hashes(self) -> dict[str, str]:
+        """SHA-256 of the files of the annotated pairs, as `load_support` gives them; no image is decoded."""
+        return support_store.content_hashes(self.support_folder, self.support_names())
+
     def load_support(self) -> SupportSet:
         """Every annotated pair, with the SHA-256 of its stored files; `InputError` when there is none."""
         names = self.support_names()
@@ -188,7 +192,7 @@ class Project:
             self.modality,
             tuple(self.support_pair(name) for name in names),
             pixel_spacing_mm=self.pixel_spacing_mm,
-            sha256=support_store.content_hashes(self.support_folder, names),
+            sha256=self.support_hashes(),
         )
 
     def add_support_pair(self, pair: ImageMaskPair, *, source: Mapping[str, str | Path] | None = None) -> bool:

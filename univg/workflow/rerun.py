@@ -81,7 +81,7 @@ def kept_stages(project: Project, job: Job) -> dict[str, dict]:
     recorded = {**job.params.get("given", {}), **recorded_stages(job.folder)}
     if "support" not in recorded or not project.support_names():
         return {}
-    if recorded["support"].get("sha256") != project.load_support().sha256:
+    if recorded["support"].get("sha256") != project.support_hashes():
         return {}
     apart = recorded["support"].get("held_out")
     learnt = {file: sha for file, sha in recorded["support"]["sha256"].items() if Path(file).stem != apart}

@@ -12,7 +12,7 @@ import numpy as np
 
 from univg.errors import InputError
 from univg.workflow.folder_access import append_lines, locked, utc_now, writing
-from univg.workflow.model_versions import frozen_image
+from univg.workflow.model_versions import name_to_hold_out
 from univg.workflow.near_duplicates import FLAG as NEAR_DUPLICATE
 from univg.workflow.near_duplicates import read_near_duplicates
 from univg.workflow.project import Project
@@ -170,20 +170,18 @@ def draw_from(weights: Mapping[str, float], most: int, *, seed: int) -> dict[str
 
 def without_sight_of(project: Project, names: Sequence[str], files: Collection[str]) -> list[str]:
     """Those of `names` that were not made from any of `files`, which are told by their SHA-256."""
-    kept = []
-    for name in names:
-        seen = project.pair_record(name).get("support_sha256") or ()
-        if not set(seen.values() if isinstance(seen, dict) else seen) & set(files):
+    hashes, kept = set(files), []
+    for name in names if hashes else ():
+        seen = project.pair_record(name).get("support_sha256") or ()  # of older pairs by the name of the file
+        if hashes.isdisjoint(seen.values() if isinstance(seen, dict) else seen):
             kept.append(name)
-    return kept
+    return kept if hashes else list(names)
 
 
 def _hashes_kept_apart(project: Project) -> list[str]:
     """Of the annotated image that models are compared on, which a training keeps apart."""
-    frozen = frozen_image(project)
-    if frozen is None or frozen.name not in project.support_names():
-        return []
-    return list(content_hashes(project.support_folder, [frozen.name]).values())
+    name = name_to_hold_out(project)
+    return [] if name is None else list(content_hashes(project.support_folder, [name]).values())
 
 
 def fidelity(record: Mapping) -> float:

@@ -272,8 +272,7 @@
     if (key.startsWith("arrow") && event.target.closest("input, [role=tab], [role=listbox]")) return;
     if (VERDICTS[key]) {
       if (!event.repeat) judge(VERDICTS[key]); // a key that is held down must not judge what nobody has seen
-    }
-    else if (key === "u") window.univg.review.undo();
+    } else if (key === "u") window.univg.review.undo();
     else if (key === "arrowleft") step(-1);
     else if (key === "arrowright") step(1);
     else if (key === "o") showLayer(!layerShown);

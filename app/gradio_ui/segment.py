@@ -195,14 +195,12 @@ def _models(session: Session) -> list:
     if project is None:
         return ["", gr.Button(visible=False), gr.Dropdown(choices=[], value=None), gr.Button(visible=False)]
     versions, active = project.segmenter_versions()[::-1], active_segmenter(project)
-    used = active.name if active else texts.UNDEFINED
+    used = texts.SEG_MODEL_HELP.format(active=active.name) if active else texts.SEG_NO_MODEL_TITLE
     text = texts.SEG_FILES_HELP.format(modality=texts.MODALITIES[project.modality])
     return [
         markup.line(text, "help"),
         gr.Button(visible=project.modality is SAMPLE_MODALITY),
-        gr.Dropdown(
-            choices=versions, value=active.name if active else None, info=texts.SEG_MODEL_HELP.format(active=used)
-        ),
+        gr.Dropdown(choices=versions, value=active.name if active else None, info=used),
         gr.Button(visible=len(versions) > 1),
     ]
 

@@ -21,7 +21,7 @@ from univg.engines.conditions import vessel_condition
 from univg.engines.frames import random_warp, to_square
 from univg.engines.image_engine import as_colour
 from univg.geometry import estimate_fov
-from univg.training.device import autocast
+from univg.training.device import autocast, resolve_device
 from univg.types import ImageMaskPair, Modality
 
 _FILTERS = 32
@@ -72,9 +72,10 @@ def train_pix2pix(
 ) -> tuple[Generator, int]:
     """Train for `seconds`, with the augmentation of the image engine; returns the generator and its steps."""
     torch.manual_seed(seed)
-    generator, judge = Generator(), new_discriminator()
+    device = resolve_device("auto")
+    generator, judge = Generator().to(device), new_discriminator().to(device)
     optimizers = [torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999)) for net in (generator, judge)]
-    rng, device = np.random.default_rng(seed), torch.device("cpu")
+    rng = np.random.default_rng(seed)
     squares = []
     for pair in pairs:
         seen = pair.fov if pair.fov is not None else estimate_fov(pair.image, modality)
@@ -86,8 +87,8 @@ def train_pix2pix(
         image, mask, seen = (warp(part, border=cv2.BORDER_REFLECT_101) for part in (image, mask, seen))
         row, col = (int(rng.integers(size - _WINDOW + 1)) for _ in range(2))
         window = (slice(row, row + _WINDOW), slice(col, col + _WINDOW))
-        real = image_to_picture(image[window][None])
-        condition = condition_to_picture(vessel_condition(mask, seen)[window][None]) * 2 - 1
+        real = image_to_picture(image[window][None]).to(device)
+        condition = condition_to_picture(vessel_condition(mask, seen)[window][None]).to(device) * 2 - 1
         with autocast(device, "auto"):
             made = generator(condition)
             scores = [judge(torch.cat([condition, x], 1)).float() for x in (real, made.detach())]
@@ -112,10 +113,10 @@ def draw_pix2pix(
 ) -> np.ndarray:
     """Images ``(N, H, W, 3)`` uint8 of square masks and their fields of view; dropout stays on, as in the paper."""
     torch.manual_seed(seed)
-    images = []
+    device, images = next(generator.parameters()).device, []
     for mask, seen in zip(masks, fields, strict=True):
-        condition = condition_to_picture(vessel_condition(mask, seen)[None]) * 2 - 1
-        with autocast(torch.device("cpu"), "auto"):
+        condition = condition_to_picture(vessel_condition(mask, seen)[None]).to(device) * 2 - 1
+        with autocast(device, "auto"):
             image = picture_to_image(generator(condition).float())[0]
         images.append(np.rint(image * 255).astype(np.uint8))
     return np.stack(images)

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -212,6 +213,7 @@ def _images(args: argparse.Namespace) -> int:
     from univg.engines.pretrain import ImagePretrainConfig, pretrain_images
     from univg.segmentation.prior import find_vessels
     from univg.training import parallel
+    from univg.training.device import resolve_device
 
     config = _chosen(
         ImagePretrainConfig(),
@@ -233,7 +235,8 @@ def _images(args: argparse.Namespace) -> int:
         config,
         autoencoder,
         args.images,
-        find_vessels,
+        # On a processor core each, workers would find vessels more slowly than a GPU learns.
+        partial(find_vessels, device=resolve_device(args.device).type),
         work,
         start=start,
         start_controlnet=start_controlnet,

@@ -277,14 +277,14 @@ def prior_sha256() -> str:
     return sha256_file(shipped_folder("models", "prior") / _WEIGHTS)
 
 
-def find_vessels(image: np.ndarray, modality: Modality) -> np.ndarray:
+def find_vessels(image: np.ndarray, modality: Modality, *, device: str = "cpu") -> np.ndarray:
     """What the prior alone takes for vessels: the probability, (H, W) float32, of an image as `segment` takes it."""
-    return segment(image, _cached_segmenter(modality)).probability
+    return segment(image, _cached_segmenter(modality, device)).probability
 
 
 @lru_cache(maxsize=2)
-def _cached_segmenter(modality: Modality) -> Segmenter:
-    return prior_segmenter(modality)
+def _cached_segmenter(modality: Modality, device: str) -> Segmenter:
+    return prior_segmenter(modality, device=device)
 
 
 def prior_segmenter(modality: Modality, *, device: str = "cpu", folder: str | Path | None = None) -> Segmenter:

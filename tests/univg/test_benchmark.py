@@ -13,7 +13,13 @@ from univg.io import match_pair_files, write_image, write_mask
 from univg.io.pairs import PairFiles
 from univg.types import Modality
 from univg.workflow import benchmark
-from univg.workflow.benchmark import BenchmarkConfig, choose_training_files, load_resized, run_benchmark
+from univg.workflow.benchmark import (
+    BenchmarkConfig,
+    choose_training_files,
+    join_splits,
+    load_resized,
+    run_benchmark,
+)
 
 CONFIG = BenchmarkConfig(
     Modality.CORONARY_DSA, TINY, shots=2, splits=2, size=96, device="cpu", test_time_augmentation=False
@@ -79,6 +85,21 @@ def test_finished_splits_are_kept_and_an_interrupted_one_resumes(dataset, tmp_pa
     whole = run_benchmark(dataset, config=CONFIG)
     for got, expected in zip(result["splits"], whole["splits"], strict=True):
         assert got["images"] == expected["images"]
+
+
+def test_splits_measured_apart_are_joined(dataset, tmp_path):
+    whole = run_benchmark(dataset, config=CONFIG)
+    for seed in (1, 0):
+        run_benchmark(dataset, config=replace(CONFIG, splits=1, seed=seed), json_file=tmp_path / f"{seed}.json")
+    parts = [json.loads((tmp_path / f"{seed}.json").read_text()) for seed in (1, 0)]
+    joined = join_splits(parts)
+    assert [split["seed"] for split in joined["splits"]] == [0, 1]
+    for figure in ("dice", "cldice", "dice_sd_over_splits"):
+        assert joined["mean"][figure] == pytest.approx(whole["mean"][figure])
+    with pytest.raises(ValueError, match="same split"):
+        join_splits([parts[0], parts[0]])
+    with pytest.raises(ValueError, match="other data or settings"):
+        join_splits([parts[0], {**parts[1], "dataset": "another"}])
 
 
 def test_results_from_before_a_setting_existed_count_as_its_default(dataset, tmp_path):

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         config = BenchmarkConfig(
             *(Modality.parse(name), chosen, shots, args.splits, args.seed, args.size),
             device=args.device,
-            engines_sha256=_engines_of(label) if args.ablation else "",
+            engines_sha256=engines_of_row(label) if args.ablation else "",
         )
         file = _file_of(args.json, label, len(variants))
         results[label] = run_benchmark(
@@ -123,7 +123,7 @@ def _variants(args: argparse.Namespace, preset: Preset) -> dict:
         if len(args.shots) > 1 or (args.pairs and len(args.pairs) > 1):
             raise InputError("--ablation takes one number of shots and of pairs")
         missing = [kind for kind in ("masks", "images") if not is_shipped("models", kind)]
-        from univg.workflow.ablation import BASELINE, ROWS, PairMaker  # loads torch
+        from univg.workflow.ablation import BASELINE, NO_PRIOR, ROWS, PairMaker  # loads torch
 
         count = args.pairs[0] if args.pairs else _ABLATION_PAIRS
         folder = Path(args.json).with_suffix(".work") / "engines" if args.json else None
@@ -139,7 +139,7 @@ def _variants(args: argparse.Namespace, preset: Preset) -> dict:
         }
         if plain.segmentation.start == "prior":
             unprepared = replace(plain, segmentation=replace(plain.segmentation, start="random"))
-            found["no prior"] = (unprepared, args.shots[0], partial(maker, BASELINE))
+            found[NO_PRIOR] = (unprepared, args.shots[0], partial(maker, BASELINE))
         return found
     found = {}
     for shots in args.shots:
@@ -154,7 +154,7 @@ def _needed(parts: tuple[str, str]) -> set[str]:
     return {engine for engine, part in zip(("masks", "images"), parts, strict=True) if part == "engine"}
 
 
-def _engines_of(row: str) -> str:
+def engines_of_row(row: str) -> str:
     """Hash of the shipped weights that the pairs of a row of the ablation are drawn with; empty without any."""
     from univg.workflow.ablation import ROWS
 

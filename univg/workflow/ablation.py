@@ -25,7 +25,7 @@ from univg.workflow.pipeline import split_held_out
 from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
 from univg.workflow.start_trees import grow_starts
 
-BASELINE = "baseline"
+BASELINE, NO_PRIOR = "baseline", "no prior"
 # Row of the table: where masks come from, where images come from.
 ROWS = {
     BASELINE: ("", ""),

@@ -268,6 +268,29 @@ class _Stopwatch:
             write_json_atomic(self._file, {"wall": self.wall, "cpu": self.cpu})
 
 
+def join_splits(results: Sequence[dict]) -> dict:
+    """One result of those of single splits, which may have been measured at once or on several machines.
+
+    Raises
+    ------
+    ValueError
+        If they are of other data or settings, or share a split.
+    """
+    first, splits = results[0], [split for result in results for split in result["splits"]]
+    for result in results:
+        if (result["dataset"], result["config"]) != (first["dataset"], first["config"]):
+            raise ValueError(f"results of {first['dataset']} and {result['dataset']} have other data or settings")
+    if len({split["seed"] for split in splits}) < len(splits):
+        raise ValueError("two of the results hold the same split")
+    splits = _with_nan(sorted(splits, key=lambda split: split["seed"]))
+    return {**first, "splits": splits, "mean": _mean_over_splits(splits)}
+
+
+def _with_nan(splits: Sequence[dict]) -> list[dict]:
+    """Splits as they were before JSON, which has no NaN: the spread of one image is none."""
+    return [{k: float("nan") if v is None and k != "held_out" else v for k, v in s.items()} for s in splits]
+
+
 def _open_result(dataset: str, config: BenchmarkConfig, json_file: str | Path | None) -> dict:
     new = {
         "dataset": dataset,
@@ -286,9 +309,7 @@ def _open_result(dataset: str, config: BenchmarkConfig, json_file: str | Path | 
             path=json_file,
             fix="Name another file, or move it away.",
         )
-    # JSON has no NaN, which the spread of one image is.
-    splits = [{k: float("nan") if v is None and k != "held_out" else v for k, v in s.items()} for s in old["splits"]]
-    return {**old, "splits": splits}
+    return {**old, "splits": _with_nan(old["splits"])}
 
 
 def _with_defaults(key: object) -> object:

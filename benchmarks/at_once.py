@@ -21,6 +21,9 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+# Libraries ask for a GPU when they are imported; asked the usual way, no process forked afterwards may use it.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+
 import cv2
 import torch
 from few_shot import PRESETS, RESULTS, SETS
@@ -66,7 +69,7 @@ def run(task: Task, folder: Path, data: Path, args: argparse.Namespace) -> None:
 
 
 def run_all(tasks: list[Task], folder: Path, data: Path, args: argparse.Namespace) -> None:
-    """Each in a process forked from this one, which has imported everything and never touched the device."""
+    """Each in a process forked from this one, which has imported everything and computed nothing."""
     started, running = time.monotonic(), {}
     end = started + 60 * args.minutes
     while tasks or running:

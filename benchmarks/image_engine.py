@@ -37,6 +37,7 @@ from univg.geometry import estimate_fov
 from univg.io import match_pair_files, write_image, write_json_atomic
 from univg.metrics import cldice, dice, frechet_distance
 from univg.segmentation import render_pairs, segment, train_segmenter
+from univg.training.device import resolve_device
 from univg.types import SupportSet
 from univg.workflow import engines as mask_engines
 from univg.workflow.benchmark import choose_training_files, describe_environment, load_resized
@@ -61,7 +62,7 @@ def draw_masks(support: SupportSet, count: int, kind: str) -> list[np.ndarray]:
     trees = mask_engines.grow_starts(support, count, seed=2000)
     if kind == "tree":
         return trees
-    backbone = load_backbone(engine="masks")
+    backbone = load_backbone(engine="masks", device=resolve_device("auto"))
     adapter, training = mask_engines.ADAPTATIONS[backbone.name]
     engine = finetune_mask_engine(
         support.masks, backbone, modality=support.modality, adapter=adapter, config=training, size=SIZE

@@ -23,7 +23,7 @@ import numpy as np
 from few_shot import SETS
 from fractal_masks import fractal_mask
 
-from univg.geometry import compare_morphometry, extract_tree, measure_tree, murray_compliance
+from univg.geometry import compare_morphometry, extract_network, extract_tree, measure_tree, murray_compliance
 from univg.io import match_pair_files, read_json, write_image, write_json_atomic
 from univg.metrics import NEAR_COPY, dice, frechet_distance
 from univg.sca import find_hub, generate_mask, recipes_for
@@ -50,8 +50,7 @@ def make(job: tuple) -> tuple[np.ndarray, float | None]:
 
 
 def measure(mask: np.ndarray) -> tuple:
-    tree = extract_tree(mask)
-    return measure_tree(tree, mask=mask), murray_compliance(tree)
+    return measure_tree(extract_network(mask), mask=mask), murray_compliance(extract_tree(mask))
 
 
 def masks_of(data: Path, name: str, split: int = 0) -> tuple[list, list]:

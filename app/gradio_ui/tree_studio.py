@@ -12,7 +12,15 @@ import numpy as np
 from PIL import Image
 
 from app.gradio_ui import pictures
-from univg.geometry import TreeMorphometry, VesselTree, extract_tree, measure_tree, murray_compliance, rasterize_tree
+from univg.geometry import (
+    TreeMorphometry,
+    VesselTree,
+    extract_network,
+    extract_tree,
+    measure_tree,
+    murray_compliance,
+    rasterize_tree,
+)
 from univg.geometry.tree import select_nodes
 from univg.metrics import dice
 from univg.overlay import MISSED, PREDICTION, REFERENCE, Colour, overlay_mask
@@ -46,6 +54,8 @@ class Studio:
         Counts changes that the controls on the page must follow.
     shown_side : int
         What the picture on screen was reduced to, where it is larger.
+    varied : tuple
+        What the strip of variations was made of, see `tree_view.varied_signature`.
     """
 
     scene: TreeScene
@@ -56,6 +66,7 @@ class Studio:
     history: list[tuple[str, TreeScene]] = field(default_factory=list)
     corners: list[tuple[float, float]] = field(default_factory=list)
     changed: int = 0
+    varied: tuple = ()
     _sliding: str = ""
 
     @classmethod
@@ -199,7 +210,7 @@ def animation(tree: VesselTree, folder) -> str:
 
 def measure_mask(mask: np.ndarray) -> TreeMorphometry:
     """As both real and generated masks are measured, so that they compare."""
-    return measure_tree(extract_tree(mask), mask=mask)
+    return measure_tree(extract_network(mask), mask=mask)
 
 
 def mean_compliance(mask: np.ndarray) -> float:

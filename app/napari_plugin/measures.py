@@ -13,7 +13,7 @@ import numpy as np
 from app import texts
 from app.napari_plugin.branches import find_branches
 from app.napari_plugin.uncertainty import uncertainty_map
-from univg.geometry import TreeMorphometry, extract_tree, local_radius, measure_tree
+from univg.geometry import TreeMorphometry, extract_network, local_radius, measure_tree
 from univg.overlay import colour_probability
 
 QUANTITIES = ("calibre", "tortuosity", "uncertainty")
@@ -45,7 +45,7 @@ def measure_mask(mask: np.ndarray, *, spacing_mm: float | None = None) -> list[M
 
     Lengths are in millimetres when the size of a pixel is known, else in pixels.
     """
-    found = measure_tree(extract_tree(mask), mask=mask)
+    found = measure_tree(extract_network(mask), mask=mask)
     mm, unit = spacing_mm or 1.0, "mm" if spacing_mm else "px"
     branch_points = len(found.bifurcations.angles)
     return [

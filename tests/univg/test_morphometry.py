@@ -1,9 +1,11 @@
+import cv2
 import numpy as np
 import pytest
 
 from univg.geometry import (
     VesselTree,
     box_counting_dimension,
+    extract_network,
     extract_tree,
     measure_bifurcations,
     measure_tree,
@@ -233,6 +235,55 @@ def test_a_generated_tree_and_its_mask_measure_alike(modality):
     assert np.median(again.tortuosities) == pytest.approx(np.median(own.tortuosities), abs=0.05)
     assert np.nanmin(again.tortuosities) >= 1 - 1e-12
     assert again.fractal_dimension == own.fractal_dimension
+
+
+def drawn_ring(stems: int) -> np.ndarray:
+    mask = np.zeros((160, 160), np.uint8)
+    cv2.circle(mask, (80, 80), 30, 1, 3)
+    for end in [(155, 80), (5, 80)][:stems]:
+        cv2.line(mask, (80 + (30 if end[0] > 80 else -30), 80), end, 1, 3)
+    return mask > 0
+
+
+def test_a_closed_loop_is_cut_nowhere():
+    alone = measure_tree(extract_network(drawn_ring(0)))
+    assert len(alone.segment_lengths) == 1 and np.isnan(alone.tortuosities).all()
+    for stems in (1, 2):
+        found = measure_tree(extract_network(drawn_ring(stems)))
+        assert len(found.bifurcations.angles) == stems
+        assert len(found.segment_lengths) == 2 * stems
+    np.testing.assert_allclose(sorted(found.tortuosities), [1, 1, np.pi / 2, np.pi / 2], rtol=0.06)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_every_joint_of_a_honeycomb_counts(turned):
+    mask = np.zeros((220, 220), np.uint8)
+    corners = set()
+    for row in range(4):
+        for col in range(4):
+            centre = np.array([35 + 24 * np.sqrt(3) * (col + row % 2 / 2), 40 + 36 * row])
+            angles = np.deg2rad(30 + 60 * np.arange(6))
+            points = np.rint(centre + 24 * np.column_stack([np.cos(angles), np.sin(angles)])).astype(int)
+            cv2.polylines(mask, [points], True, 1, 3)
+            corners.update(map(tuple, points.tolist()))
+    mask = mask.T if turned else mask
+    joints = len(measure_tree(extract_network(mask > 0)).bifurcations.angles)
+    missed = len(measure_tree(extract_tree(mask > 0)).bifurcations.angles)
+    assert missed < joints <= len(corners)
+    assert joints == 30
+
+
+@pytest.mark.parametrize(("angle", "turn"), [(30, 45), (30, 77), (50, 45)])
+def test_a_pinhole_at_a_joint_leaves_its_measures_alone(angle, turn):
+    mask = rasterize_tree(fork(angle=angle, radii=(5.0, 3.5, 3.5), turn=turn))
+    whole = measure_bifurcations(extract_network(mask))
+    rows, cols = np.nonzero(mask)
+    inside = np.hypot(rows - rows.mean(), cols - cols.mean()).argmin()
+    holed = mask.copy()
+    holed[rows[inside], cols[inside]] = False
+    found = measure_bifurcations(extract_network(holed))
+    np.testing.assert_array_equal(found.angles, whole.angles)
+    np.testing.assert_array_equal(found.parent_radii, whole.parent_radii)
 
 
 @pytest.mark.realdata

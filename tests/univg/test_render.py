@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -82,6 +83,33 @@ def test_field_of_view_of_a_fundus_is_its_disc():
     fov = estimate_fov(image, Modality.FUNDUS)
     assert (fov != disc).mean() < 0.1 and not (fov & ~disc).any()
     assert estimate_fov(image, Modality.OCTA).all()
+
+
+def test_field_of_view_of_a_dark_channel_is_its_disc_too_without_holes():
+    rows, cols = np.mgrid[:200, :200]
+    disc, fovea = ((rows - 100) ** 2 + (cols - 100) ** 2 < side**2 for side in (80, 12))
+    green = np.where(disc, np.where(fovea, 0.02, np.linspace(0.08, 0.3, 200)), 0.0).astype(np.float32)
+    fov = estimate_fov(green, Modality.FUNDUS)
+    assert (fov != disc).mean() < 0.1 and not (fov & ~disc).any() and fov[100, 100]
+
+
+def made_up_fundus():
+    """A grey disc that a dark vessel crosses from rim to rim, in a black surround."""
+    rows, cols = np.mgrid[:200, :200]
+    disc = (rows - 100) ** 2 + (cols - 100) ** 2 < 80**2
+    mask = disc & (np.abs(rows - 100) < 4)
+    image = np.where(disc, 0.5 - 0.15 * cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.7), 0).astype(np.float32)
+    return ImageMaskPair(image, mask, "crossed", fov=disc)
+
+
+def test_vessels_have_their_contrast_up_to_the_rim_of_the_field():
+    pair = made_up_fundus()
+    appearance = measure_appearance(pair, Modality.FUNDUS)
+    drawn = np.mean([render_vessels(appearance, pair.mask, rng=np.random.default_rng(s))[..., 0] for s in range(20)], 0)
+    along = np.flatnonzero(pair.fov[100])
+    near, middle = drawn[100, along[2:8]].mean(), drawn[100, 90:110].mean()
+    assert near == pytest.approx(middle, abs=0.03)
+    assert not drawn[~pair.fov].any()
 
 
 def test_vessels_keep_one_brightness_over_an_uneven_background_where_real_ones_do():

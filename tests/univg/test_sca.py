@@ -295,6 +295,7 @@ def test_roots_outside_are_refused():
         {"follow_distance": 0},
         {"calibre_classes": 0},
         {"calibre_noise": -0.1},
+        {"smoothing": 1.5},
     ],
 )
 def test_hostile_parameters_are_refused_by_name(values):
@@ -307,6 +308,15 @@ def test_config_survives_json():
     assert SCAConfig.from_json(config.to_json()) == config
     with pytest.raises(ValueError, match="nonsense"):
         SCAConfig.from_json({"nonsense": 1})
+
+
+def test_a_mask_of_many_small_parts_still_has_a_root():
+    mask = np.zeros((256, 256), bool)
+    for number in range(64):
+        mask[16 + 30 * (number // 8) : 20 + 30 * (number // 8), 12 + 30 * (number % 8) : 34 + 30 * (number % 8) - 8] = (
+            True
+        )
+    assert len(generate_tree(Modality.OCTA, mask=mask, rng=np.random.default_rng(0)))
 
 
 def test_an_empty_mask_has_no_roots_and_falls_back_to_the_preset():

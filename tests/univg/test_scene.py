@@ -65,6 +65,9 @@ def test_root_is_added_and_taken_away_again():
         {"config": {"unknown": 1}},
         {"config": 3},
         {"seed": "x"},
+        {"seed": -1},
+        {"shape": [1, 1]},
+        {"config": {"max_nodes": 2.5}},
     ],
 )
 def test_files_from_elsewhere_are_refused_with_a_reason(change):

@@ -200,8 +200,11 @@ def contrast_loss(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor
 
 def _blurred(pictures: torch.Tensor, sigma: int) -> torch.Tensor:
     """A Gaussian blur of each channel, along rows, then columns: wide ones take seconds as one convolution."""
-    for size in ([6 * sigma + 1, 1], [1, 6 * sigma + 1]):
-        pictures = gaussian_blur(pictures, size, [float(sigma)] * 2)
+    # In bfloat16 the contrast of a fundus drowns in the rounding of its brightness.
+    with torch.autocast(pictures.device.type, enabled=False):
+        pictures = pictures.float()
+        for size in ([6 * sigma + 1, 1], [1, 6 * sigma + 1]):
+            pictures = gaussian_blur(pictures, size, [float(sigma)] * 2)
     return pictures
 
 

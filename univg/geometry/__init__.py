@@ -12,7 +12,13 @@ from univg.geometry.morphometry import (
 from univg.geometry.murray import mask_compliance, murray_compliance
 from univg.geometry.raster import rasterize_tree
 from univg.geometry.ridges import ridge_strength
-from univg.geometry.skeleton import extract_tree, local_radius, nearest_centreline, skeleton_points
+from univg.geometry.skeleton import (
+    extract_network,
+    extract_tree,
+    local_radius,
+    nearest_centreline,
+    skeleton_points,
+)
 from univg.geometry.swc import read_swc, write_swc
 from univg.geometry.tree import VesselTree
 
@@ -24,6 +30,7 @@ __all__ = [
     "box_counting_dimension",
     "compare_morphometry",
     "estimate_fov",
+    "extract_network",
     "extract_tree",
     "local_radius",
     "mask_compliance",

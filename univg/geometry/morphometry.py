@@ -82,8 +82,8 @@ class TreeMorphometry:
 def measure_tree(tree: VesselTree, *, mask: np.ndarray | None = None, spur_length: float = 1.5) -> TreeMorphometry:
     """Measure `tree` and its mask.
 
-    To compare generated with real vessels, measure `extract_tree` of both masks: a path of pixels is no generated path,
-    and what a drawing hides (a twig along a trunk) is then hidden in both.
+    To compare generated with real vessels, measure `extract_network` of both masks: a path of pixels is no generated
+    path, and what a drawing hides (a twig along a trunk) is then hidden in both.
 
     Parameters
     ----------

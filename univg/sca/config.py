@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral
 
 from univg.types import Modality
 
@@ -125,6 +126,8 @@ class SCAConfig:
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
         for name in ("max_nodes", "max_iterations", "calibre_classes"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("max_nodes", "max_iterations", "calibre_classes", "smoothing"):
+            _require(isinstance(getattr(self, name), Integral), name, getattr(self, name), "a whole number")
         _require(1 <= self.murray_exponent <= 4, "murray_exponent", self.murray_exponent, "between 1 and 4")
         low, high = self.real_radius_range
         _require(0 <= low <= high, "real_radius_range", self.real_radius_range, "an increasing pair from 0 up")

@@ -104,11 +104,13 @@ class TreeScene:
             if not isinstance(data, dict) or data.get("format") != SCENE_FORMAT:
                 raise ValueError("it holds no parameters of a tree")
             height, width = (int(side) for side in data["shape"])
-            if not (1 <= height <= 16384 and 1 <= width <= 16384):
+            if not (2 <= height <= 16384 and 2 <= width <= 16384):
                 raise ValueError(f"its frame of {width} x {height} pixels is out of range")
             polygons = [*data["obstacles"], data["boundary"], data["roots"]]
             if sum(len(points) for points in polygons) > _MOST_POINTS:
                 raise ValueError("it holds too many points")
+            if int(data["seed"]) < 0:
+                raise ValueError(f"its seed is {data['seed']}")
             config = {name: _unbounded(value) for name, value in data["config"].items()}
             if data["preset"]:
                 preset_named(data["preset"])

@@ -82,10 +82,10 @@ def sample_roots(line: Centreline, *, hub: tuple[float, float] | None = None, fr
         ``(row, col)`` in pixels; empty when the centreline is.
     """
     roots = []
-    for label in np.unique(line.parts):
+    parts, sizes = np.unique(line.parts, return_counts=True)
+    least = min(_MIN_PART * len(line), sizes.max(initial=0))  # where all parts are small, the largest has a root
+    for label in parts[sizes >= least]:
         members = np.flatnonzero(line.parts == label)
-        if len(members) < _MIN_PART * len(line):
-            continue
         radii = line.radii[members]
         trunk = members[radii >= min(_TRUNK * np.percentile(radii, _WIDEST), radii.max())]
         points = line.points[trunk]

@@ -282,7 +282,7 @@ def find_vessels(image: np.ndarray, modality: Modality, *, device: str = "cpu") 
     return segment(image, _cached_segmenter(modality, device)).probability
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=len(Modality))
 def _cached_segmenter(modality: Modality, device: str) -> Segmenter:
     return prior_segmenter(modality, device=device)
 

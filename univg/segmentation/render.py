@@ -130,7 +130,7 @@ def render_vessels(appearance: Appearance, mask: np.ndarray, *, rng: np.random.G
     delta = np.zeros_like(appearance.background)
     delta[drawn] = appearance.contrast[radius_class[drawn], position[drawn]]
     delta = cv2.GaussianBlur(delta, (0, 0), 0.7).reshape(delta.shape)
-    smooth = cv2.GaussianBlur(appearance.background, (0, 0), _TEXTURE_SIGMA).reshape(delta.shape)
+    smooth = _mean_of_field(appearance.background, appearance.fov)
     core = appearance.contrast[:, -1].mean(axis=0)
     brightness = appearance.slope * (smooth - appearance.level) / np.where(np.abs(core) > 0.01, core, np.inf)
     delta *= np.clip(1 + brightness, 0.2, 2)
@@ -141,6 +141,13 @@ def render_vessels(appearance: Appearance, mask: np.ndarray, *, rng: np.random.G
     texture = (appearance.background - smooth) * (1 - inside * (1 - appearance.texture_share))
     image = smooth + texture + delta * np.exp(variation).astype(np.float32)[..., None]
     return np.clip(np.where(appearance.fov[..., None], image, appearance.background), 0, 1)
+
+
+def _mean_of_field(background: np.ndarray, fov: np.ndarray) -> np.ndarray:
+    """Local mean within the field of view: with what surrounds it, vessels would lose their contrast near its rim."""
+    near = cv2.GaussianBlur(fov.astype(np.float32), (0, 0), _TEXTURE_SIGMA)[..., None]
+    mean = cv2.GaussianBlur(background * fov[..., None], (0, 0), _TEXTURE_SIGMA).reshape(background.shape)
+    return mean / np.maximum(near, 1e-6)
 
 
 def _mean_of_valid(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -169,7 +176,8 @@ def _inpaint(image: np.ndarray, smooth: np.ndarray, *, hole: np.ndarray, valid: 
             found = missing & np.roll(valid, shift, (0, 1))
             fill[found] = np.roll(texture, shift, (0, 1))[found]
             missing &= ~found
-    soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 1.0)[..., None]
+    # Beyond the field nothing was taken away.
+    soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 1.0)[..., None] * (valid | hole)[..., None]
     filled = np.where(hole[..., None], smooth + fill, image * (1 - soft) + (smooth + texture) * soft)
     return np.clip(filled, 0, 1).astype(np.float32)
 

@@ -72,8 +72,8 @@ class Critic:
     expected_agreement: float
 
     @classmethod
-    def load(cls, folder: Path) -> Critic:
-        segmenter = Segmenter.load(folder)
+    def load(cls, folder: Path, device: str = "cpu") -> Critic:
+        segmenter = Segmenter.load(folder, device)
         return cls(segmenter, float(segmenter.card["held_out_figures"].get("dice", 0.0)))
 
 
@@ -175,8 +175,9 @@ def load_image_engine(
     folder = project.latest_image_engine() if version is None else project.image_engines_folder / version
     if folder is None:
         raise InputError("The image engine is not adapted yet", path=project.path, fix="Adapt it first: Images tab.")
-    backbone = load_backbone(base_of(folder), engine="images", device=resolve_device(device))
-    return ImageEngine.load(folder, backbone), Critic.load(folder / CRITIC_FOLDER)
+    chosen = resolve_device(device)
+    backbone = load_backbone(base_of(folder), engine="images", device=chosen)
+    return ImageEngine.load(folder, backbone), Critic.load(folder / CRITIC_FOLDER, chosen.type)
 
 
 def draw_pair(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import psutil
 
 _MB = 1 << 20
 _CALIBRATION_SECONDS = 0.15
+_SECONDS_A_CARD_IS_KNOWN = 30
 # Of the matrices that are multiplied: so small that one core does it, and in a moment that other programs leave free.
 # Of a side of 96 two threads share the work on some computers, and a busy one was taken for 600 times as slow.
 _SIDE = 64
@@ -95,8 +96,13 @@ def core_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@cache
 def graphics_card() -> GraphicsCard | None:
+    """What there is, and how much of its memory is free, as asked within the last seconds."""
+    return _graphics_card(int(time.monotonic() / _SECONDS_A_CARD_IS_KNOWN))
+
+
+@lru_cache(maxsize=1)
+def _graphics_card(_: int) -> GraphicsCard | None:
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return GraphicsCard("mps", "Apple GPU", psutil.virtual_memory().available / _MB)
     program = shutil.which("nvidia-smi")

@@ -1,6 +1,6 @@
 """The command line: one subcommand a module in `univg.commands`.
 
-Exit codes: 0 done, 1 a job failed, 2 bad input (one line on stderr), 130 cancelled.
+Exit codes: 0 done, 1 a job failed, 2 bad input or a refusal by the system (one line on stderr), 130 cancelled.
 """
 
 from __future__ import annotations
@@ -33,6 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return args.run(args)
     except InputError as error:
         print(f"univg: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever read the output has had enough
+        raise
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str) else None
+        print(f"univg: {InputError(error.strerror or type(error).__name__, path=where)}", file=sys.stderr)
         return 2
     except (Cancelled, KeyboardInterrupt):
         print("univg: cancelled", file=sys.stderr)

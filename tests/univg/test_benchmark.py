@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from tests.conftest import make_pair
 from tests.univg.test_pipeline import TINY
 from univg.commands.benchmark import format_table
 from univg.errors import Cancelled, InputError
-from univg.io import match_pair_files, write_image, write_mask
+from univg.io import match_pair_files, write_image, write_json_atomic, write_mask
 from univg.io.pairs import PairFiles
 from univg.types import Modality
 from univg.workflow import benchmark
@@ -121,6 +122,27 @@ def test_results_of_another_configuration_are_not_mixed_in(dataset, tmp_path):
     run_benchmark(dataset, config=replace(CONFIG, splits=1), json_file=file)
     with pytest.raises(InputError, match="another configuration"):
         run_benchmark(dataset, config=replace(CONFIG, shots=3), json_file=file)
+
+
+def test_results_of_other_images_in_a_folder_of_that_name_are_not_mixed_in(dataset, tmp_path):
+    copy, file, config = tmp_path / "x" / dataset.name, tmp_path / "result.json", replace(CONFIG, splits=1)
+    copytree(dataset, copy)
+    first = run_benchmark(dataset, config=config, json_file=file)
+    assert run_benchmark(copy, config=config, json_file=file)["splits"] == first["splits"], "the same images elsewhere"
+    write_mask(copy / "masks" / "case 0.png", make_pair("x", seed=9, size=120).mask)
+    with pytest.raises(InputError, match="other images"):
+        run_benchmark(copy, config=config, json_file=file)
+    other = {**first, "data_sha256": "ab", "splits": [{**first["splits"][0], "seed": 1}]}
+    with pytest.raises(ValueError, match="other data"):
+        join_splits([first, other])
+    older = {key: value for key, value in other.items() if key != "data_sha256"}
+    assert "data_sha256" not in join_splits([first, older])
+    old = {key: value for key, value in first.items() if key != "data_sha256"}
+    write_json_atomic(file, old)
+    assert "data_sha256" not in run_benchmark(copy, config=config, json_file=file), "older results do not say"
+    write_json_atomic(file, [old])
+    with pytest.raises(InputError, match="no results of a benchmark"):
+        run_benchmark(copy, config=config, json_file=file)
 
 
 def test_too_few_images_for_the_shots(dataset):

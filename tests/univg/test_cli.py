@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from tests.conftest import make_pair
+from tests.univg.test_io_dicom import write_dicom
 from tests.univg.test_pipeline import TINY
 from univg import cli
 from univg.io import read_image, read_mask, read_provenance, write_image, write_mask
 from univg.segmentation import train_segmenter
 from univg.types import Modality
+from univg.workflow.jobs import cancel_job, start_job, wait_for
 from univg.workflow.project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,6 +116,48 @@ class Fake:
     id = "job"
 
 
+def test_adapt_adds_nothing_while_a_job_works_on_the_project(folders, capsys):
+    project = Project.create(folders / "project", modality="fundus")
+    arguments = ["--images", folders / "images", "--masks", folders / "masks", "--project", project.path]
+    job = start_job(project, "selftest", {"steps": 2000, "seconds_per_step": 0.02})
+    try:
+        assert run("adapt", *arguments) == 2
+        assert_refused(capsys, job.id)
+        assert project.support_names() == []
+    finally:
+        cancel_job(job)
+        wait_for(job, 20)
+
+
+def test_adapt_adds_all_pairs_or_none(folders, capsys):
+    arguments = ["--images", folders / "images", "--masks", folders / "masks", "--project"]
+    project = Project.create(folders / "project", modality="fundus")
+    project.add_support_pair(make_pair("eye 1 é", seed=7))
+    assert run("adapt", *arguments, project.path) == 2
+    assert_refused(capsys, "another pair called 'eye 1 é'")
+    assert project.support_names() == ["eye 1 é"]
+    for kind in ("images", "masks"):
+        (folders / kind / "EYE 0 é.png").write_bytes((folders / kind / "eye 0 é.png").read_bytes())
+    assert run("adapt", *arguments, folders / "new", "--modality", "fundus") == 2
+    assert_refused(capsys, "case only")
+    assert not (folders / "new").exists()
+    assert run("adapt", "--project", project.path, "--grey-threshold", 0.5) == 2
+    assert_refused(capsys, "--grey-threshold")
+
+
+def test_adapt_takes_over_the_size_of_a_pixel(folders, monkeypatch):
+    monkeypatch.setattr("univg.commands.adapt.start_job", lambda *_: Fake())
+    (folders / "scans").mkdir()
+    for number in range(3):
+        image = make_pair(f"eye {number} é", seed=number).image
+        write_dicom(folders / "scans" / f"eye {number} é.dcm", image, PixelSpacing=[0.25, 0.25])
+    command = ["adapt", "--images", folders / "scans", "--masks", folders / "masks", "--modality", "fundus", "--detach"]
+    assert run(*command, "--project", folders / "new") == 0
+    assert Project.open(folders / "new").pixel_spacing_mm == 0.25
+    old = Project.create(folders / "old", modality="fundus")
+    assert run(*command, "--project", old.path) == 0, "a project that does not know it stays usable"
+
+
 @pytest.mark.parametrize("trouble", ["no mask", "sizes", "grey mask", "empty mask", "truncated", "zero bytes", "text"])
 def test_adapt_refuses_bad_pairs_and_makes_no_project(folders, capsys, trouble):
     image, mask = sorted((folders / "images").iterdir())[1], sorted((folders / "masks").iterdir())[1]
@@ -190,6 +234,32 @@ def test_segment_never_replaces_an_image_or_a_corrected_mask(adapted, tmp_path, 
     assert np.array_equal(read_mask(out / "eye.png"), corrected)
 
 
+def test_segment_never_replaces_the_mask_of_another_image_or_frame(adapted, tmp_path, capsys):
+    pages = [Image.fromarray(make_pair("run", seed=seed).image) for seed in range(3)]
+    pages[0].save(tmp_path / "run.tif", save_all=True, append_images=pages[1:])
+    out = tmp_path / "out"
+    command = ["segment", "--project", adapted.path, "-o", out]
+    assert run(*command, tmp_path / "run.tif", "--frame", 1) == 0
+    before = (out / "run.png").read_bytes()
+    assert run(*command, tmp_path / "run.tif", "--frame", 1) == 0, "its own result is replaced"
+    write_image(tmp_path / "run.png", np.asarray(pages[2]))
+    capsys.readouterr()
+    for other in ([tmp_path / "run.tif", "--frame", 2], [tmp_path / "run.png"]):
+        assert run(*command, *other) == 2
+        assert_refused(capsys, "another image or frame")
+    assert (out / "run.png").read_bytes() == before
+
+
+def test_segment_looks_for_the_frame_in_every_file_first(adapted, tmp_path, capsys):
+    pages = [Image.fromarray(make_pair("run", seed=seed).image) for seed in range(3)]
+    for name, count in (("a", 3), ("b", 2)):
+        pages[0].save(tmp_path / f"{name}.tif", save_all=True, append_images=pages[1:count])
+    files = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    assert run("segment", "--project", adapted.path, *files, "--frame", 2, "-o", tmp_path / "out") == 2
+    assert_refused(capsys, "no frame 2")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("command", ["adapt", "retrain", "benchmark", "pretrain prior"])
 @pytest.mark.parametrize("seed", ["-1", "1.5", str(2**70)])
 def test_seeds_that_start_no_generator_are_refused(command, seed, capsys):
@@ -245,6 +315,35 @@ def test_evaluate_definitions_differ_on_empty_masks(tmp_path, capsys):
         assert json.loads(file.read_text())["images"][0]["cldice"] == expected
 
 
+def test_evaluate_does_not_drop_references_silently(folders, capsys):
+    (folders / "found").mkdir()
+    write_mask(folders / "found" / "eye 1 é.png", read_mask(folders / "masks" / "eye 1 é.png"))
+    command = ["evaluate", "--pred", folders / "found", "--masks", folders / "masks"]
+    assert run(*command) == 2
+    assert_refused(capsys, "2 of 3 references", "'eye 0 é'", "--partial")
+    assert run(*command, "--partial") == 0
+    assert "1 images" in capsys.readouterr().out
+
+
+def test_evaluate_refuses_an_empty_field_of_view(folders, capsys):
+    (folders / "fov").mkdir()
+    for number in range(3):
+        write_mask(folders / "fov" / f"eye {number} é.png", np.full((96, 96), number != 1))
+    assert run("evaluate", "--pred", folders / "masks", "--masks", folders / "masks", "--fov", folders / "fov") == 2
+    assert_refused(capsys, "field of view is empty", "eye 1")
+
+
+def test_evaluate_scores_what_segment_wrote(adapted, folders, capsys):
+    out = folders / "out"
+    images = sorted((folders / "images").iterdir())
+    assert run("segment", "--project", adapted.path, *images, "-o", out, "--overlay", "--probability") == 0
+    assert run("evaluate", "--pred", out, "--masks", folders / "masks") == 0
+    assert "3 images" in capsys.readouterr().out
+    (out / "eye 0 é.png").unlink()  # an overlay without its mask is nothing to score
+    assert run("evaluate", "--pred", out, "--masks", folders / "masks") == 2
+    assert_refused(capsys, "no reference", "eye 0 é-overlay")
+
+
 def test_evaluate_refuses_masks_of_different_size(folders, capsys):
     write_mask(folders / "masks" / "eye 0 é.png", np.eye(40, dtype=bool))
     assert run("evaluate", "--pred", folders / "images", "--masks", folders / "masks", "--grey-threshold", 0.5) == 2
@@ -282,6 +381,12 @@ def test_options_that_would_be_ignored_are_refused(adapted, folders, capsys):
     ):
         assert run(*command) == 2
         assert_refused(capsys, "--")
+
+
+def test_what_the_system_refuses_is_one_line(adapted, tmp_path, capsys):
+    name = "a" * 300
+    assert run("export", "segmenter", "--project", adapted.path, "-o", tmp_path / name) == 2
+    assert_refused(capsys, "name too long", name)
 
 
 # --- as a process

@@ -87,6 +87,33 @@ def test_nothing_is_left_of_an_export_that_was_stopped(project, tmp_path):
         export_pairs(project, tmp_path / "full")
 
 
+def test_an_empty_folder_that_cannot_be_replaced_is_filled(project, tmp_path, monkeypatch):
+    (tmp_path / "mounted").mkdir()
+    before = (tmp_path / "mounted").stat().st_ino
+    monkeypatch.chdir(tmp_path / "mounted")
+    with pytest.raises(Cancelled):
+        export_pairs(project, ".", should_stop=lambda: True)
+    assert export_pairs(project, ".", source="real") == 1
+    assert sorted(path.name for path in (tmp_path / "mounted").iterdir()) == ["images", "masks"]
+    assert (tmp_path / "mounted").stat().st_ino == before
+
+
+@pytest.mark.parametrize("kinds", [["loha"], ["lora", "loha"], []])
+def test_adapter_is_exported_whole_or_not_at_all(project, tmp_path, capsys, kinds):
+    with project.new_mask_engine_folder() as folder:
+        for kind in kinds:
+            (folder / f"{kind}.safetensors").write_text(kind)
+    command = ["export", "adapter", "--project", str(project.path), "-o", str(tmp_path / "a.safetensors")]
+    assert main(command) == (0 if kinds else 2)
+    found = {file.name: file.read_text() for file in tmp_path.glob("*.safetensors")}
+    if len(kinds) == 2:
+        assert found == {"a-loha.safetensors": "loha", "a-lora.safetensors": "lora"}
+    else:
+        assert found == ({"a.safetensors": "loha"} if kinds else {})
+    assert bool(capsys.readouterr().err) == (not kinds)
+    assert main(command) == 2, "nothing is replaced"
+
+
 def test_onnx_computes_the_same(tmp_path):
     torch.manual_seed(0)
     config = SegmentationConfig(channels=(4, 8), working_size=64, patch_size=32)

@@ -1,6 +1,7 @@
 """Pairs of tiny engines: from adaptation to checked pairs in a project."""
 
 from dataclasses import replace
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ from univg.sca import generate_mask
 from univg.segmentation import prior_segmenter
 from univg.types import ImageMaskPair, Modality, SupportSet
 from univg.workflow.full import run_full_job
-from univg.workflow.generate import GenerateConfig, generate_pairs
+from univg.workflow.generate import GenerateConfig, generate_pairs, run_generate_job
 from univg.workflow.image_checks import likeness, local_contrast, vessel_band
-from univg.workflow.image_engines import draw_pair, load_base
+from univg.workflow.image_engines import CRITIC_FOLDER, draw_pair, load_base
 from univg.workflow.job_context import JobContext
 from univg.workflow.jobs import JobState, cancel_job, resume_job, start_job, wait_for
-from univg.workflow.model_versions import name_to_hold_out
+from univg.workflow.model_versions import FROZEN, name_to_hold_out
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.presets import preset_named
 from univg.workflow.project import Project
@@ -107,8 +108,6 @@ def test_pairs_made_from_the_held_out_image_do_not_train(project):
 @pytest.fixture
 def project(adapted, tmp_path):
     """A copy of its own for each test."""
-    from shutil import copytree
-
     copytree(adapted.path, tmp_path / "p")
     return Project.open(tmp_path / "p")
 
@@ -148,6 +147,34 @@ def test_job_can_be_cancelled_and_resumed(project):
     assert job.state is JobState.CANCELLED and 0 < made() < 40
     job = wait_for(resume_job(job), timeout=300)
     assert job.state is JobState.DONE and made() == 40
+
+
+def test_resumed_job_draws_with_the_engines_it_began_with(engines, tmp_path):
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=64)
+    for seed in range(3):
+        project.add_support_pair(made_up_pair(seed))
+    backbone, controlnet = load_base(str(engines), device="cpu")
+    critic = prior_segmenter(project.modality)
+    with project.new_image_engine_folder() as folder:  # untrained: what matters is which version draws
+        ImageEngine(backbone, controlnet, project.modality, grey=True, card={"base": str(engines)}).save(folder)
+        (folder / CRITIC_FOLDER).mkdir()
+        replace(critic, card={**critic.card, "held_out_figures": {}}).save(folder / CRITIC_FOLDER)
+    (tmp_path / "job" / "checkpoint").mkdir(parents=True)
+    params = {"count": 2, "seed": 70, "steps": 2, "device": "cpu"}
+    with JobContext(tmp_path / "job") as context:
+        context.should_stop = lambda: len(project.pair_names()) > 0
+        with pytest.raises(Cancelled):
+            run_generate_job(project, params, context)
+    (begun,) = project.pair_names()
+    copytree(project.image_engines_folder / "v001", project.image_engines_folder / "v002")
+    other = next(name for name in project.support_names() if name != name_to_hold_out(project))
+    frozen = {"name": other, "mask_sha256": project.support_hashes()[f"masks/{other}.png"]}
+    write_json_atomic(project.segmenters_folder / FROZEN, frozen)
+    with JobContext(tmp_path / "job") as context:
+        run_generate_job(project, params, context)
+    names = project.pair_names()
+    assert len(names) == 2 and names[0] == begun and names[1].startswith(begun[:-6])
+    assert {project.pair_record(name)["image_engine"] for name in names} == {"v001"}
 
 
 @pytest.mark.slow

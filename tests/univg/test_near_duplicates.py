@@ -84,13 +84,15 @@ def test_found_for_a_project_whatever_the_order_of_arrival(tmp_path, masks):
     assert pairs_that_train(project) == ["a", "m", "z"]
 
 
-def test_damaged_files_are_made_again(tmp_path, masks):
+@pytest.mark.parametrize("damage", [lambda _: b"{", lambda whole: whole[: len(whole) // 2]])
+def test_damaged_files_are_made_again(tmp_path, masks, damage):
     project = Project.create(tmp_path / "p", modality=MODALITY, working_size=256)
     for name in "ab":
         project.add_synthetic_pair(pair_of(name, masks[0], seed=ord(name)), {})
     update_near_duplicates(project)
     for name in (module.RESULT_FILE, module._FINGERPRINTS_FILE):
-        (project.pairs_folder / name).write_bytes(b"{")
+        file = project.pairs_folder / name
+        file.write_bytes(damage(file.read_bytes()))
     assert read_near_duplicates(project) == {}
     assert update_near_duplicates(project) == {"b": "a"}
 

@@ -255,6 +255,14 @@ class TestSupport:
         project.replace_support_mask("a", pair.mask)
         assert len(list(kept.parent.iterdir())) == 2
 
+    @pytest.mark.parametrize("name", ["a" * 200, "é" * 120])
+    def test_mask_of_the_longest_name_can_be_corrected(self, project, name):
+        pair = make_pair(name)
+        project.add_support_pair(pair)
+        kept = project.replace_support_mask(name, ~pair.mask)
+        np.testing.assert_array_equal(support_store.read_mask(kept), pair.mask)
+        assert len(kept.name.encode()) <= 255 and name.startswith(kept.name.rsplit("-", 3)[0])
+
     def test_replace_with_other_size_or_unknown_name(self, project):
         project.add_support_pair(make_pair())
         with pytest.raises(InputError, match="differ in size"):

@@ -55,6 +55,12 @@ def test_curves_are_drawn(tmp_path, ending):
     assert (tmp_path / f"c.{ending}").stat().st_size > 2000
 
 
+def test_every_curve_is_drawn(tmp_path):
+    points = {f"{number} shots": [(0, 70 + number, 1), (50, 75, 1)] for number in range(5)}
+    plot_curve(points, tmp_path / "c.svg", label="synthetic pairs")
+    assert all(f"<!-- {name} -->" in (tmp_path / "c.svg").read_text() for name in points)
+
+
 @pytest.fixture
 def dataset(tmp_path):
     for kind in ("images", "masks"):
@@ -104,6 +110,8 @@ def test_ablation_without_engines_says_what_is_left_out(dataset, tmp_path, capsy
 def test_nonsense_is_refused(dataset, capsys):
     command = ["benchmark", str(dataset), "--modality", "octa"]
     several = ["--shots", "1", "3", "--csv", "t.csv"]
+    listed = dataset.parent / "list.json"
+    listed.write_text("[]")
     for wrong in (
         several,
         ["--compare", "none.json"],
@@ -112,6 +120,11 @@ def test_nonsense_is_refused(dataset, capsys):
         ["--worst", "x.png"],
         ["--preset", "full"],
         ["--network", "x"],
+        ["--csv", "none/t.csv"],
+        ["--plot", "none/p.png"],
+        ["--plot", "p.doc"],
+        ["--compare", str(listed)],
+        ["--ablation", "--pairs", "0"],
     ):
         assert main([*command, *wrong]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1

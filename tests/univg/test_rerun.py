@@ -1,5 +1,6 @@
 """The full preset as jobs: the pause for a review, and beginning again from a stage. Engines are tiny."""
 
+import math
 import time
 from dataclasses import replace
 from shutil import copytree, rmtree
@@ -20,7 +21,7 @@ from univg.workflow.jobs import JobState, find_job, list_jobs, resume_job, start
 from univg.workflow.presets import PRESETS
 from univg.workflow.project import Project
 from univg.workflow.rerun import kept_stages, rerun_job, rerun_params
-from univg.workflow.stages import FULL_DEFAULTS, FULL_STAGES, first_stale, from_stage_on
+from univg.workflow.stages import FULL_DEFAULTS, FULL_STAGES, LARGEST_SEED, MAX_PAIRS, first_stale, from_stage_on
 from univg.workflow.verdicts import judge
 
 SECONDS = 280
@@ -101,6 +102,14 @@ def test_wrong_reruns_are_refused(finished):
         ("segmenter", {"segmenter_steps": 0}, "a whole number from 1 on"),
         ("segmenter", {"segmenter_steps": float("inf")}, "a whole number from 1 on"),
         ("segmenter", {"full_length": "yes"}, "true or false"),
+        *(
+            ("pairs", {"alpha": value}, "'alpha' must be a number from 0")
+            for value in (-1, math.inf, math.nan, 10**400)
+        ),
+        ("pairs", {"conditioning": -0.1}, "'conditioning' must be a number from 0"),
+        ("pairs", {"pairs": MAX_PAIRS + 1}, f"at most {MAX_PAIRS}"),
+        ("pairs", {"pairs_seed": LARGEST_SEED + 1}, f"at most {LARGEST_SEED}"),
+        ("segmenter", {"segmenter_steps": 10**400}, "a whole number from 1 on"),
     ):
         with pytest.raises(InputError, match=words):
             rerun_params(project, job, stage, changes)

@@ -1,17 +1,22 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from tests.conftest import make_pair
 from univg.cli import main
 from univg.errors import InputError
 from univg.types import ImageMaskPair, Modality
+from univg.workflow.export import export_pairs
+from univg.workflow.model_versions import image_kept_apart
 from univg.workflow.project import Project
 from univg.workflow.verdicts import (
     VERDICTS_FILE,
     JudgementLog,
     Verdict,
     draw_from,
+    hashes_of_image,
     judge,
     pairs_that_train,
     read_judgements,
@@ -86,6 +91,25 @@ def test_undecided_pairs_are_weighed_by_how_well_image_and_mask_agree(tmp_path):
     assert training_weights(project) == {"a": 0.8, "b": 1.0, "c": 0.5, "d": 0.5, "e": 0.05}
     judge(project, ["a"], Verdict.REJECTED)
     assert training_choice(project) == {"pairs": ["b", "c", "d", "e"], "weights": [1.0, 0.5, 0.5, 0.05]}
+
+
+def test_review_export_and_retrain_agree_on_pairs_made_from_the_image_kept_apart(project, tmp_path):
+    everywhere = np.ones((64, 64), bool)
+    for seed in range(3):
+        project.add_support_pair(replace(make_pair(f"real {seed}", seed=seed, size=64), fov=everywhere))
+    apart, sha256 = image_kept_apart(project), project.support_hashes()
+    others = sorted({f"real {seed}" for seed in range(3)} - {apart})
+    for name, source in (("from-apart", apart), ("from-other", others[0])):
+        seen = [sha256[f"{kind}/{source}.png"] for kind in ("images", "masks", "fov")]
+        drawn = replace(make_pair(name, seed=len(name), size=64), synthetic=True)
+        project.add_synthetic_pair(drawn, {"checks": {"flags": []}, "support_sha256": seen})
+    judge(project, ["from-apart"], Verdict.ACCEPTED)
+    assert len({sha256[f"fov/{name}.png"] for name in (apart, *others)}) == 1, "equal fields are equal files"
+    trained = ["from-other", "s0", "s1", "s2"]
+    assert pairs_that_train(project) == training_choice(project)["pairs"] == trained
+    assert export_pairs(project, tmp_path / "out", source="synthetic") == len(trained)
+    assert hashes_of_image(sha256, apart) == {sha256[f"{kind}/{apart}.png"] for kind in ("images", "masks")}
+    assert hashes_of_image(sha256, None) == set()
 
 
 def test_nonsense_is_refused(project):

@@ -14,11 +14,11 @@ from univg.segmentation.config import NETWORKS
 from univg.types import Modality
 from univg.weights import is_shipped
 from univg.workflow.expected_time import expected_minutes, fitted
-from univg.workflow.jobs import start_job
+from univg.workflow.jobs import refuse_while_running, start_job
 from univg.workflow.machine import look_at_machine
 from univg.workflow.preflight import preflight, refuse_impossible
 from univg.workflow.presets import PRESETS, preset_named
-from univg.workflow.project import Project
+from univg.workflow.project import SETTINGS_FILE, Project
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             "--images and --masks belong together", fix="Give both, or neither for a project that has them."
         )
+    if args.grey_threshold is not None and not args.images:
+        raise InputError("--grey-threshold is of the masks to add", fix="Give --images and --masks with it.")
     device = checked_device(args.device)
     if args.backbone != "compact" and not args.engine:
         raise InputError("--backbone is of an engine", fix="Give --engine masks or --engine images with it.")
@@ -142,14 +144,30 @@ def _warn(findings: list[Finding]) -> None:
             print(f"warning: {finding.subject}: {finding.message} {finding.fix}", file=sys.stderr)
 
 
+def _refuse_names_alike(names: list[str]) -> None:
+    first_of: dict[str, str] = {}
+    for name in names:
+        other = first_of.setdefault(name.casefold(), name)
+        if other != name:
+            raise InputError(f"The names {other!r} and {name!r} differ by case only", fix="Rename one of the images.")
+
+
 def _with_images(args: argparse.Namespace) -> tuple[Project, list[Finding]]:
     """The project, with the pairs that the command line names, and what is to be said of their files."""
     files = match_pair_files(args.images, args.masks)
-    # Read before the project is made, so that bad input leaves nothing behind.
-    modality = Modality.parse(args.modality) if args.modality else Project.open(args.project).modality
+    _refuse_names_alike([f.name for f in files])
+    # Read before the project is made or changed, so that bad input leaves nothing behind.
+    there = (Path(args.project).expanduser() / SETTINGS_FILE).exists()
+    known = Project.open(args.project) if there or not args.modality else None
+    if known is not None:
+        refuse_while_running(known)
+    modality = Modality.parse(args.modality) if args.modality else known.modality
     support = load_support_set(args.images, args.masks, modality=modality, grey_threshold=args.grey_threshold)
     findings = check_pairs(files, grey_threshold=args.grey_threshold)
-    project = Project.open_or_create(args.project, modality=modality)
+    spacing = None if there else support.pixel_spacing_mm
+    project = Project.open_or_create(args.project, modality=modality, pixel_spacing_mm=spacing)
+    for pair in support:
+        project.holds_support_pair(pair)  # refuses another one of its name before any is added
     sources = {f.name: {"image": f.image, "mask": f.mask} for f in files}
     for pair in support:
         project.add_support_pair(pair, source=sources[pair.name])

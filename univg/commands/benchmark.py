@@ -26,6 +26,7 @@ _MODALITY_OF = {
     "dca1": Modality.CORONARY_DSA,
 }
 _ABLATION_PAIRS = 40
+_PLOTS = ("", ".png", ".svg", ".pdf")
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -85,8 +86,13 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--worst needs --json, and a single preset, number of shots and of pairs")
     if args.csv and len(variants) > 1:
         raise InputError("--csv takes a single preset, number of shots and of pairs")
+    for file in filter(None, (args.csv, args.plot, args.worst)):
+        if not Path(file).parent.is_dir() or Path(file).is_dir():
+            raise InputError("No file can be written there", path=file, fix="Name a file in a folder that exists.")
+    if args.plot and Path(args.plot).suffix.lower() not in _PLOTS:
+        raise InputError("--plot writes PNG, SVG or PDF", path=args.plot, fix="Name a file with one of these endings.")
     other = read_json(args.compare) if args.compare else None
-    if other is not None and not isinstance(other.get("splits"), list):
+    if args.compare and not (isinstance(other, dict) and isinstance(other.get("splits"), list)):
         raise InputError("This file holds no results of a benchmark", path=args.compare)
     if preset.engine_pairs:
         raise InputError("The full preset is measured with --ablation", fix="Leave --preset out.")
@@ -122,6 +128,8 @@ def _variants(args: argparse.Namespace, preset: Preset) -> dict:
     if args.ablation:
         if len(args.shots) > 1 or (args.pairs and len(args.pairs) > 1):
             raise InputError("--ablation takes one number of shots and of pairs")
+        if args.pairs == [0]:
+            raise InputError("--ablation compares synthetic pairs, so --pairs must not be 0")
         missing = [kind for kind in ("masks", "images") if not is_shipped("models", kind)]
         from univg.workflow.ablation import BASELINE, NO_PRIOR, ROWS, PairMaker  # loads torch
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from univg.commands.options import add_grey_threshold
 from univg.errors import InputError
-from univg.io import match_pair_files, read_mask, write_json_atomic
+from univg.io import read_mask, write_json_atomic
+from univg.io.pairs import match_predictions
 from univg.metrics import evaluate, summarize
 
 
@@ -17,6 +18,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("--pred", required=True, metavar="DIR", help="masks to score")
     parser.add_argument("--masks", required=True, metavar="DIR", help="reference masks")
     parser.add_argument("--fov", metavar="DIR", help="fields of view; pixels outside do not count")
+    parser.add_argument("--partial", action="store_true", help="leave out references that have no mask to score")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     parser.add_argument(
         "--definitions",
@@ -32,7 +34,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Print mean and spread over the images; figures of single images go to the JSON file."""
     rows, metrics = [], []
-    for files in match_pair_files(args.pred, args.masks, args.fov):
+    for files in match_predictions(args.pred, args.masks, args.fov, partial=args.partial):
         mask, reference = (read_mask(p, grey_threshold=args.grey_threshold) for p in (files.image, files.mask))
         fov = None if files.fov is None else read_mask(files.fov, grey_threshold=args.grey_threshold)
         for label, array in (("reference", reference), ("field of view", fov)):
@@ -43,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
                     path=files.image,
                     fix="Export both at the same size.",
                 )
+        if fov is not None and not fov.any():
+            raise InputError("The field of view is empty", path=files.fov, fix="Check how it was exported.")
         scored = evaluate(mask, reference, fov=fov, definitions=args.definitions)
         metrics.append(scored)
         rows.append({"name": files.name, **scored.to_json()})

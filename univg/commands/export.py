@@ -43,19 +43,28 @@ def run(args: argparse.Namespace) -> int:
         count = export_pairs(project, output, kind=kind, source=source, on_progress=ProgressLine())
         print(f"{count} pairs in {output}")
         return 0
-    if output.exists():
-        raise InputError("There is a file of that name already", path=output, fix="Name another.")
     if args.what == "segmenter":
+        _refuse_existing(output)
         difference = export_onnx(_segmenter(project, args.version), output)
         print(f"{output}: probabilities within {difference:.1e} of torch's")
         return 0
-    source = _adapter(project, args.version)
-    try:
-        shutil.copyfile(source, output)
-    except OSError as error:
-        raise InputError(f"Cannot write: {error.strerror}", path=output, fix="Choose another place.") from error
-    print(f"{output}: {source.stem} of {source.parent.name}")
+    sources = _adapter(project, args.version)
+    # An adapter of two kinds is two files, whose changes add up.
+    outputs = [output] if len(sources) == 1 else [output.with_stem(f"{output.stem}-{file.stem}") for file in sources]
+    for target in outputs:
+        _refuse_existing(target)
+    for source, target in zip(sources, outputs, strict=True):
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise InputError(f"Cannot write: {error.strerror}", path=target, fix="Choose another place.") from error
+        print(f"{target}: {source.stem} of {source.parent.name}")
     return 0
+
+
+def _refuse_existing(output: Path) -> None:
+    if output.exists():
+        raise InputError("There is a file of that name already", path=output, fix="Name another.")
 
 
 def _segmenter(project: Project, version: str | None) -> Path:
@@ -67,11 +76,13 @@ def _segmenter(project: Project, version: str | None) -> Path:
     return folder
 
 
-def _adapter(project: Project, version: str | None) -> Path:
+def _adapter(project: Project, version: str | None) -> list[Path]:
     if version and version not in project.mask_engine_versions():
         raise InputError(f"There is no mask engine {version!r}", path=project.path)
     folder = project.adapters_folder / version if version else project.latest_mask_engine()
     if folder is None:
         raise InputError("The mask engine is not adapted yet", path=project.path, fix="Run univg adapt --engine masks.")
-    files = [folder / f"{kind}.safetensors" for kind in ("loha", "lora")]
-    return next(file for file in files if file.is_file())
+    files = [file for kind in ("loha", "lora") if (file := folder / f"{kind}.safetensors").is_file()]
+    if not files:
+        raise InputError("The adapter is missing", path=folder, fix="Adapt the engine again.")
+    return files

@@ -23,7 +23,13 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     )
     parser.add_argument("--project", required=True, metavar="DIR")
     parser.add_argument("-n", required=True, type=int, metavar="N", dest="count", help="how many pairs")
-    parser.add_argument("--alpha", type=float, default=0.7, metavar="A", help="strength of the mask engine, 0 to 1.5")
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        default=0.7,
+        metavar="A",
+        help="strength of the mask engine, 0 or more: 0 is the pretrained one, 1 the adapted one (default: 0.7)",
+    )
     parser.add_argument(
         "--conditioning",
         type=float,

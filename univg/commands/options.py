@@ -12,8 +12,7 @@ from typing import TextIO
 from univg.errors import InputError
 from univg.progress import ProgressEvent
 from univg.types import Modality
-
-LARGEST_SEED = 2**62
+from univg.workflow.stages import LARGEST_SEED
 
 
 def add_modality(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

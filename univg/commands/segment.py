@@ -10,6 +10,7 @@ import numpy as np
 from univg.commands.options import ProgressLine, add_device, output_folder
 from univg.errors import InputError
 from univg.io import read_image, read_image_info, read_provenance, sha256_file, stem_of, write_image, write_mask
+from univg.io.source import choose_frame
 from univg.overlay import colour_probability, overlay_mask
 from univg.progress import ProgressEvent
 from univg.workflow.model_versions import active_segmenter
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     project = Project.open(args.project)
     if args.threshold is not None and not 0 < args.threshold < 1:
         raise InputError(f"--threshold must be between 0 and 1, got {args.threshold:g}")
-    targets = _names_of(args.images)
+    targets = _names_of(args.images, args.frame)
     _refuse_to_replace(targets, args)
     folder = _segmenter_folder(project, args.segmenter)
 
@@ -74,14 +75,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _names_of(images: list[str]) -> dict[str, Path]:
-    """Output names by stem; a file that is no image stops the run before it starts."""
+def _names_of(images: list[str], frame: int | None) -> dict[str, Path]:
+    """Output names by stem; a file that is no image, or has no such frame, stops the run before it starts."""
     targets: dict[str, Path] = {}
     for path in map(Path, images):
         name = stem_of(path)
         if name in targets:
             raise InputError(f"Two images share the name {name!r}", path=path, fix="Segment them into two folders.")
-        read_image_info(path)
+        choose_frame(frame, read_image_info(path).frames, path)
         targets[name] = path
     return targets
 
@@ -90,7 +91,7 @@ def _refuse_to_replace(targets: dict[str, Path], args: argparse.Namespace) -> No
     """`InputError` where a result would replace an image, another result, or a file that this command did not make."""
     endings = ["", *(["-overlay"] * args.overlay), *(["-probability", "-probability-colour"] * args.probability)]
     planned: set[str] = set()
-    for name in targets:
+    for name, image in targets.items():
         for ending in endings:
             file = Path(args.output) / f"{name}{ending}.png"
             if file.name.casefold() in planned:
@@ -100,16 +101,19 @@ def _refuse_to_replace(targets: dict[str, Path], args: argparse.Namespace) -> No
                 continue
             if any(file.samefile(path) for path in targets.values()):
                 raise InputError("The result would replace the image", path=file, fix="Name another folder with -o.")
-            if not _made_here(file):
-                fix = "Move it away, or name another folder with -o."
+            record, fix = _record_of(file), "Move it away, or name another folder with -o."
+            if record.get("made_by") != MADE_BY:
                 raise InputError("The result would replace a file that univg segment did not make", path=file, fix=fix)
+            made_from = record.get("image_sha256"), record.get("frame") or 0  # of a single one, None and 0 are the same
+            if made_from != (sha256_file(image), args.frame or 0):
+                raise InputError("The result would replace that of another image or frame", path=file, fix=fix)
 
 
-def _made_here(file: Path) -> bool:
+def _record_of(file: Path) -> dict:
     try:
-        return (read_provenance(file) or {}).get("made_by") == MADE_BY
+        return read_provenance(file) or {}
     except InputError:
-        return False
+        return {}
 
 
 def _segmenter_folder(project: Project, version: str | None) -> Path:

@@ -24,6 +24,9 @@ _USUAL_COVERAGE = (0.001, 0.6)
 # Grey levels around the threshold, of the range, and by how much the area of vessels may change between them.
 _AROUND_THRESHOLD, _MOST_CHANGE = 0.15, 0.3
 
+# What `univg segment` writes beside a mask.
+BESIDE_MASK = ("-overlay", "-probability", "-probability-colour")
+
 # Direction overrides make a name read otherwise than it is spelt.
 _DIRECTION_CONTROLS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -116,6 +119,46 @@ def match_pair_files(
                 fix=f"Give every image a {label} of the same name (the ending may differ), or move it away.",
             )
     return [PairFiles(name, images[name], masks[name], None if fovs is None else fovs[name]) for name in sorted(images)]
+
+
+def match_predictions(
+    predictions_dir: str | PathLike[str],
+    references_dir: str | PathLike[str],
+    fov_dir: str | PathLike[str] | None = None,
+    *,
+    partial: bool = False,
+) -> list[PairFiles]:
+    """Pair predicted masks (as ``image``) with the references of equal stem, sorted by stem.
+
+    Overlays and probabilities that `univg segment` wrote beside a mask are left out.
+
+    Raises
+    ------
+    InputError
+        As `match_pair_files`, or a reference has no prediction and `partial` is False.
+    """
+    predictions, references = _files_by_stem(predictions_dir, "mask"), _files_by_stem(references_dir, "reference")
+    fovs = None if fov_dir is None else _files_by_stem(fov_dir, "field of view")
+    beside = {f"{name}{ending}" for name in predictions for ending in BESIDE_MASK} - references.keys()
+    names = sorted(predictions.keys() - beside)
+    for label, folder, files in (("reference", references_dir, references), ("field of view", fov_dir, fovs)):
+        missing = [name for name in names if name not in files] if files is not None else []
+        if missing:
+            raise InputError(
+                f"{len(missing)} of {len(names)} masks have no {label}: {_listed(missing)}",
+                path=folder,
+                fix=f"Give every mask a {label} of the same name (the ending may differ), or move it away.",
+            )
+    missing = sorted(references.keys() - set(names))
+    if missing and not partial:
+        raise InputError(
+            f"{len(missing)} of {len(references)} references have no mask to score: {_listed(missing)}",
+            path=predictions_dir,
+            fix="Segment these images too, or score the others alone with --partial.",
+        )
+    return [
+        PairFiles(name, predictions[name], references[name], None if fovs is None else fovs[name]) for name in names
+    ]
 
 
 def check_pair(image: np.ndarray, mask: np.ndarray, name: str) -> list[Finding]:

@@ -34,6 +34,8 @@ def read_pixels(path: Path, kind: FileKind, frame: int | None, *, max_pixels: in
         if info.frames > 1:
             image.seek(index)
         values, alpha = to_arrays(image)
+    if kind is FileKind.PPM and image.mode == "I":
+        values = values.astype(np.uint16)  # Pillow's 32 bits hold the 16 of the file
     return Pixels(orient(values, orientation), None if alpha is None else orient(alpha, orientation), full_range)
 
 
@@ -87,6 +89,7 @@ def _info(image: Image.Image, path: Path, kind: FileKind) -> ImageInfo:
     if swaps_sides(_orientation(image)):
         width, height = height, width
     bits = _png_bit_depth(path) if kind is FileKind.PNG else _BITS.get(image.mode, 8)
+    bits = min(bits, 16) if kind is FileKind.PPM else bits
     notes = name_warning(path, kind)
     if bits > 8 and image.mode not in _NUMERIC:
         notes += (f"Colour of {bits} bits a channel is read as 8 bits; save it as TIFF to keep all of them.",)

@@ -11,6 +11,8 @@ from univg.errors import InputError
 from univg.io.source import MAX_PIXELS, FileKind, ImageInfo, Pixels, decoding, identify
 
 _TWO_VALUED = "Export it as a two-valued PNG (0 and 255)"
+# Of the range, by how much channels differ in grey that compression tinted.
+_TINT = 0.1
 
 
 def read_image_info(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
@@ -94,7 +96,8 @@ def read_mask(
     path : path-like
     grey_threshold : float, optional
         In (0, 1). When the file has more than two values, those above this share of the number type's range
-        (of the image's maximum for floats) are vessel; without it such a file is refused.
+        (of the image's maximum for floats) are vessel; without it such a file is refused. Of a colour the largest
+        channel counts, so that vessels in red and in blue are vessels alike.
     frame : int, optional
         Which page or frame to read, from 0; required when there are several.
     max_pixels : int
@@ -184,14 +187,14 @@ def _check_not_painted_in_alpha(pixels: Pixels, path: Path) -> None:
 
 
 def _colour_mask(values: np.ndarray, path: Path, *, grey_threshold: float | None) -> np.ndarray:
-    """Two colours, of which the brighter is vessel; more need a threshold on the mean of the channels."""
+    """Two colours, of which the brighter is vessel; more need a threshold."""
     brightness = values.mean(axis=2, dtype=np.float64)
     first = values[0, 0]
     other = (values != first).any(axis=2)
     rest = values[other]
     if not (rest == rest[0]).all():
         if grey_threshold is not None:
-            return brightness > grey_threshold * _range_of(values)
+            return _strength(values) > grey_threshold * _range_of(values)
         _refuse_many_values(len(np.unique(values.reshape(-1, 3), axis=0)), path)
     a, b = brightness[0, 0], brightness[other][0]
     if a == b:
@@ -201,6 +204,13 @@ def _colour_mask(values: np.ndarray, path: Path, *, grey_threshold: float | None
             fix=f"{_TWO_VALUED}.",
         )
     return other if b > a else ~other
+
+
+def _strength(values: np.ndarray) -> np.ndarray:
+    """(H, W) of colours: the largest channel, or the mean where they are grey but for a tint."""
+    largest = values.max(axis=2).astype(np.float64)
+    tinted = largest - values.min(axis=2) <= _TINT * _range_of(values)
+    return np.where(tinted, values.mean(axis=2, dtype=np.float64), largest)
 
 
 def _refuse_many_values(count: int, path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from univg.errors import InputError
 from univg.progress import ProgressEvent
 from univg.workflow.expected_time import preset_of_run
@@ -12,7 +10,7 @@ from univg.workflow.job_records import CHECKPOINT_FOLDER
 from univg.workflow.pipeline import held_out_name, load_drawn, run_on_project
 from univg.workflow.presets import PRESETS, preset_named
 from univg.workflow.project import Project
-from univg.workflow.verdicts import training_choice, without_sight_of
+from univg.workflow.verdicts import hashes_of_image, training_choice, without_sight_of
 
 
 def run_adapt_job(project: Project, params: dict, context: JobContext) -> dict:
@@ -47,8 +45,7 @@ def run_retrain_job(project: Project, params: dict, context: JobContext) -> dict
     seed, support = int(params.get("seed", 0)), project.load_support()
     held_out = held_out_name(project, support, preset, seed, context.folder / CHECKPOINT_FOLDER)
     # Pairs that were made from the held-out image, before it was, would flatter the figures on it.
-    apart = [sha for file, sha in support.sha256.items() if held_out is not None and Path(file).stem == held_out]
-    honest = without_sight_of(project, names, apart)
+    honest = without_sight_of(project, names, hashes_of_image(support.sha256, held_out))
     if len(honest) < len(names):
         message = (
             f"{len(names) - len(honest)} of {len(names)} pairs were made from the held-out image and do not train."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import re
@@ -110,7 +112,7 @@ def run_benchmark(
         raise InputError(
             f"{config.shots} shots need more than {config.shots} annotated images, got {len(files)}", path=data
         )
-    result = _open_result(data.name, config, json_file)
+    result = _open_result(data.name, data_sha256(files), config, json_file)
     finished = {split["seed"]: split for split in result["splits"]}
     for seed in range(config.seed, config.seed + config.splits):
         if seed not in finished:
@@ -280,10 +282,14 @@ def join_splits(results: Sequence[dict]) -> dict:
     for result in results:
         if (result["dataset"], result["config"]) != (first["dataset"], first["config"]):
             raise ValueError(f"results of {first['dataset']} and {result['dataset']} have other data or settings")
+    sets = {result.get("data_sha256") for result in results}  # None of older results, which do not say
+    if len(sets - {None}) > 1:
+        raise ValueError(f"results are of other data, each in a folder called {first['dataset']}")
     if len({split["seed"] for split in splits}) < len(splits):
         raise ValueError("two of the results hold the same split")
     splits = _with_nan(sorted(splits, key=lambda split: split["seed"]))
-    return {**first, "splits": splits, "mean": _mean_over_splits(splits)}
+    joined = {**first, "splits": splits, "mean": _mean_over_splits(splits)}
+    return joined if None not in sets else {key: value for key, value in joined.items() if key != "data_sha256"}
 
 
 def _with_nan(splits: Sequence[dict]) -> list[dict]:
@@ -291,9 +297,16 @@ def _with_nan(splits: Sequence[dict]) -> list[dict]:
     return [{k: float("nan") if v is None and k != "held_out" else v for k, v in s.items()} for s in splits]
 
 
-def _open_result(dataset: str, config: BenchmarkConfig, json_file: str | Path | None) -> dict:
+def data_sha256(files: Sequence[PairFiles]) -> str:
+    """Of the names and contents of a set: other files may lie in a folder of the same name."""
+    listed = [[f.name, *(sha256_file(p) for p in (f.image, f.mask, f.fov) if p is not None)] for f in files]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def _open_result(dataset: str, sha256: str, config: BenchmarkConfig, json_file: str | Path | None) -> dict:
     new = {
         "dataset": dataset,
+        "data_sha256": sha256,
         "preset": config.preset.name,
         "config": config.key(),
         "splits": [],
@@ -303,9 +316,17 @@ def _open_result(dataset: str, config: BenchmarkConfig, json_file: str | Path | 
     if json_file is None or not Path(json_file).exists():
         return new
     old = read_json(json_file)
+    if not isinstance(old, dict):
+        raise InputError("This file holds no results of a benchmark", path=json_file, fix="Name another file.")
     if _with_defaults(old.get("config")) != new["config"] or old.get("dataset") != dataset:
         raise InputError(
             "This file holds results of another configuration",
+            path=json_file,
+            fix="Name another file, or move it away.",
+        )
+    if old.get("data_sha256", sha256) != sha256:  # older results do not say
+        raise InputError(
+            f"This file holds results of other images in a folder called {dataset!r}",
             path=json_file,
             fix="Name another file, or move it away.",
         )

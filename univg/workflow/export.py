@@ -41,7 +41,7 @@ def export_pairs(
     ----------
     project : Project
     output : path-like
-        A folder that does not exist or is empty; it appears whole or not at all.
+        A folder that does not exist or is empty; it appears, or is filled, at the end: whole or not at all.
     kind : {'folder', 'nnunet', 'coco'}
         'folder' has ``images`` and ``masks`` of equal names; 'nnunet' is a raw data set of nnU-Net v2; 'coco' has
         ``images`` and an ``annotations.json`` with one run-length encoded segmentation an image.
@@ -69,9 +69,11 @@ def export_pairs(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError("The output folder is not empty", path=output, fix="Name a new folder.")
     writer = {"folder": _Folder, "nnunet": _NnUnet, "coco": _Coco}[kind]
-    with writing(output.parent):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
+    # An empty folder that is there may be where a disk is mounted, which can be neither removed nor replaced.
+    beside = output if output.exists() else output.parent
+    with writing(beside):
+        beside.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=beside))
     try:
         writing_to, names = writer(work, project), [*((n, False) for n in real), *((n, True) for n in synthetic)]
         for done, (name, made_up) in enumerate(names):
@@ -82,10 +84,14 @@ def export_pairs(
             writing_to.add(pair, record | (_without_names(project.pair_record(name)) if made_up else {}))
             on_progress(ProgressEvent("export", done + 1, len(names)))
         writing_to.finish()
-        if output.exists():
-            output.rmdir()
-        work.chmod(0o755)
-        work.rename(output)
+        with writing(output):
+            if beside == output:
+                for made in work.iterdir():
+                    made.rename(output / made.name)
+                work.rmdir()
+            else:
+                work.chmod(0o755)
+                work.rename(output)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

@@ -11,7 +11,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -21,6 +21,7 @@ import numpy as np
 
 from univg.engines import MaskEngine, SamplingConfig, sample_masks
 from univg.errors import Cancelled, InputError
+from univg.io import read_json, write_json_atomic
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
 from univg.segmentation.inputs import shrink_support
 from univg.types import SupportSet
@@ -28,15 +29,15 @@ from univg.workflow.engines import load_mask_engine, support_without
 from univg.workflow.image_engines import draw_pair, load_image_engine
 from univg.workflow.job_context import JobContext
 from univg.workflow.live_pictures import SavePicture, pair_sheet, saver
-from univg.workflow.model_versions import image_kept_apart
+from univg.workflow.model_versions import kept_apart_in
 from univg.workflow.near_duplicates import update_near_duplicates
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
 from univg.workflow.project import Project
+from univg.workflow.stages import MAX_PAIRS
 from univg.workflow.start_trees import engine_size, grow_starts
 from univg.workflow.verdicts import flags_of
 
-MAX_COUNT = 100_000
 STAGE = "pairs"
 _POLL_SECONDS = 0.05
 _PICTURE_EVERY = 5  # pairs
@@ -77,8 +78,8 @@ class GenerateConfig:
     image_engine: str = ""
 
     def __post_init__(self) -> None:
-        if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= MAX_COUNT:
-            raise ValueError(f"`count` must be a whole number from 1 to {MAX_COUNT}, got {self.count!r}")
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= MAX_PAIRS:
+            raise ValueError(f"`count` must be a whole number from 1 to {MAX_PAIRS}, got {self.count!r}")
         for name, most in (("alpha", math.inf), ("conditioning", math.inf), ("strength", 1), ("image_strength", 1)):
             value = getattr(self, name)
             if not 0 <= value <= most or value == math.inf:
@@ -115,6 +116,7 @@ def generate_pairs(
     device: str = "auto",
     scheduler: str | None = None,
     without: str | None = None,
+    engines: Sequence[str] | None = None,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
     save_picture: SavePicture | None = None,
@@ -132,6 +134,8 @@ def generate_pairs(
     scheduler : str, optional
         Address of a Dask scheduler whose workers reach the project folder under the same name; this process does the
         work by default.
+    engines : sequence of str, optional
+        What an earlier attempt found with `choose_engines`; they are chosen now by default.
     on_progress, should_stop : callable
     save_picture : callable, optional
         Gets a picture of the newest pairs every few of them, where this process makes them.
@@ -149,7 +153,7 @@ def generate_pairs(
     Cancelled
         When `should_stop` says so; finished pairs stay.
     """
-    plan = _Plan.of(project, config, without)
+    plan = _Plan.of(project, config, without, engines or choose_engines(project, config))
     there = set(project.pair_names())
     missing = [index for index in range(config.count) if plan.name(index) not in there]
     done, clock = config.count - len(missing), StageClock(first_step=config.count - len(missing), warmup_steps=1)
@@ -184,17 +188,46 @@ def run_generate_job(project: Project, params: dict, context: JobContext) -> dic
         config = GenerateConfig.from_json(settings)
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from error
+    engines = _engines_of_job(project, config, context)
     summary = generate_pairs(
         project,
         config,
         device=params.get("device", "auto"),
         scheduler=params.get("scheduler"),
-        without=image_kept_apart(project),
+        without=kept_apart_in(context, project, params),
+        engines=engines,
         on_progress=context.on_progress,
         should_stop=context.should_stop,
         save_picture=saver(context.folder),
     )
     return {key: value for key, value in summary.items() if key != "names"}
+
+
+def choose_engines(project: Project, config: GenerateConfig) -> list[str]:
+    """The versions of the mask engine, empty where none is adapted, and of the image engine that `config` means now."""
+    if not project.support_names():
+        raise InputError("The project has no annotated image", path=project.path, fix="Add some: Data tab.")
+    chosen = []
+    for name, wanted, known in (
+        ("mask_engine", config.mask_engine, project.mask_engine_versions()),
+        ("image_engine", config.image_engine, project.image_engine_versions()),
+    ):
+        if wanted and wanted not in known:
+            raise InputError(f"There is no {name.replace('_', ' ')} {wanted!r}", path=project.path)
+        chosen.append(wanted or (known[-1] if known else ""))
+    if not chosen[1]:
+        raise InputError(
+            "The image engine is not adapted yet", path=project.path, fix="Adapt it first, in the Images tab."
+        )
+    return chosen
+
+
+def _engines_of_job(project: Project, config: GenerateConfig, context: JobContext) -> list[str]:
+    """`choose_engines`, put on record in the checkpoint: others may be adapted before the job is resumed."""
+    record = context.checkpoint_folder / "engines.json"
+    if not record.is_file():
+        write_json_atomic(record, choose_engines(project, config))
+    return read_json(record)
 
 
 @dataclass(frozen=True)
@@ -209,26 +242,11 @@ class _Plan:
     key: str
 
     @classmethod
-    def of(cls, project: Project, config: GenerateConfig, without: str | None) -> _Plan:
-        if not project.support_names():
-            raise InputError("The project has no annotated image", path=project.path, fix="Add some: Data tab.")
-        masks, images = project.mask_engine_versions(), project.image_engine_versions()
-        chosen = []
-        for name, wanted, known in (
-            ("mask_engine", config.mask_engine, masks),
-            ("image_engine", config.image_engine, images),
-        ):
-            if wanted and wanted not in known:
-                raise InputError(f"There is no {name.replace('_', ' ')} {wanted!r}", path=project.path)
-            chosen.append(wanted or (known[-1] if known else ""))
-        if not chosen[1]:
-            raise InputError(
-                "The image engine is not adapted yet", path=project.path, fix="Adapt it first, in the Images tab."
-            )
+    def of(cls, project: Project, config: GenerateConfig, without: str | None, engines: Sequence[str]) -> _Plan:
         settings = {key: value for key, value in config.to_json().items() if key not in ("count", "seed")}
-        made_of = [settings, chosen, project.support_hashes(), without]
+        made_of = [settings, list(engines), project.support_hashes(), without]
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:8]
-        return cls(project.path, config, *chosen, without, key)
+        return cls(project.path, config, *engines, without, key)
 
     def name(self, index: int) -> str:
         return f"synthetic-{self.key}-{self.config.seed + index:06d}"

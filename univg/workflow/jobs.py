@@ -48,6 +48,7 @@ __all__ = [
     "cancel_job",
     "find_job",
     "list_jobs",
+    "refuse_while_running",
     "resume_job",
     "start_job",
     "wait_for",
@@ -219,6 +220,11 @@ def cancel_job(job: Job) -> Job:
 def list_jobs(project: Project) -> list[Job]:
     """Every job of `project`, the newest first."""
     return _jobs_in(project.jobs_folder)
+
+
+def refuse_while_running(project: Project) -> None:
+    """Raise `JobRunningError` when a job of `project` is not finished: what it works with must not change."""
+    _refuse_while_running(project.jobs_folder)
 
 
 def find_job(project: Project, id_or_part: str = "") -> Job:

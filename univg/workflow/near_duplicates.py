@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -160,7 +161,7 @@ def _read_fingerprints(file: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray
     try:
         with np.load(file, allow_pickle=False) as stored:
             names, masks, images = stored["names"], stored["masks"], stored["images"]
-    except (OSError, ValueError, KeyError, EOFError):  # none yet, or damaged
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none yet, or damaged
         return
     if masks.shape[1:] == (_MASK_SIDE, _MASK_SIDE // 8) and images.shape[1:] == (_IMAGE_SIDE, _IMAGE_SIDE):
         yield from zip(names.tolist(), masks, images, strict=True)

@@ -218,6 +218,10 @@ class Project:
         with self._locked():
             return support_store.write_pair(self.support_folder, pair, source=source)
 
+    def holds_support_pair(self, pair: ImageMaskPair) -> bool:
+        """Whether `add_support_pair` would find exactly this pair; `InputError` when another one has its name."""
+        return support_store.holds_pair(self.support_folder, pair)
+
     def replace_support_mask(self, name: str, mask: np.ndarray) -> Path | None:
         """Correct the mask of `name`; the old one is kept, and the path of that copy returned."""
         with self._locked():

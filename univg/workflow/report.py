@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import cv2
@@ -153,7 +154,7 @@ def plot_curve(
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
-    for (name, curve), colour in zip(points.items(), ("#0072b2", "#d55e00", "#009e73", "#cc79a7"), strict=False):
+    for (name, curve), colour in zip(points.items(), cycle(("#0072b2", "#d55e00", "#009e73", "#cc79a7")), strict=False):
         x, mean, spread = (np.array(values, float) for values in zip(*sorted(curve), strict=True))
         axis.errorbar(x, mean, np.nan_to_num(spread), marker="o", capsize=3, color=colour, label=name)
     if logarithmic:

@@ -5,6 +5,7 @@ A changed setting makes its stage stale, and every later one.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from univg.errors import InputError
@@ -30,8 +31,14 @@ NUMBERS = (
     *("seed", "mask_steps", "image_steps", "segmenter_steps"),
     *("pairs", "pairs_seed", "alpha", "conditioning"),
 )
-_SEEDS = ("seed", "pairs_seed")
-_COUNTS = ("mask_steps", "image_steps", "segmenter_steps", "pairs")
+LARGEST_SEED = 2**62
+MAX_PAIRS = 100_000
+_MAX_STEPS = 10**9
+_WHOLE_NUMBERS = {
+    **dict.fromkeys(("seed", "pairs_seed"), (0, LARGEST_SEED)),
+    **dict.fromkeys(("mask_steps", "image_steps", "segmenter_steps"), (1, _MAX_STEPS)),
+    "pairs": (1, MAX_PAIRS),
+}
 
 
 def check_setting(setting: str, value: object) -> None:
@@ -39,10 +46,14 @@ def check_setting(setting: str, value: object) -> None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if setting in NUMBERS and not is_number:
         raise InputError(f"The setting {setting!r} must be a number, got {value!r}")
-    if setting in _COUNTS and (value < 1 or not float(value).is_integer()):
-        raise InputError(f"The setting {setting!r} must be a whole number from 1 on, got {value!r}")
-    if setting in _SEEDS and (value < 0 or not float(value).is_integer()):
-        raise InputError(f"The setting {setting!r} must be a whole number from 0 on, got {value!r}")
+    if setting in _WHOLE_NUMBERS:
+        least, most = _WHOLE_NUMBERS[setting]
+        if not least <= value <= most or value % 1:
+            raise InputError(
+                f"The setting {setting!r} must be a whole number from {least} on, at most {most}, got {value!r}"
+            )
+    elif setting in NUMBERS and not 0 <= value <= sys.float_info.max:
+        raise InputError(f"The setting {setting!r} must be a number from 0 on, got {value!r}")
     if setting == "full_length" and not isinstance(value, bool):
         raise InputError(f"The setting {setting!r} must be true or false, got {value!r}")
 

@@ -38,6 +38,7 @@ _MASK = "masks/{name}.png"
 _FOV = "fov/{name}.png"
 _SIDECAR = "{name}.json"
 _NAMES_SHOWN = 20
+_MAX_FILE_NAME = 255  # bytes
 _SETTLED_NS = 5_000_000_000  # clocks of file systems may be as coarse as two seconds
 
 
@@ -99,6 +100,20 @@ def read_sidecar(folder: Path, name: str) -> dict:
     return read_json(path) if path.is_file() else {}
 
 
+def holds_pair(folder: Path, pair: ImageMaskPair) -> bool:
+    """Whether the same pair is there already; `InputError` when another one has its name, or it but for case."""
+    for name in pair_names(folder):
+        if _folded(name) != _folded(pair.name):
+            continue
+        if name == pair.name and _same_content(read_pair(folder, name), pair):
+            return True
+        raise InputError(
+            f"The project already holds another pair called {name!r}",
+            fix="Rename the new files, or remove the pair from the project first.",
+        )
+    return False
+
+
 def write_pair(
     folder: Path,
     pair: ImageMaskPair,
@@ -111,15 +126,8 @@ def write_pair(
     `record` is what a synthetic pair was made from: it goes to the sidecar and into the pictures.
     """
     pair = replace(pair, name=check_stem(pair.name))
-    for name in pair_names(folder):
-        if _folded(name) != _folded(pair.name):
-            continue
-        if name == pair.name and _same_content(read_pair(folder, name), pair):
-            return False
-        raise InputError(
-            f"The project already holds another pair called {name!r}",
-            fix="Rename the new files, or remove the pair from the project first.",
-        )
+    if holds_pair(folder, pair):
+        return False
     sidecar = {"name": pair.name, "added": utc_now(), "sources": _describe(source or {}), **(record or {})}
     for part in ("images", "masks", *(["fov"] if pair.fov is not None else [])):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -139,11 +147,17 @@ def replace_mask(folder: Path, name: str, mask: np.ndarray) -> Path | None:
     if np.array_equal(old.mask, new.mask):
         return None
     current = folder / _MASK.format(name=name)
-    kept = folder / "masks" / ".history" / f"{name}-{file_stamp()}.png"
+    kept = folder / "masks" / ".history" / _history_name(name)
     kept.parent.mkdir(exist_ok=True)
     write_bytes_atomic(kept, current.read_bytes())
     write_mask(current, mask)
     return kept
+
+
+def _history_name(name: str) -> str:
+    """Of the copy of an earlier mask; a long name is cut, since with the time it would be too long for a file."""
+    ending = f"-{file_stamp()}.png"
+    return name.encode()[: _MAX_FILE_NAME - len(ending)].decode(errors="ignore") + ending
 
 
 def remove_pair(folder: Path, name: str) -> Path:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import numpy as np
 
@@ -129,16 +130,17 @@ def training_weights(project: Project, names: Sequence[str] | None = None) -> di
     dict of str to float
         In order of the names; how often a pair is drawn against one that was accepted, in (0, 1].
     """
-    judged, twins = read_judgements(project), read_near_duplicates(project)
+    judged, twins, apart = read_judgements(project), read_near_duplicates(project), _hashes_kept_apart(project)
     weights = {}
     for name in sorted(project.pair_names() if names is None else names):
         verdict = judged[name].verdict if name in judged else Verdict.UNDECIDED
+        record = project.pair_record(name) if apart or verdict is Verdict.UNDECIDED else {}
+        if verdict is Verdict.REJECTED or _has_seen(record, apart):
+            continue
         if verdict is Verdict.ACCEPTED:
             weights[name] = 1.0
-        elif verdict is Verdict.UNDECIDED:
-            record = project.pair_record(name)
-            if not flags_of(record, name in twins):
-                weights[name] = fidelity(record)
+        elif not flags_of(record, name in twins):
+            weights[name] = fidelity(record)
     return weights
 
 
@@ -149,7 +151,6 @@ def training_choice(project: Project) -> dict:
     seen.
     """
     weights = training_weights(project)
-    weights = {name: weights[name] for name in without_sight_of(project, list(weights), _hashes_kept_apart(project))}
     return {"pairs": list(weights), "weights": [round(weight, 4) for weight in weights.values()]}
 
 
@@ -170,18 +171,24 @@ def draw_from(weights: Mapping[str, float], most: int, *, seed: int) -> dict[str
 
 def without_sight_of(project: Project, names: Sequence[str], files: Collection[str]) -> list[str]:
     """Those of `names` that were not made from any of `files`, which are told by their SHA-256."""
-    hashes, kept = set(files), []
-    for name in names if hashes else ():
-        seen = project.pair_record(name).get("support_sha256") or ()  # of older pairs by the name of the file
-        if hashes.isdisjoint(seen.values() if isinstance(seen, dict) else seen):
-            kept.append(name)
-    return kept if hashes else list(names)
+    hashes = set(files)
+    return [name for name in names if not hashes or not _has_seen(project.pair_record(name), hashes)]
 
 
-def _hashes_kept_apart(project: Project) -> list[str]:
+def hashes_of_image(sha256: Mapping[str, str], name: str | None) -> set[str]:
+    """Of the image and the mask called `name` in a `SupportSet.sha256`; fields of view are often the same file."""
+    return {sha for file, sha in sha256.items() if Path(file).stem == name and not file.startswith("fov/")}
+
+
+def _has_seen(record: Mapping, files: Collection[str]) -> bool:
+    seen = record.get("support_sha256") or ()  # of older pairs by the name of the file
+    return not set(files).isdisjoint(seen.values() if isinstance(seen, dict) else seen)
+
+
+def _hashes_kept_apart(project: Project) -> set[str]:
     """Of the annotated image that models are compared on, which a training keeps apart."""
     name = name_to_hold_out(project)
-    return [] if name is None else list(content_hashes(project.support_folder, [name]).values())
+    return set() if name is None else hashes_of_image(content_hashes(project.support_folder, [name]), name)
 
 
 def fidelity(record: Mapping) -> float:

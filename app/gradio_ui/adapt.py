@@ -99,7 +99,7 @@ def build(ui: Ui) -> tuple[gr.Button, gr.Button]:
     def take(session: Session, chosen: str, plain: bool, number: float | None, where: str, whole: bool) -> None:
         form = session.run
         form.preset, form.baseline, form.device, form.begin = chosen, plain, where, ""
-        form.seed, form.full_length = -1 if number is None else int(number), whole
+        form.seed, form.full_length = None if number is None else int(number), whole
 
     def start(session: Session, *values) -> None:
         """As the controls stand: while one is typed in quickly, the page leaves out what it says in between."""

@@ -135,22 +135,23 @@ class Ui:
         self._dependencies.append(dependency)
         return dependency
 
-    def on_clicked(self, picture: gr.Image, handler: Callable, value: gr.components.Component, outputs):
+    def on_clicked(self, picture: gr.Image, handler: Callable, value: gr.components.Component, outputs, **options):
         """Call ``handler(session, value, [x, y])`` where `picture` is clicked, in pixels of the picture."""
         guarded = self._guarded(handler, len(outputs))
 
         def call(session_id: str, value: object, event: gr.SelectData) -> object:
             return guarded(session_id, value, event.index)
 
-        dependency = picture.select(call, [self.session_id, value], outputs, **QUIET)
+        # Each click counts: by default one is left out while another is being answered.
+        options = {**QUIET, "trigger_mode": "multiple", **options}
+        dependency = picture.select(call, [self.session_id, value], outputs, **options)
         self._dependencies.append(dependency)
         return dependency
 
-    def live(self, triggers, handler: Callable, inputs, outputs):
+    def live(self, triggers, handler: Callable, inputs, outputs, **options: object):
         """As `on`, for sliders: only the newest value counts, and nothing else is redrawn."""
-        return self.on(
-            triggers, handler, inputs, outputs, redraw=False, trigger_mode="always_last", concurrency_limit=1
-        )
+        options = {"concurrency_limit": 1, **options}
+        return self.on(triggers, handler, inputs, outputs, redraw=False, trigger_mode="always_last", **options)
 
     def finish(self, page: gr.Blocks, timer: gr.Timer, stored_id: gr.Textbox) -> None:
         """Attach redrawing to the start of the page, to every handler and to `timer`."""

@@ -13,6 +13,7 @@ from app.gradio_ui import markup, paint, pictures
 from app.gradio_ui.context import Ui
 from app.gradio_ui.errors import note
 from app.gradio_ui.files import Upload, check_uploads, file_drop, match_uploads, usable_pairs
+from app.gradio_ui.numbers import slider
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.io import read_image, read_mask
@@ -34,7 +35,7 @@ def build(ui: Ui) -> gr.Button:
                     with gr.Row():
                         paint_button = gr.Button(texts.PAINT_BUTTON, size="sm", min_width=80, elem_id="paint")
                         remove = gr.Button(texts.REMOVE_BUTTON, size="sm", min_width=60, elem_id="remove")
-                    opacity = gr.Slider(
+                    opacity = slider(
                         0,
                         100,
                         80,

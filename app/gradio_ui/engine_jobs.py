@@ -11,10 +11,11 @@ import gradio as gr
 from app import texts
 from app.gradio_ui.context import Ui
 from app.gradio_ui.errors import note
-from app.gradio_ui.job_watch import active_job, watch
+from app.gradio_ui.job_watch import LEARNS_FROM, active_job, latest_job, support_digest, watch
+from app.gradio_ui.mask_studio import support_key
 from app.gradio_ui.state import Session
 from univg.errors import InputError
-from univg.workflow.jobs import Job, JobState, list_jobs, resume_job, start_job
+from univg.workflow.jobs import Job, JobState, resume_job, start_job
 
 
 @dataclass(frozen=True)
@@ -39,61 +40,81 @@ class EngineJobs:
     done: str
     name: str
 
-    def build(self) -> tuple[gr.Button, gr.HTML]:
+    def build(self) -> tuple[gr.Button, gr.Button, gr.HTML]:
         button = gr.Button(self.label, variant="primary", elem_id=f"{self.name}-adapt")
-        return button, gr.HTML(elem_id=f"{self.name}-status")
+        anew = gr.Button(texts.ENGINES_ANEW, size="sm", visible=False, elem_id=f"{self.name}-adapt-anew")
+        return button, anew, gr.HTML(elem_id=f"{self.name}-status")
 
-    def wire(self, ui: Ui, button: gr.Button, status: gr.HTML, inputs: Mapping[str, gr.components.Component]) -> None:
-        """Have the button start a job with `inputs` as its parameters, or go on with the one that was stopped."""
+    def wire(
+        self,
+        ui: Ui,
+        controls: tuple[gr.Button, gr.Button, gr.HTML],
+        inputs: Mapping[str, gr.components.Component],
+    ) -> None:
+        """Have the first button start a job with `inputs` as its parameters, or go on with the one that was stopped.
 
+        `controls` are those of `build`. The second button starts anew where the first goes on.
+        """
+        button, anew, _ = controls
         usual = {name: control.value for name, control in inputs.items()}
 
         def of_job(job: Job, name: str) -> object:
             return job.params.get(name, usual[name])
 
-        def press(session: Session, *values: object) -> None:
+        def start(session: Session, *values: object) -> None:
             project = session.required_project()
             if not project.support_names():
                 raise InputError(texts.ENGINES_NEED_PAIRS, fix=texts.TREES_COMPARE_FIX)
-            job, params = self.latest(session), dict(zip(inputs, values, strict=True))
-            if job is not None and _can_go_on(job) and all(of_job(job, name) == v for name, v in params.items()):
-                resume_job(job)
-            else:
-                start_job(project, self.kind, {**params, "seed": 0})
+            params = dict(zip(inputs, values, strict=True))
+            start_job(project, self.kind, {**params, "seed": 0, LEARNS_FROM: support_digest(project)})
             note(texts.STARTED)
 
-        def stopped(session: Session) -> Job | None:
-            job = self.latest(session)
-            return job if job is not None and _can_go_on(job) else None
+        def press(session: Session, *values: object) -> None:
+            job = self.unfinished(session)
+            if job is None:
+                start(session, *values)
+            else:  # as it was started, which the controls showed when it stopped
+                resume_job(job)
+                note(texts.RESUMED)
 
-        def controls(session: Session) -> list:
+        def as_started(session: Session) -> list:
             """As the job was started that the button goes on with."""
-            job = stopped(session)
+            job = self.unfinished(session)
             return [gr.skip() if job is None else gr.update(value=of_job(job, name)) for name in inputs]
 
-        ui.part(list(inputs.values()), lambda s: (job := stopped(s)) and (job.id, job.attempt), controls)
-        ui.part([button, status], self._signature, self._render)
+        ui.part(list(inputs.values()), lambda s: (job := self.unfinished(s)) and (job.id, job.attempt), as_started)
+        ui.part(controls, self._signature, self._render)
         ui.on(button.click, press, list(inputs.values()))
+        ui.on(anew.click, start, list(inputs.values()))
 
     def latest(self, session: Session) -> Job | None:
-        if session.project is None:
+        return None if session.project is None else latest_job(session.project, self.kind)
+
+    def unfinished(self, session: Session) -> Job | None:
+        """The newest job, where it was stopped and learns from what the project still holds: its checkpoint counts."""
+        job = self.latest(session)
+        if job is None or not _was_stopped(job):
             return None
-        return next((job for job in list_jobs(session.project) if job.kind == self.kind), None)
+        digest = job.params.get(LEARNS_FROM)  # jobs of the command line and of earlier versions have none
+        return job if digest in (None, support_digest(session.project)) else None
 
     def _signature(self, session: Session) -> tuple:
         job, project = self.latest(session), session.project
         running = project and active_job(project)
-        pairs = project and len(project.support_names())
+        pairs = project and support_key(project)
         return pairs, running and running.id, job and (job.id, job.state, watch(job).count)
 
     def _render(self, session: Session) -> list:
         project, job = session.project, self.latest(session)
         has_pairs = bool(project and project.support_names())
         running = active_job(project) if project else None
-        label = texts.ENGINES_GO_ON if has_pairs and job is not None and _can_go_on(job) else self.label
+        goes_on = has_pairs and self.unfinished(session) is not None
         text, kind = (self._describe(job)) if has_pairs else (texts.ENGINES_NEED_PAIRS, "")
-        button = gr.Button(label, interactive=has_pairs and running is None)
-        return [button, f'<p class="status {kind}" role="status">{escape(text)}</p>']
+        if has_pairs and job is not None and _was_stopped(job):
+            text = f"{text} {texts.ENGINES_GOES_ON if goes_on else texts.ENGINES_OTHER_PAIRS}"
+        button = gr.Button(texts.ENGINES_GO_ON if goes_on else self.label, interactive=has_pairs and running is None)
+        anew = gr.Button(visible=goes_on, interactive=running is None)
+        return [button, anew, f'<p class="status {kind}" role="status">{escape(text)}</p>']
 
     def _describe(self, job: Job | None) -> tuple[str, str]:
         if job is None:
@@ -124,5 +145,5 @@ class _Figures(dict):
         return float("nan")
 
 
-def _can_go_on(job: Job) -> bool:
+def _was_stopped(job: Job) -> bool:
     return job.state in (JobState.CANCELLED, JobState.FAILED)

@@ -17,6 +17,8 @@ from univg.workflow.device_queue import jobs_ahead
 from univg.workflow.jobs import Job, JobState, cancel_job
 from univg.workflow.machine import core_count
 
+# Kinds of jobs that some button of the page goes on with.
+_RESUMED = ("adapt", "image-engine", "mask-engine", "retrain")
 TOGGLE_THEME = "() => { window.univg.toggleTheme(); }"
 
 
@@ -43,7 +45,7 @@ def cancel_running(session: Session) -> None:
     if job is None:
         raise InputError(texts.NOTHING_TO_CANCEL)
     cancel_job(job)
-    note(texts.CANCEL_ASKED)
+    note(texts.CANCEL_ASKED if job.kind in _RESUMED else texts.CANCEL_ASKED_MADE)
 
 
 def device_text() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,19 +18,24 @@ from app.gradio_ui.engine_jobs import EngineJobs
 from app.gradio_ui.errors import note
 from app.gradio_ui.files import Upload, read_single_mask
 from app.gradio_ui.image_studio import DRAWN, LOOKS, NEW, OWN, ImageSettings, ImageStudio
-from app.gradio_ui.job_watch import active_job
-from app.gradio_ui.numbers import checked_seed, checked_whole, seed_field
+from app.gradio_ui.job_watch import active_job, latest_job
+from app.gradio_ui.numbers import checked_seed, checked_whole, seed_field, slider
 from app.gradio_ui.paint import painted_mask
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.overlay import overlay_mask
-from univg.workflow.jobs import list_jobs, start_job
+from univg.workflow.jobs import start_job
+from univg.workflow.project import Project
 
 # What draws an image is done in the order in which it was asked for.
 _IN_TURN = {"concurrency_id": "image", "concurrency_limit": 1}
+# A value that is chosen while another one is drawn must not be lost.
+_CHOICE = {**_IN_TURN, "trigger_mode": "always_last"}
 # Settings, from their controls.
 _READ = {"source": str, "seed": checked_seed, "conditioning": float, "steps": int, "strength": float}
 _MAX_PAIRS = 2000
+_NO_CANVAS = 32  # pixels a side of the editor before a drawing is begun: smaller than any mask, see `paint.Canvas`
+_DRAWN_PAIR = re.compile(r"synthetic-[0-9a-f]{8}-(\d{6,})")  # see `univg.workflow.generate`
 JOBS = EngineJobs("image-engine", texts.IMAGES_ADAPT, texts.IMAGES_READY, texts.IMAGES_DONE, "image")
 
 
@@ -37,9 +43,9 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     """Lay out the tab and wire it; the first image is drawn when `tab` is opened."""
     with gr.Row(elem_classes="tab-body"):
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
-            adapt, status = JOBS.build()
+            jobs = JOBS.build()
             source = gr.Dropdown([], label=texts.IMAGES_SOURCE, info=texts.IMAGES_SOURCE_HELP, elem_id="image-source")
-            conditioning = gr.Slider(
+            conditioning = slider(
                 0,
                 3,
                 ImageSettings.conditioning,
@@ -64,7 +70,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 generate = gr.Button(texts.IMAGES_GENERATE, elem_id="image-generate")
                 pairs_line = gr.HTML(elem_id="image-pairs")
             with gr.Accordion(texts.ADVANCED, open=False, elem_id="image-advanced"):
-                strength = gr.Slider(
+                strength = slider(
                     0.2,
                     1,
                     ImageSettings.strength,
@@ -73,7 +79,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                     info=texts.IMAGES_STRENGTH_HELP,
                     elem_id="image-strength",
                 )
-                steps = gr.Slider(
+                steps = slider(
                     4, 30, 12, step=1, label=texts.MASKS_STEPS, info=texts.MASKS_STEPS_HELP, elem_id="image-steps"
                 )
                 version = gr.Dropdown([], label=texts.MASKS_ENGINE, elem_id="image-engine")
@@ -104,6 +110,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 editor = _editor()
                 with gr.Row():
                     begin = gr.Button(texts.IMAGES_DRAW_BEGIN, size="sm", elem_id="image-draw-begin")
+                    empty = gr.Button(texts.IMAGES_DRAW_EMPTY, size="sm", elem_id="image-draw-empty")
                     use = gr.Button(texts.IMAGES_DRAW_USE, size="sm", variant="primary", elem_id="image-draw-use")
                 dropped = gr.File(
                     label=texts.IMAGES_DROP, file_count="single", type="filepath", elem_id="image-drop", height=90
@@ -112,24 +119,27 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     controls = [source, conditioning, seed, steps, strength]
     shown = [mask, picture, caption, facts]
     ui.part([*controls, version], _controls_signature, _controls)
-    JOBS.wire(ui, adapt, status, {"device": device})
+    JOBS.wire(ui, jobs, {"device": device})
     ui.part([real], _real_signature, lambda session: [_real(session)], later=True)
     ui.part([generate, pairs_line, latest_caption, latest], _pairs_signature, _pairs)
     ui.part(shown, _first_signature, _first, later=True)
-    ui.on(conditioning.release, partial(_settle, "conditioning"), [conditioning], shown, **_IN_TURN)
-    ui.on(steps.release, partial(_settle, "steps"), [steps], shown, **_IN_TURN)
-    ui.on(strength.release, partial(_settle, "strength"), [strength], shown, **_IN_TURN)
-    ui.on(source.input, partial(_settle, "source"), [source], shown, **_IN_TURN)
-    ui.on([seed.submit, seed.blur], partial(_settle, "seed"), [seed], shown, **_IN_TURN)
+    ui.on(conditioning.release, partial(_settle, "conditioning"), [conditioning], shown, **_CHOICE)
+    ui.on(steps.release, partial(_settle, "steps"), [steps], shown, **_CHOICE)
+    ui.on(strength.release, partial(_settle, "strength"), [strength], shown, **_CHOICE)
+    ui.on(source.input, partial(_settle, "source"), [source], shown, **_CHOICE)
+    ui.on([seed.submit, seed.blur], partial(_settle, "seed"), [seed], shown, **_CHOICE)
     ui.on(tab.select, _opened, [], shown, **_IN_TURN)
     ui.on(another.click, _another_seed, [], shown, **_IN_TURN)
-    ui.on(overlay.input, _show_overlay, [overlay], shown, **_IN_TURN)
-    ui.on(version.input, _choose_version, [version], shown, **_IN_TURN)
+    ui.on(overlay.input, _show_overlay, [overlay], shown, **_CHOICE)
+    ui.on(version.input, _choose_version, [version], shown, **_CHOICE)
     ui.on(looks.click, _looks, [], [strip], show_progress="minimal")
     ui.on_selected(strip, _choose_look, shown, **_IN_TURN)
     ui.on(conditions.click, _conditions, [], [told], show_progress="minimal")
     ui.on(generate.click, _generate, [count, conditioning, steps, strength, device])
-    ui.on(begin.click, _begin_drawing, [], [editor])
+    for button, beginning in ((begin, _begin_drawing), (empty, _begin_empty)):
+        # In steps: layers of a new picture end up in the right place only when the editor was cleared before.
+        cleared = ui.on(button.click, lambda session: None, [], [editor], redraw=False)
+        ui.on(cleared, beginning, [], [editor], redraw=False)
     ui.on(use.click, _use_drawing, [editor], shown, **_IN_TURN)
     ui.on(dropped.upload, _use_file, [dropped], shown, **_IN_TURN)
 
@@ -143,7 +153,7 @@ def _editor() -> gr.ImageEditor:
         sources=(),
         transforms=(),
         fixed_canvas=False,
-        canvas_size=(512, 512),
+        canvas_size=(_NO_CANVAS, _NO_CANVAS),
         height=560,
         layers=gr.LayerOptions(allow_additional_layers=False, layers=["Mask"]),
         brush=gr.Brush(default_size=5, colors=["#ffffff"], color_mode="fixed"),
@@ -158,8 +168,13 @@ def studio_of(session: Session) -> ImageStudio:
     project = session.required_project()
     if session.images is None:
         session.images = ImageStudio.of(project)
-    session.images.follow(project)
-    return session.images
+    studio = session.images
+    studio.follow(project)
+    settings = _with_known_source(project, studio, studio.settings)
+    if settings != studio.settings:  # its pair was removed
+        studio.settings = settings
+        studio.changed += 1
+    return studio
 
 
 # --- what controls do
@@ -169,7 +184,7 @@ def _settle(name: str, session: Session, value: float | str | None) -> list:
     """When the control of the setting `name` is let go; of the other controls nothing is read, see `masks`."""
     studio = studio_of(session)
     settings = replace(studio.settings, **{name: _READ[name](value)})
-    settings = replace(settings, source=_checked_source(session, settings.source))
+    settings = _with_known_source(session.required_project(), studio, settings)
     if settings == studio.settings and studio.found(settings) is not None:
         return [gr.skip()] * 4
     studio.settings = settings
@@ -234,10 +249,13 @@ def _conditions(session: Session) -> gr.Gallery:
     if not names:
         raise InputError(texts.ENGINES_NEED_PAIRS, fix=texts.TREES_COMPARE_FIX)
     chosen = studio.settings.source.removeprefix(OWN)
-    pair = project.support_pair(chosen if chosen in names else names[0])
+    pair = project.support_pair(chosen if chosen in names else names[0])  # conditions are those of a real image
     found = image_studio.conditions_of(pair, project)
     items = [
-        (pictures.reduce(picture, pictures.THUMBNAIL_SIDE), texts.IMAGES_CONDITION_NAMES[kind])
+        (
+            pictures.reduce(picture, pictures.THUMBNAIL_SIDE),
+            texts.IMAGES_CONDITION_OF.format(name=pair.name, condition=texts.IMAGES_CONDITION_NAMES[kind]),
+        )
         for kind, picture in found.items()
     ]
     return gr.Gallery(items, visible=True)
@@ -252,6 +270,8 @@ def _generate(
     pairs = checked_whole(count, texts.IMAGES_COUNT, 1, _MAX_PAIRS, usual=50)
     params = {
         "count": pairs,
+        "seed": _next_seed(project),
+        "image_engine": studio_of(session).version,
         "conditioning": float(conditioning),
         "image_strength": float(strength),
         "steps": int(steps),
@@ -260,13 +280,27 @@ def _generate(
     note(texts.STARTED)
 
 
+def _next_seed(project: Project) -> int:
+    """After the seeds of all pairs so far: one that is there already would not be drawn again."""
+    drawn = [_DRAWN_PAIR.fullmatch(name) for name in project.pair_names()]
+    return max((int(found[1]) + 1 for found in drawn if found), default=0)
+
+
 def _begin_drawing(session: Session) -> dict:
     """The mask on screen, to go on from; an empty canvas where there is none."""
     project, studio = session.required_project(), studio_of(session)
     try:
         mask = pictures.reduce(image_studio.mask_of(project, studio, studio.settings), 1024)
     except InputError:
-        mask = np.zeros((project.working_size,) * 2, bool)
+        return _begin_empty(session)
+    return _drawing_of(mask)
+
+
+def _begin_empty(session: Session) -> dict:
+    return _drawing_of(np.zeros((session.required_project().working_size,) * 2, bool))
+
+
+def _drawing_of(mask: np.ndarray) -> dict:
     background = np.zeros((*mask.shape, 3), np.uint8)
     layer = np.repeat((mask * np.uint8(255))[..., None], 4, axis=2)
     return {"background": background, "layers": [layer], "composite": background}
@@ -274,8 +308,8 @@ def _begin_drawing(session: Session) -> dict:
 
 def _use_drawing(session: Session, value: dict | None) -> list:
     mask = None if value is None else painted_mask(value)
-    if mask is None or not mask.any():
-        raise InputError(texts.PAINT_EMPTY, fix=texts.PAINT_EMPTY_FIX)
+    if mask is None or not mask.any() or max(mask.shape) <= _NO_CANVAS:
+        raise InputError(texts.PAINT_EMPTY, fix=texts.IMAGES_DRAW_FIX)
     return _use_mask(session, mask)
 
 
@@ -327,16 +361,15 @@ def _facts(studio: ImageStudio, drawn: image_studio.Drawn) -> str:
     return markup.line(" ".join(parts))
 
 
-def _checked_source(session: Session, source: str) -> str:
-    known = {value for _, value in _sources(session)}
-    return source if source in known else NEW
+def _with_known_source(project: Project, studio: ImageStudio, settings: ImageSettings) -> ImageSettings:
+    return settings if settings.source in _known_sources(project, studio) else replace(settings, source=NEW)
 
 
-def _sources(session: Session) -> list[tuple[str, str]]:
-    project, studio = session.required_project(), studio_of(session)
-    drawn = [(texts.IMAGES_SOURCE_DRAWN, DRAWN)] if studio.mask is not None else []
-    own = [(texts.IMAGES_SOURCE_OWN.format(name=name), f"{OWN}{name}") for name in project.support_names()]
-    return [(texts.IMAGES_SOURCE_NEW, NEW), *drawn, *own]
+def _known_sources(project: Project, studio: ImageStudio) -> dict[str, str]:
+    """What images can be drawn of, and how it is called on the page."""
+    drawn = {} if studio.mask is None else {DRAWN: texts.IMAGES_SOURCE_DRAWN}
+    own = {f"{OWN}{name}": texts.IMAGES_SOURCE_OWN.format(name=name) for name in project.support_names()}
+    return {NEW: texts.IMAGES_SOURCE_NEW, **drawn, **own}
 
 
 def _first_signature(session: Session) -> tuple:
@@ -375,8 +408,9 @@ def _controls(session: Session) -> list:
     studio = studio_of(session)
     settings = studio.settings
     versions = [(texts.MASKS_PRETRAINED, "")] + [(v, v) for v in session.project.image_engine_versions()]
+    sources = _known_sources(session.project, studio)
     return [
-        gr.Dropdown(choices=_sources(session), value=_checked_source(session, settings.source)),
+        gr.Dropdown(choices=[(text, key) for key, text in sources.items()], value=settings.source),
         settings.conditioning,
         settings.seed,
         settings.steps,
@@ -406,7 +440,7 @@ def _pairs_signature(session: Session) -> tuple:
         return ()
     names = project.pair_names()
     running = active_job(project)
-    latest = next((job for job in list_jobs(project) if job.kind == "generate"), None)
+    latest = latest_job(project, "generate")
     state = latest and (latest.id, latest.state)
     return project.path, len(names), running and running.id, state, bool(project.image_engine_versions())
 
@@ -415,9 +449,10 @@ def _pairs(session: Session) -> list:
     project = session.project
     names = project.pair_names() if project else []
     ready = bool(project and project.image_engine_versions()) and active_job(project) is None
+    problem = markup.failure(latest_job(project, "generate")) if project else ""
     if not names:
         text = texts.IMAGES_NO_PAIRS if project and project.image_engine_versions() else texts.IMAGES_PAIRS_FIRST
-        return [gr.Button(interactive=ready), markup.line(text), "", gr.Gallery(visible=False)]
+        return [gr.Button(interactive=ready), markup.line(text) + problem, "", gr.Gallery(visible=False)]
     flagged = sum(bool(project.pair_record(name).get("checks", {}).get("flags")) for name in names)
     items = []
     for name in names[-6:]:
@@ -425,4 +460,4 @@ def _pairs(session: Session) -> list:
         items.append((pictures.reduce(pictures.as_rgb(pair.image), pictures.THUMBNAIL_SIDE), name))
     text = texts.IMAGES_PAIRS.format(count=len(names), noun=texts.noun(len(names), "pair"), flagged=flagged)
     caption = markup.line(texts.IMAGES_LATEST)
-    return [gr.Button(interactive=ready), markup.line(text), caption, gr.Gallery(items, visible=True)]
+    return [gr.Button(interactive=ready), markup.line(text) + problem, caption, gr.Gallery(items, visible=True)]

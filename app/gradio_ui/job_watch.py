@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from app.gradio_ui.mask_studio import support_key
 from univg.progress import ProgressEvent
 from univg.workflow.job_records import EventReader
 from univg.workflow.jobs import Job, list_jobs
 from univg.workflow.project import Project
+
+LEARNS_FROM = "support"  # among the parameters of a job, see `support_digest`
 
 
 @dataclass
@@ -86,6 +91,21 @@ def watch(job: Job) -> JobWatch:
 def jobs_of(project: Project) -> list[Job]:
     """The adapt jobs of `project`, the newest first."""
     return [job for job in list_jobs(project) if job.kind == "adapt"]
+
+
+def latest_job(project: Project, kind: str) -> Job | None:
+    """The newest job of one kind."""
+    return next((job for job in list_jobs(project) if job.kind == kind), None)
+
+
+def support_digest(project: Project) -> str:
+    """What stands for the annotated pairs in the parameters of a job: its checkpoint is of no use with others."""
+    return _digest(project, support_key(project))
+
+
+@lru_cache(maxsize=4)
+def _digest(project: Project, key: tuple) -> str:
+    return hashlib.sha256(json.dumps(project.support_hashes(), sort_keys=True).encode()).hexdigest()
 
 
 def active_job(project: Project) -> Job | None:

@@ -8,6 +8,7 @@ from html import escape
 from app import texts
 from univg.io import Finding
 from univg.overlay import AGREEMENT, MISSED, PREDICTION, Colour
+from univg.workflow.jobs import Job, JobState
 
 
 def findings_list(findings: Sequence[Finding]) -> str:
@@ -34,6 +35,14 @@ def waiting(text: str) -> str:
 
 def line(text: str, kind: str = "") -> str:
     return f'<p class="line {kind}">{escape(text)}</p>' if text else ""
+
+
+def failure(job: Job | None) -> str:
+    """Why `job` failed; nothing where it did not."""
+    if job is None or job.state is not JobState.FAILED:
+        return ""
+    text = texts.JOB_FAILED.format(reason=(job.error or "").rstrip("."))
+    return f'<p class="status failed" role="status">{escape(text)}</p>'
 
 
 def problems_list(problems: Sequence[str]) -> str:

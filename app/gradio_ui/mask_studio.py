@@ -58,6 +58,8 @@ class MaskStudio:
         Masks by version and settings, so that the slider finds them again at once.
     changed : int
         Counts changes that the controls on the page must follow.
+    swept : tuple
+        What the strip of a sweep was made of.
     """
 
     settings: MaskSettings = field(default_factory=MaskSettings)
@@ -66,6 +68,7 @@ class MaskStudio:
     drawn: OrderedDict[tuple[str, MaskSettings], np.ndarray] = field(default_factory=OrderedDict)
     milliseconds: float = 0.0
     changed: int = 0
+    swept: tuple = ()
 
     @classmethod
     def of(cls, project: Project) -> MaskStudio:

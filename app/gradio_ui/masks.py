@@ -15,7 +15,7 @@ from app.gradio_ui.context import Ui
 from app.gradio_ui.devices import selectable
 from app.gradio_ui.engine_jobs import EngineJobs
 from app.gradio_ui.mask_studio import COMPARED, NOISE, STRIP, TREE, MaskSettings, MaskStudio
-from app.gradio_ui.numbers import checked_seed, seed_field
+from app.gradio_ui.numbers import checked_seed, seed_field, slider
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.metrics import NEAR_COPY
@@ -23,6 +23,8 @@ from univg.overlay import overlay_mask
 
 # What draws a mask is done in the order in which it was asked for.
 _IN_TURN = {"concurrency_id": "mask", "concurrency_limit": 1}
+# A value that is chosen while another one is drawn must not be lost.
+_CHOICE = {**_IN_TURN, "trigger_mode": "always_last"}
 # Settings, from their controls.
 _READ = {"scale": float, "seed": checked_seed, "start": str, "strength": float, "steps": int}
 _ADAPTERS = ("loha", "lora", "lora+loha")
@@ -33,8 +35,8 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     """Lay out the tab and wire it; the first mask is drawn when `tab` is opened."""
     with gr.Row(elem_classes="tab-body"):
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
-            adapt, status = JOBS.build()
-            scale = gr.Slider(
+            jobs = JOBS.build()
+            scale = slider(
                 0, 1.5, 0.7, step=0.05, label=texts.MASKS_SCALE, info=texts.MASKS_SCALE_HELP, elem_id="mask-scale"
             )
             start = gr.Radio(
@@ -43,7 +45,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 label=texts.MASKS_START,
                 elem_id="mask-start",
             )
-            strength = gr.Slider(
+            strength = slider(
                 0,
                 1,
                 0.45,
@@ -56,7 +58,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 seed = seed_field("mask-seed")
                 another = gr.Button(texts.TREES_REROLL, elem_id="mask-reroll", min_width=80)
             with gr.Accordion(texts.ADVANCED, open=False, elem_id="mask-advanced"):
-                steps = gr.Slider(
+                steps = slider(
                     4, 30, 12, step=1, label=texts.MASKS_STEPS, info=texts.MASKS_STEPS_HELP, elem_id="mask-steps"
                 )
                 version = gr.Dropdown([], label=texts.MASKS_ENGINE, elem_id="mask-engine")
@@ -89,20 +91,21 @@ def build(ui: Ui, tab: gr.Tab) -> None:
 
     controls = [scale, start, strength, seed, steps]
     ui.part([*controls, version], _controls_signature, _controls)
-    JOBS.wire(ui, adapt, status, {"adapter": adapter, "device": device})
+    JOBS.wire(ui, jobs, {"adapter": adapter, "device": device})
     ui.part([real], _real_signature, lambda session: [_real(session)], later=True)
     shown = [picture, caption, tree, facts, frames]
     ui.part(shown, _first_signature, _first, later=True)
     ui.live([scale.input], scrub, [scale], [picture, caption])
-    ui.on(scale.release, partial(_settle, "scale"), [scale], shown, **_IN_TURN)
-    ui.on(start.input, partial(_settle, "start"), [start], shown, **_IN_TURN)
-    ui.on(strength.release, partial(_settle, "strength"), [strength], shown, **_IN_TURN)
-    ui.on(steps.release, partial(_settle, "steps"), [steps], shown, **_IN_TURN)
-    ui.on([seed.submit, seed.blur], partial(_settle, "seed"), [seed], shown, **_IN_TURN)
+    ui.on(scale.release, partial(_settle, "scale"), [scale], shown, **_CHOICE)
+    ui.on(start.input, partial(_settle, "start"), [start], shown, **_CHOICE)
+    ui.on(strength.release, partial(_settle, "strength"), [strength], shown, **_CHOICE)
+    ui.on(steps.release, partial(_settle, "steps"), [steps], shown, **_CHOICE)
+    ui.on([seed.submit, seed.blur], partial(_settle, "seed"), [seed], shown, **_CHOICE)
     ui.on(tab.select, _opened, [], shown, **_IN_TURN)
     ui.on(another.click, _another_seed, [], shown, **_IN_TURN)
-    ui.on(version.input, _choose_version, [version], shown, **_IN_TURN)
-    ui.on(sweep.click, _sweep, [], [strip, facts, frames], show_progress="minimal")
+    ui.on(version.input, _choose_version, [version], shown, **_CHOICE)
+    ui.part([strip], _swept_signature, _hide_other_sweep, later=True)
+    ui.on(sweep.click, _sweep, [], [strip, frames], show_progress="minimal", **_IN_TURN)
     ui.on_selected(strip, _choose_from_strip, shown, **_IN_TURN)
     ui.on(compare.click, _compare, [], [plots], show_progress="minimal")
 
@@ -164,7 +167,23 @@ def _sweep(session: Session) -> list:
     items = [
         (_thumbnail(mask), texts.MASKS_ALPHA.format(scale=scale)) for mask, scale in zip(masks, STRIP, strict=True)
     ]
-    return [gr.Gallery(items, visible=True), _facts(session, studio), _frames(studio)]
+    studio.swept = _swept_signature(session)
+    return [gr.Gallery(items, visible=True), _frames(studio)]
+
+
+def _swept_signature(session: Session) -> tuple:
+    """What the masks of a sweep have in common: all but α."""
+    project = session.project
+    if project is None:
+        return ()
+    studio = studio_of(session)
+    return project.path, studio.version, mask_studio.support_key(project), replace(studio.settings, scale=0.0)
+
+
+def _hide_other_sweep(session: Session) -> list:
+    """The strip goes when what it was made of has changed."""
+    current = _swept_signature(session)
+    return [gr.skip() if current and current == studio_of(session).swept else gr.Gallery(visible=False)]
 
 
 def _choose_from_strip(session: Session, caption: str) -> list:

@@ -1,4 +1,5 @@
-"""Number fields that we check ourselves: Gradio's refusal of a value names neither the field nor a way out."""
+"""Sliders, and number fields that we check ourselves: Gradio's refusal of a value names neither the field nor a way
+out."""
 
 from __future__ import annotations
 
@@ -13,6 +14,21 @@ MAX_SEED = 2**31 - 1
 def seed_field(elem_id: str, **options) -> gr.Number:
     """A field for a seed; read it with `checked_seed`."""
     return gr.Number(0, label=texts.SEED, precision=0, elem_id=elem_id, min_width=80, **options)
+
+
+def slider(low: float, high: float, value: float, **options) -> gr.Slider:
+    """A slider whose handlers get a value within its bounds, whatever is being typed into its field."""
+    # No button for the reset: it changes the value without the event `input` that handlers wait for.
+    return gr.Slider(low, high, value, buttons=[], **options)
+
+
+def _within_bounds(made: gr.Slider, payload: float | None) -> float:
+    # As the page itself does when the field is left, a cleared one too; meanwhile "12" begins with "1".
+    return made.minimum if payload is None else min(max(payload, made.minimum), made.maximum)
+
+
+# On the class: Gradio makes a component anew with every update, and writes stub files beside the module of a subclass.
+gr.Slider.preprocess = _within_bounds
 
 
 def checked_seed(value: float | None) -> int:

@@ -12,15 +12,17 @@ from app import texts
 from app.gradio_ui import markup, review_changed, review_view
 from app.gradio_ui.context import Ui
 from app.gradio_ui.errors import note
-from app.gradio_ui.job_watch import active_job, watch
+from app.gradio_ui.job_watch import LEARNS_FROM, active_job, latest_job, support_digest, watch
+from app.gradio_ui.mask_studio import support_key
 from app.gradio_ui.models import reader
+from app.gradio_ui.numbers import slider
 from app.gradio_ui.review_board import FILTERS, FLAGS, SORTS, all_entries
 from app.gradio_ui.review_routes import board_of, draw_ahead
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.workflow.expected_time import minutes_here
 from univg.workflow.export import export_pairs
-from univg.workflow.jobs import JobState, list_jobs, start_job
+from univg.workflow.jobs import Job, JobState, resume_job, start_job
 from univg.workflow.near_duplicates import are_compared, read_near_duplicates, update_near_duplicates
 from univg.workflow.presets import PRESETS
 from univg.workflow.project import Project
@@ -28,6 +30,9 @@ from univg.workflow.verdicts import POLICY, Verdict, pairs_that_train, training_
 
 # A preset that adapts the engines draws its own pairs.
 _EFFORTS = tuple(name for name in texts.PRESET_NAMES if not PRESETS[name].engine_pairs)
+# Verdicts on all that are listed come after the choice of what is listed, of which the newest value counts.
+_IN_TURN = {"concurrency_id": "review", "concurrency_limit": 1}
+_CHOICE = {**_IN_TURN, "trigger_mode": "always_last"}
 # The click comes after the page has got the new address.
 _FETCH = "() => { window.setTimeout(() => document.querySelector('#review-file').click(), 150); }"
 
@@ -96,7 +101,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                     elem_id="review-left",
                     min_width=170,
                 )
-                opacity = gr.Slider(
+                opacity = slider(
                     0,
                     100,
                     60,
@@ -120,11 +125,12 @@ def build(ui: Ui, tab: gr.Tab) -> None:
         (undo, "undo()"),
     ):
         button.click(None, None, None, js=f"() => {{ window.univg.review.{script}; }}", api_visibility="private")
-    ui.on(shown.input, lambda session, value: _list_anew(session, shown=value), [shown], view)
-    ui.on(flag.input, lambda session, value: _list_anew(session, flag=value), [flag], view)
-    ui.on(sort.input, lambda session, value: _list_anew(session, sort=value), [sort], view)
-    ui.on(accept_all.click, lambda session: _judge_all(session, Verdict.ACCEPTED), [], view)
-    ui.on(reject_all.click, lambda session: _judge_all(session, Verdict.REJECTED), [], view)
+    ui.on(shown.input, lambda session, value: _list_anew(session, shown=value), [shown], view, **_CHOICE)
+    ui.on(flag.input, lambda session, value: _list_anew(session, flag=value), [flag], view, **_CHOICE)
+    ui.on(sort.input, lambda session, value: _list_anew(session, sort=value), [sort], view, **_CHOICE)
+    ui.on(accept_all.click, lambda session: _judge_all(session, Verdict.ACCEPTED), [], view, **_IN_TURN)
+    ui.on(reject_all.click, lambda session: _judge_all(session, Verdict.REJECTED), [], view, **_IN_TURN)
+    ui.on(effort.input, _choose_effort, [effort], **_CHOICE)
     ui.on(retrain.click, _retrain, [effort])
     ui.on(tab.select, _look_for_near_duplicates)
     prepared = ui.on(export.click, _export, [form], [exported], redraw=False)
@@ -184,8 +190,33 @@ def _retrain(session: Session, effort: str) -> None:
     project = session.required_project()
     if not project.support_names():
         raise InputError(texts.ENGINES_NEED_PAIRS, fix=texts.TREES_COMPARE_FIX)
-    start_job(project, "retrain", {"preset": effort, "seed": 0, **training_choice(project)})
-    note(texts.STARTED)
+    session.retrain_effort = effort
+    job = _unfinished(session)
+    if job is None:
+        start_job(project, "retrain", _retrain_params(session))
+        note(texts.STARTED)
+    else:
+        resume_job(job)
+        note(texts.RESUMED)
+
+
+def _retrain_params(session: Session) -> dict:
+    project = session.required_project()
+    learns_from = {LEARNS_FROM: support_digest(project)}
+    return {"preset": session.retrain_effort, "seed": 0, **training_choice(project), **learns_from}
+
+
+def _unfinished(session: Session) -> Job | None:
+    """The newest training, where it was stopped and one that starts now would be the same."""
+    job = latest_job(session.required_project(), "retrain")
+    if job is None or job.state not in (JobState.CANCELLED, JobState.FAILED):
+        return None
+    fails_again = job.state is JobState.FAILED and job.attempt > 1  # its checkpoint may be what is wrong
+    return None if fails_again or job.params != _retrain_params(session) else job
+
+
+def _choose_effort(session: Session, effort: str) -> None:
+    session.retrain_effort = effort
 
 
 def _export(session: Session, form: str) -> str:
@@ -232,19 +263,18 @@ def _retrain_signature(session: Session) -> tuple:
     project = session.project
     if project is None:
         return ()
-    job = next((job for job in list_jobs(project) if job.kind == "retrain"), None)
-    running = active_job(project)
+    job, running = latest_job(project, "retrain"), active_job(project)
     log = project.pairs_folder / "verdicts.jsonl"
     size = log.stat().st_size if log.is_file() else 0
-    return len(project.pair_names()), size, running and running.id, job and (job.id, job.state, watch(job).count)
+    would_train = len(project.pair_names()), size, support_key(project), session.retrain_effort
+    return would_train, running and running.id, job and (job.id, job.state, job.attempt, watch(job).count)
 
 
 def _retrain_state(session: Session) -> list:
     project = session.project
     if project is None or not project.pair_names():
         return [gr.Button(interactive=False), ""]
-    job = next((job for job in list_jobs(project) if job.kind == "retrain"), None)
-    running = active_job(project)
+    job, running = latest_job(project, "retrain"), active_job(project)
     kind = ""
     if job is None or job.state is JobState.CANCELLED:
         minutes = {name: texts.minutes(minutes_here(PRESETS[name])) for name in _EFFORTS}
@@ -263,7 +293,8 @@ def _retrain_state(session: Session) -> list:
             left = "" if event.seconds_left is None else texts.CHIP_LEFT.format(time=texts.duration(event.seconds_left))
             text = texts.REVIEW_RUNNING.format(percent=int(100 * event.fraction), left=left or texts.TIME_UNKNOWN)
     line = f'<p class="status {kind}" role="status">{escape(text)}</p>'
-    return [gr.Button(interactive=running is None and bool(project.support_names())), line]
+    label = texts.REVIEW_RETRAIN if _unfinished(session) is None else texts.REVIEW_GO_ON
+    return [gr.Button(label, interactive=running is None and bool(project.support_names())), line]
 
 
 def _settled(result: dict) -> str:

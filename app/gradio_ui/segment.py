@@ -10,6 +10,7 @@ from app.gradio_ui import markup, pictures, segment_views, versions
 from app.gradio_ui.context import Ui
 from app.gradio_ui.files import Upload, file_drop
 from app.gradio_ui.models import warm_up
+from app.gradio_ui.numbers import slider
 from app.gradio_ui.segment_board import Item, Run
 from app.gradio_ui.state import Session
 from univg.errors import InputError
@@ -42,7 +43,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 info=texts.SEG_VIEW_HELP,
                 elem_id="segment-view",
             )
-            threshold = gr.Slider(
+            threshold = slider(
                 0.01,
                 0.99,
                 0.5,
@@ -51,7 +52,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 info=texts.SEG_THRESHOLD_HELP,
                 elem_id="threshold",
             )
-            opacity = gr.Slider(
+            opacity = slider(
                 0, 100, 60, step=1, label=texts.SEG_OPACITY, info=texts.SEG_OPACITY_HELP, elem_id="segment-opacity"
             )
         with gr.Column(elem_classes="canvas", scale=1, min_width=400):

@@ -52,7 +52,8 @@ class RunForm:
         That the controls were set for.
     preset, device : str
     baseline, review, full_length : bool
-    seed : int
+    seed : int or None
+        None while its field is empty.
     settings : dict
         Of the full preset, by their names in `univg.workflow.stages`.
     begin : str
@@ -65,7 +66,7 @@ class RunForm:
     baseline: bool = False
     review: bool = False
     full_length: bool = False
-    seed: int = 0
+    seed: int | None = 0
     settings: dict = field(default_factory=dict)
     begin: str = ""
 
@@ -98,6 +99,7 @@ class Session:
     drafts: dict[tuple[Path, str, bool], np.ndarray] = field(default_factory=dict)  # see `draft_key`
     removed: list[str] = field(default_factory=list)
     run: RunForm = field(default_factory=RunForm)
+    retrain_effort: str = "standard"
     looked_at_data: bool = False
     choosing_project: bool = False
     pages: set[str] = field(default_factory=set)
@@ -161,7 +163,7 @@ class Sessions:
             session.pages.add(page)
             # As the fresh page shows them:
             session.painting, session.view, session.segment_view = None, PairView(session.view.selected), SegmentView()
-            session.run = RunForm()
+            session.run, session.retrain_effort = RunForm(), Session.retrain_effort
             session.kept_images = [item.upload for item in session.board.items]
             session.kept_references = [item.reference for item in session.board.items if item.reference]
             if session.images is not None:

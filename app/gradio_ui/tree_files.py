@@ -11,6 +11,7 @@ from app.gradio_ui import markup, tree_studio, tree_view
 from app.gradio_ui.context import Ui
 from app.gradio_ui.errors import note
 from app.gradio_ui.files import Upload, file_drop
+from app.gradio_ui.job_watch import latest_job
 from app.gradio_ui.numbers import checked_whole
 from app.gradio_ui.state import Session
 from app.gradio_ui.tree_studio import MASK, PRESET
@@ -18,7 +19,7 @@ from univg.errors import InputError
 from univg.geometry import write_swc
 from univg.io import read_json, read_provenance, write_bytes_atomic, write_mask
 from univg.sca import TreeScene
-from univg.workflow.jobs import start_job
+from univg.workflow.jobs import Job, start_job
 from univg.workflow.tree_presets import save_tree_preset
 from univg.workflow.tree_sets import tree_set_params, tree_sets
 
@@ -39,7 +40,7 @@ class ManyTrees:
 
     def wire(self, ui: Ui) -> None:
         ui.on(self.save.click, _start_many, [self.count, self.every])
-        ui.part([self.saved], _saved_sets, lambda session: [_saved_list(session)])
+        ui.part([self.saved], _saved_signature, lambda session: [_saved_list(session)])
 
 
 def _start_many(session: Session, count: float | None, every: bool) -> None:
@@ -54,12 +55,21 @@ def _saved_sets(session: Session) -> tuple:
     return () if session.project is None else tuple(tree_sets(session.project))
 
 
+def _saved_signature(session: Session) -> tuple:
+    job = _latest_job(session)
+    return _saved_sets(session), job and (job.id, job.state)
+
+
+def _latest_job(session: Session) -> Job | None:
+    return None if session.project is None else latest_job(session.project, "trees")
+
+
 def _saved_list(session: Session) -> str:
     lines = [
         texts.SAVED_TREES.format(count=count, noun=texts.noun(count, "tree"), folder=f"trees/{name}")
         for name, count in _saved_sets(session)
     ]
-    return "".join(markup.line(text, "help") for text in lines)
+    return "".join(markup.line(text, "help") for text in lines) + markup.failure(_latest_job(session))
 
 
 class TreeFiles:
@@ -75,9 +85,9 @@ class TreeFiles:
                 self.tree = gr.DownloadButton(texts.TREES_GET_TREE, size="sm", elem_id="tree-get-json", min_width=60)
                 self.swc = gr.DownloadButton(texts.TREES_GET_SWC, size="sm", elem_id="tree-get-swc", min_width=60)
 
-    def wire(self, ui: Ui, picture: gr.Image, facts: gr.HTML) -> None:
+    def wire(self, ui: Ui, picture: gr.Image, facts: gr.HTML, **in_turn: object) -> None:
         ui.on(self.save.click, _save_preset, [self.name], [self.name])
-        ui.on(self.drop.upload, _restore, [self.drop], [picture, facts, self.drop])
+        ui.on(self.drop.upload, _restore, [self.drop], [picture, facts, self.drop], **in_turn)
         ui.part([self.mask, self.tree, self.swc], tree_view.picture_signature, _downloads, later=True)
 
 

@@ -87,6 +87,20 @@ def picture_signature(session: Session) -> tuple:
     return session.project.path, studio.source, studio.scene, studio.show, len(studio.corners)
 
 
+def varied_signature(session: Session) -> tuple:
+    """What variations have in common: all but the seed, which the strip says."""
+    if session.project is None:
+        return ()
+    studio = studio_of(session)
+    return session.project.path, studio.source, replace(studio.scene, seed=0)
+
+
+def hide_other_variations(session: Session) -> list:
+    """The strip goes when what it was made of has changed."""
+    current = varied_signature(session)
+    return [gr.skip() if current and current == studio_of(session).varied else gr.Gallery(visible=False)]
+
+
 def controls_signature(session: Session) -> tuple:
     if session.project is None:
         return ()

@@ -10,13 +10,16 @@ import numpy as np
 from app import texts
 from app.gradio_ui import markup, pictures, tree_files, tree_plots, tree_studio, tree_view
 from app.gradio_ui.context import Ui
-from app.gradio_ui.numbers import checked_seed, seed_field
+from app.gradio_ui.numbers import checked_seed, seed_field, slider
 from app.gradio_ui.state import Session
 from app.gradio_ui.tree_studio import MASK
 from univg.errors import InputError
 from univg.overlay import MISSED, PREDICTION, REFERENCE
-from univg.sca import SCAConfig, with_root_toggled
+from univg.sca import SCAConfig, TreeScene, with_root_toggled
 
+# What changes the tree is done in the order in which it was asked for; of a choice, the newest value counts.
+_IN_TURN = {"concurrency_id": "tree", "concurrency_limit": 1}
+_CHOICE = {**_IN_TURN, "trigger_mode": "always_last"}
 _COMPARED = 8  # trees: a second or two
 _VARIATIONS = 9
 
@@ -80,25 +83,26 @@ def build(ui: Ui) -> None:
     ui.part([recipe], tree_view.recipe_signature, tree_view.recipe_choice)
     # Handlers draw the picture themselves: a redraw that began earlier could put an older one in its place.
     ui.part([picture, facts], tree_view.project_signature, tree_view.shown_part, later=True)
+    ui.part([strip], tree_view.varied_signature, tree_view.hide_other_variations, later=True)
     ui.part([meter], tree_view.meter_signature, lambda session: [tree_view.meter(session)], later=True)
-    ui.live([*(s.input for s in settings), closed.input], slide, [closed, *settings], [picture, facts])
-    ui.on([s.release for s in settings], lambda session: None)  # the rest of the tab follows
-    ui.on(source.input, choose_source, [source], [picture, facts])
-    ui.on(recipe.input, _choose_recipe, [recipe], [picture, facts])
-    ui.on([seed.submit, seed.blur], _set_seed, [seed], [picture, facts])
-    ui.on(reroll.click, _reroll_seed, [], [picture, facts])
-    ui.on(lock.input, _set_lock, [lock])
-    ui.on(show.input, _set_show, [show], [picture, facts])
-    ui.on_clicked(picture, _clicked, click, [picture, facts])
-    ui.on(close.click, _close_shape, [click], [picture, facts])
-    ui.on(undo.click, _undo_last, [], [picture, facts])
-    ui.on(clear.click, _clear_drawing, [], [picture, facts])
-    ui.on(animate.click, _watch_growth, [], [picture])
-    ui.on(vary.click, _variations, [], [strip])
-    ui.on_selected(strip, _choose_variation, [picture, facts])
+    ui.live([*(s.input for s in settings), closed.input], slide, [closed, *settings], [picture, facts], **_IN_TURN)
+    ui.on([s.release for s in settings], lambda session: None, **_CHOICE)  # the rest of the tab follows
+    ui.on(source.input, choose_source, [source], [picture, facts], **_CHOICE)
+    ui.on(recipe.input, _choose_recipe, [recipe], [picture, facts], **_CHOICE)
+    ui.on([seed.submit, seed.blur], _set_seed, [seed], [picture, facts], **_CHOICE)
+    ui.on(reroll.click, _reroll_seed, [], [picture, facts], **_IN_TURN)
+    ui.on(lock.input, _set_lock, [lock], **_CHOICE)
+    ui.on(show.input, _set_show, [show], [picture, facts], **_CHOICE)
+    ui.on_clicked(picture, _clicked, click, [picture, facts], **_IN_TURN)
+    ui.on(close.click, _close_shape, [click], [picture, facts], **_IN_TURN)
+    ui.on(undo.click, _undo_last, [], [picture, facts], **_IN_TURN)
+    ui.on(clear.click, _clear_drawing, [], [picture, facts], **_IN_TURN)
+    ui.on(animate.click, _watch_growth, [], [picture], **_IN_TURN)
+    ui.on(vary.click, _variations, [], [strip], **_IN_TURN)
+    ui.on_selected(strip, _choose_variation, [picture, facts], **_IN_TURN)
     ui.on(compare.click, _compare_with_masks, [], [plots])
     many.wire(ui)
-    files.wire(ui, picture, facts)
+    files.wire(ui, picture, facts, **_IN_TURN)
 
 
 def slide(session: Session, is_closed: bool, *values: float) -> list:
@@ -136,11 +140,21 @@ def choose_source(session: Session, chosen: str) -> list:
     return tree_view.shown(session)
 
 
+def _turn_to(session: Session, scene: TreeScene) -> list:
+    """Not before it has grown: with roots and obstacles that were drawn, another seed may leave no way to."""
+    try:
+        shown = tree_view.shown(session, replace_scene=scene)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    tree_view.studio_of(session).go_to(scene)
+    return shown
+
+
 def _choose_recipe(session: Session, chosen: str) -> list:
     studio = tree_view.studio_of(session)
     if chosen not in ("", tree_view.CHANGED, tree_view.recipe_of(session)):
         seed = studio.scene.seed if studio.locked else tree_view.new_seed()
-        studio.go_to(replace(studio.scene, config=tree_view.recipes_of(session)[chosen], seed=seed))
+        return _turn_to(session, replace(studio.scene, config=tree_view.recipes_of(session)[chosen], seed=seed))
     return tree_view.shown(session)
 
 
@@ -148,7 +162,7 @@ def _set_seed(session: Session, number: float | None) -> list:
     studio = tree_view.studio_of(session)
     seed = checked_seed(number)
     if seed != studio.scene.seed:
-        studio.go_to(replace(studio.scene, seed=seed))
+        return _turn_to(session, replace(studio.scene, seed=seed))
     return tree_view.shown(session)
 
 
@@ -156,8 +170,7 @@ def _reroll_seed(session: Session) -> list:
     studio = tree_view.studio_of(session)
     if studio.locked:
         raise InputError(texts.TREES_LOCKED, fix=texts.TREES_LOCKED_FIX.format(lock=texts.TREES_LOCK))
-    studio.go_to(replace(studio.scene, seed=tree_view.new_seed()))
-    return tree_view.shown(session)
+    return _turn_to(session, replace(studio.scene, seed=tree_view.new_seed()))
 
 
 def _set_lock(session: Session, locked: bool) -> None:
@@ -175,11 +188,8 @@ def _clicked(session: Session, mode: str, at: list[int]) -> list:
     point = (float(at[1]) / factor, float(at[0]) / factor)
     if mode == "root":
         reach = max(studio.scene.shape) / 50
-        scene = with_root_toggled(studio.scene, point, reach=reach)
-        tree_view.check_grows(session, scene)
-        studio.go_to(scene)
-    else:
-        studio.corners.append(point)
+        return _turn_to(session, with_root_toggled(studio.scene, point, reach=reach))
+    studio.corners.append(point)
     return tree_view.shown(session)
 
 
@@ -220,19 +230,24 @@ def _watch_growth(session: Session) -> str:
 
 def _variations(session: Session) -> gr.Gallery:
     project, studio = session.required_project(), tree_view.studio_of(session)
-    items = []
+    items, problem = [], ""
     for number in range(_VARIATIONS):
         scene = replace(studio.scene, seed=studio.scene.seed + 1 + number)
-        mask = tree_studio.grow(project, scene).mask
+        try:
+            mask = tree_studio.grow(project, scene).mask
+        except ValueError as error:  # of this seed alone, see `_turn_to`
+            problem = str(error)
+            continue
         small = pictures.reduce(mask, pictures.THUMBNAIL_SIDE)
         items.append((np.repeat(small[..., None] * np.uint8(255), 3, axis=2), str(scene.seed)))
+    if not items:
+        raise InputError(problem)
+    studio.varied = tree_view.varied_signature(session)
     return gr.Gallery(items, visible=True)
 
 
 def _choose_variation(session: Session, caption: str) -> list:
-    studio = tree_view.studio_of(session)
-    studio.go_to(replace(studio.scene, seed=int(caption)))
-    return tree_view.shown(session)
+    return _turn_to(session, replace(tree_view.studio_of(session).scene, seed=int(caption)))
 
 
 def _compare_with_masks(session: Session) -> str:
@@ -247,7 +262,7 @@ def _compare_with_masks(session: Session) -> str:
 def _slider(name: str) -> gr.Slider:
     label, help_text, low, high, step = texts.TREE_SLIDERS[name]
     value = getattr(SCAConfig(), name)
-    return gr.Slider(low, high, value, step=step, label=label, info=help_text, elem_id=f"tree-{name.replace('_', '-')}")
+    return slider(low, high, value, step=step, label=label, info=help_text, elem_id=f"tree-{name.replace('_', '-')}")
 
 
 def _legend() -> str:

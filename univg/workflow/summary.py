@@ -90,8 +90,9 @@ def _facts(project: Project, job: Job) -> dict[str, object]:
 
 
 def _settings(job: Job) -> dict[str, object]:
-    # Left out: folders of the user's, and results of stages that an earlier run finished.
-    shown = {key: value for key, value in job.params.items() if not key.endswith("backbone") and key != "given"}
+    # Left out: folders of the user's, results of stages that an earlier run finished, and what stands for the pairs.
+    left_out = ("given", "support")
+    shown = {key: value for key, value in job.params.items() if not key.endswith("backbone") and key not in left_out}
     if isinstance(shown.get("pairs"), list):
         shown["pairs"] = f"{len(shown['pairs'])} synthetic pairs"
     if isinstance(shown.get("held_out"), list):  # files of the user's that napari keeps as test images

@@ -38,6 +38,13 @@
   });
   window.addEventListener("blur", () => document.body.classList.remove("blink"));
 
+  // Sliders moved by keys: Gradio tells handlers that wait for a slider to be let go of the pointer alone.
+  const SLIDER_KEYS = /^(arrow(left|right|up|down)|page(up|down)|home|end)$/;
+  document.addEventListener("keyup", (event) => {
+    if (!event.target.matches("input[type=range]") || !SLIDER_KEYS.test(event.key.toLowerCase())) return;
+    event.target.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
+  });
+
   // Models: a row of the table says which one to use.
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-use-version]");

@@ -260,6 +260,7 @@
   };
 
   function reviewing() {
+    if (document.body.dataset.view !== "work") return false; // behind the list of projects the tab stays chosen
     const tab = document.querySelector("#tab-review-button");
     return tab && tab.getAttribute("aria-selected") === "true" && stage();
   }
@@ -272,8 +273,9 @@
     if (key.startsWith("arrow") && event.target.closest("input, [role=tab], [role=listbox]")) return;
     if (VERDICTS[key]) {
       if (!event.repeat) judge(VERDICTS[key]); // a key that is held down must not judge what nobody has seen
-    } else if (key === "u") window.univg.review.undo();
-    else if (key === "arrowleft") step(-1);
+    } else if (key === "u") {
+      if (!event.repeat) window.univg.review.undo();
+    } else if (key === "arrowleft") step(-1);
     else if (key === "arrowright") step(1);
     else if (key === "o") showLayer(!layerShown);
     else if (key === "b") set("--layer-shown", 0);

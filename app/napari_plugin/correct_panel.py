@@ -114,6 +114,9 @@ class CorrectPanel(parts.Panel):
         self._tool = name
         self.help.setText(texts.NAPARI_POINTED[name][2])
 
+    def leave(self) -> None:
+        self.take("")
+
     def _tool_clicked(self, name: str, *_checked: bool) -> None:
         """Bindings differ in whether they pass the state on, so the button is asked."""
         self.take(name if self.tools[name].isChecked() else "")

@@ -202,11 +202,10 @@ class ImageQueue:
         write_mask(file, mask)
 
     def spacing_mm(self, name: str) -> float | None:
-        """Size of a pixel: that of the project, else what the file says."""
+        """Size of a pixel: what the file says of itself, else that of the project."""
         entry = self.entry(name)
-        if self.project.pixel_spacing_mm or not Path(entry.file).is_file():
-            return self.project.pixel_spacing_mm
-        return read_image_info(entry.file).object_spacing_mm
+        own = read_image_info(entry.file).object_spacing_mm if Path(entry.file).is_file() else None
+        return own or self.project.pixel_spacing_mm
 
     def approved_into_support(self) -> list[str]:
         """Make every approved image that is not held out an annotated pair of the project.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QHeaderView, QTableWidget, QTableWidgetItem
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHeaderView, QTableWidget, QTableWidgetItem
 
 from app import texts
 from app.napari_plugin import layers, parts
@@ -41,14 +41,15 @@ class MeasurePanel(parts.Panel):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
         self.measures: list[Measure] = []
+        self._asked: bool | None = None  # whether for the region alone; None when there is nothing to measure
         self.name, self.part = "", texts.NAPARI_WHOLE_IMAGE
-        self._newest = Newest(self._show, lambda error: self.say(in_words(error), "error"))
+        failed = self.while_open(lambda error: self.say(in_words(error), "error"))
+        self._newest = Newest(self.while_open(self._show), failed)
         self.status = parts.words(texts.NAPARI_NO_IMAGE_FIX)
         self.source = QComboBox()
         self.source.setToolTip(texts.NAPARI_MEASURE_LAYER_TIP)
         self._watched: Labels | None = None
-        self.part_only = QCheckBox(texts.NAPARI_MEASURE_ROI)
-        self.part_only.setToolTip(texts.NAPARI_ROI_TIP)
+        self.part_only = parts.RegionBox(self.session)
         self.table = QTableWidget(0, 2)
         self.table.setHorizontalHeaderLabels(texts.NAPARI_MEASURE_HEAD)
         self.table.verticalHeader().hide()
@@ -77,14 +78,15 @@ class MeasurePanel(parts.Panel):
         self.body.addWidget(self.csv_button)
         self.body.addStretch(0)
 
-        self.part_only.toggled.connect(self.guarded(lambda _: self.measure()))
+        self.part_only.toggled.connect(self.guarded(self._part_toggled))
         self.colour.currentIndexChanged.connect(self.guarded(lambda _: self.measure()))
         self.source.currentIndexChanged.connect(self.guarded(lambda _: self.measure()))
         self._settled = QTimer(self)
         self._settled.setSingleShot(True)
         self._settled.setInterval(_SETTLE_MS)
         self._settled.timeout.connect(self.guarded(self.measure))
-        for signal in (self.session.image_changed, self.session.mask_changed, self.session.segmented):
+        session = self.session
+        for signal in (session.image_changed, session.mask_changed, session.segmented, session.region_changed):
             signal.connect(self._settled.start)
         for event in (self.session.viewer.layers.events.inserted, self.session.viewer.layers.events.removed):
             event.connect(self._layers_changed)
@@ -94,18 +96,16 @@ class MeasurePanel(parts.Panel):
     def measure(self) -> None:
         """Measure what is on screen; while that runs, later wishes wait and only the newest is met."""
         measured = self._measured()
-        self.csv_button.setEnabled(measured is not None)
         if measured is None:
-            self.measures = []
-            self.table.setRowCount(0)
-            self.scale.setText("")
-            self.status.setText(texts.NAPARI_NO_IMAGE_FIX)
+            self._clear(texts.NAPARI_NO_IMAGE_FIX)
             return
-        window = None
-        if self.part_only.isChecked():
-            window = layers.window_in(self.session.layer("roi"), measured.mask.shape)
-            if window is None:
-                raise InputError(texts.NAPARI_NO_ROI, fix=texts.NAPARI_NO_ROI_FIX)
+        try:
+            window = self.part_only.window_in(measured.mask.shape)
+        except InputError:
+            self._clear("")  # else the figures of before would stand below a ticked box
+            raise
+        self.csv_button.setEnabled(True)
+        self._asked = window is not None
         quantity = self.colour.currentData()
 
         def work() -> tuple:
@@ -120,6 +120,17 @@ class MeasurePanel(parts.Panel):
             return measured, window, measures, coloured, quantity
 
         self._newest.ask(work)
+
+    def _part_toggled(self, on: bool) -> None:
+        self.part_only.take(on)
+        self.measure()
+
+    def _clear(self, status: str) -> None:
+        self.measures, self._asked = [], None
+        self.csv_button.setEnabled(False)
+        self.table.setRowCount(0)
+        self.scale.setText("")
+        self.status.setText(status)
 
     def _measured(self) -> _Measured | None:
         """What the choice of the layer means now; None when there is nothing to measure."""
@@ -182,7 +193,7 @@ class MeasurePanel(parts.Panel):
     def _show(self, result: tuple) -> None:
         measured, window, measures, coloured, quantity = result
         now = self._measured()
-        if now is None or now.name != measured.name:
+        if now is None or now.name != measured.name or self._asked is not (window is not None):
             return
         self.name, self.measures = measured.name, measures
         self.part = texts.NAPARI_WHOLE_IMAGE if window is None else texts.NAPARI_PART

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from napari.utils.theme import get_theme
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtWidgets import (
     QApplication,
+    QCheckBox,
     QComboBox,
     QFormLayout,
     QHBoxLayout,
@@ -21,12 +24,15 @@ from qtpy.QtWidgets import (
 from superqt import QLabeledDoubleSlider
 
 from app import texts
+from app.napari_plugin import layers
 from app.napari_plugin.background import in_words
 from app.napari_plugin.session import Session, session_of
+from univg.errors import InputError
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
+_ERROR_COLOURS = {"dark": "#ff9a76", "light": "#a33b12"}  # on napari's themes at least 4.5 to 1
 MARGIN = 8
 NARROWEST = 360
 
@@ -56,13 +62,18 @@ class Panel(QWidget):
 
     def say(self, text: str, level: str = "") -> None:
         self.message.setText(text)
-        self.message.setStyleSheet("color: #ff9a76; font-weight: 600;" if level == "error" else "")
+        style = ""
+        if level == "error":
+            style = f"color: {_ERROR_COLOURS[get_theme(self.session.viewer.theme).type]}; font-weight: 600;"
+        self.message.setStyleSheet(style)
         self.message.setVisible(bool(text))
 
     def guarded(self, act: Callable) -> Callable:
-        """`act` as a slot: what goes wrong is said in the message line."""
+        """`act` as a slot: what goes wrong is said in the message line. A closed panel does nothing."""
 
         def slot(*values) -> None:
+            if not isalive(self):
+                return
             self.say("")
             try:
                 act(*values)
@@ -78,9 +89,23 @@ class Panel(QWidget):
             button.setStyleSheet("QPushButton:enabled { background-color: #0f6c84; color: white; font-weight: 600; }")
         return button
 
+    def while_open(self, act: Callable) -> Callable:
+        """`act` for work that may come back after the panel was closed."""
+        return lambda *values: act(*values) if isalive(self) else None
+
     def showEvent(self, event) -> None:  # noqa: N802 - Qt's name
         self.session.save_when_closed(self)
         super().showEvent(event)
+
+    def event(self, event) -> bool:
+        """napari only takes a closed panel out of its frame: without this it would go on listening and working."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.guarded(self.leave)()
+            self.deleteLater()
+        return super().event(event)
+
+    def leave(self) -> None:
+        """Put down what is in hand, since the panel was closed."""
 
 
 class Slider(QWidget):
@@ -133,6 +158,40 @@ class Slider(QWidget):
     def move_to(self, value: float) -> None:
         """As the user's hand would."""
         self._slider.setValue(value)
+
+
+class RegionBox(QCheckBox):
+    """Whether only the region of interest counts: ticked, it lets one be drawn; unticked when that is gone."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(texts.NAPARI_ROI_ONLY)
+        self.setToolTip(texts.NAPARI_ROI_TIP)
+        self._session = session
+        session.region_changed.connect(self._follow)
+
+    def take(self, on: bool) -> None:
+        """What a tick means; one that cannot be met is taken back."""
+        if on:
+            try:
+                self._session.draw_region()
+            except InputError:
+                self._follow()
+                raise
+
+    def window_in(self, shape: tuple[int, int]) -> tuple[slice, slice] | None:
+        """The region within `shape`; None when all of the frame counts, `InputError` when none is drawn yet."""
+        if not self.isChecked():
+            return None
+        window = layers.window_in(self._session.layer("roi"), shape)
+        if window is None:
+            raise InputError(texts.NAPARI_NO_ROI, fix=texts.NAPARI_NO_ROI_FIX)
+        return window
+
+    def _follow(self) -> None:
+        if self._session.layer("roi") is None:
+            self.blockSignals(True)
+            self.setChecked(False)
+            self.blockSignals(False)
 
 
 class Fold(QWidget):

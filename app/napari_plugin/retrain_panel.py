@@ -81,6 +81,7 @@ class RetrainPanel(parts.Panel):
         self._timer.start()
         self.session.project_changed.connect(self._project_changed)
         self.session.queue_changed.connect(self.refresh)
+        self.session.model_changed.connect(self._model_changed)
         self._project_changed()
         in_background(_minutes_here, done=self._describe_efforts, failed=self._failed)
 
@@ -164,6 +165,9 @@ class RetrainPanel(parts.Panel):
         news = self._reports.read_new()
         if news or self.job.state.finished != finished_before:
             self.refresh()
+        if self.job.state.finished and not finished_before:  # it may have put its model in use
+            self.session.model_changed.emit()
+            self.session.score_queue()
         if self.job.state is JobState.DONE and self._compared != self.job.id:
             self._compared = self.job.id
             self._compare()
@@ -236,20 +240,28 @@ class RetrainPanel(parts.Panel):
                 self.scores = scores
                 self._show_scores(*versions)
 
-        in_background(work, done=done, failed=self._failed)
+        in_background(work, done=self.while_open(done), failed=self._failed)
 
     def _failed(self, error: Exception) -> None:
         self.say(in_words(error), "error")
 
+    def _model_changed(self) -> None:
+        """The verdict says which model is in use."""
+        old, new = self._versions()
+        if self.scores is not None and new is not None:
+            self._show_scores(old, new)
+
     def _show_scores(self, old: str | None, new: str) -> None:
         before, after = self.scores
+        active = active_segmenter(self.session.required_project())
+        in_use = " " + texts.NAPARI_NOW_IN_USE.format(version=active.name) if active is not None else ""
         if not after:
             folder = self.session.required_project().segmenters_folder
             first, second = (held_out_of(folder / version) if version else None for version in (old, new))
             text = texts.NAPARI_NO_HELD_OUT
             if first is not None and second is not None and second.comparable_with(first):
                 text += " " + texts.NAPARI_VALIDATION.format(before=first.dice, after=second.dice)
-            self.verdict.setText(text)
+            self.verdict.setText(text + in_use)
             self.refresh()
             return
         self.table.setHorizontalHeaderLabels([texts.FIGURES_IMAGE, old or texts.UNDEFINED, new])
@@ -268,7 +280,7 @@ class RetrainPanel(parts.Panel):
             text = better.format(new=new, old=old, before=means[0], after=means[1], n=len(after))
         else:
             text = texts.NAPARI_FIRST.format(new=new, after=means[1], n=len(after))
-        self.verdict.setText(text)
+        self.verdict.setText(text + in_use)
         self.refresh()
 
 

@@ -8,8 +8,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QComboBox
 
 from app import texts
-from app.napari_plugin import layers, parts
-from univg.errors import InputError
+from app.napari_plugin import parts
 from univg.workflow.model_versions import active_segmenter, promote
 
 if TYPE_CHECKING:
@@ -23,13 +22,13 @@ class SegmentPanel(parts.Panel):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
+        self._in_use: tuple = ()
         self.status = parts.words("")
         self.model = QComboBox()
         self.use_button = self.button(texts.SEG_USE, self._use)
         self.augment = QCheckBox(texts.SEG_AUGMENT)
         self.augment.setToolTip(texts.SEG_AUGMENT_HELP)
-        self.part_only = QCheckBox(texts.NAPARI_ROI_ONLY)
-        self.part_only.setToolTip(texts.NAPARI_ROI_TIP)
+        self.part_only = parts.RegionBox(self.session)
         self.part_only.toggled.connect(self.guarded(self._part_toggled))
         self.run_button = self.button(texts.SEG_BUTTON, self.run, main=True)
         fields = parts.form()
@@ -81,11 +80,7 @@ class SegmentPanel(parts.Panel):
     def run(self) -> None:
         """Segment the image on screen, or its region of interest alone, with the model that is chosen."""
         current = self.session.required_image()
-        window = None
-        if self.part_only.isChecked():
-            window = layers.window_in(self.session.layer("roi"), current.image.shape[:2])
-            if window is None:
-                raise InputError(texts.NAPARI_NO_ROI, fix=texts.NAPARI_NO_ROI_FIX)
+        window = self.part_only.window_in(current.image.shape[:2])
         self.session.segment(
             version=self.model.currentData(), augmented=self.augment.isChecked(), window=window, into_mask=True
         )
@@ -96,8 +91,10 @@ class SegmentPanel(parts.Panel):
         active = folder.name if folder else None
         versions = project.segmenter_versions() if project else []
         names = [(texts.NAPARI_IN_USE.format(version=v) if v == active else v, v) for v in reversed(versions)]
-        known = self.model.currentData()
-        parts.fill(self.model, names, known if known in versions else active)
+        in_use, chosen = (project.path if project else None, active), self.model.currentData()
+        keeps = in_use == self._in_use and chosen in versions  # another project, or model in use, ends a choice
+        parts.fill(self.model, names, chosen if keeps else active)
+        self._in_use = in_use
         self._model_chosen()
         self.run_button.setEnabled(current is not None and bool(versions))
         for box in (*self.shown.values(), self.previous_button, self.next_button, self.threshold):
@@ -136,15 +133,11 @@ class SegmentPanel(parts.Panel):
         self.session.score_queue()
 
     def _part_toggled(self, on: bool) -> None:
+        self.part_only.take(on)
         if not on:
             self.session.drop_layer("roi")
             if self.session.labels is not None:
                 self.session.viewer.layers.selection.active = self.session.labels
-            return
-        current = self.session.required_image()
-        layer = layers.add_outlines(self.session.viewer, name="roi", spacing_mm=current.spacing_mm)
-        self.session.keep_layer("roi", layer)
-        layer.mode = "add_rectangle"
 
     def _set_opacity(self, percent: float) -> None:
         if self.session.labels is not None:

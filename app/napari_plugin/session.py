@@ -86,11 +86,13 @@ class Session(QObject):
     segmented = Signal()
     maps_changed = Signal()  # a layer of probability or uncertainty is new
     model_changed = Signal()  # another one is in use
+    region_changed = Signal()  # the region of interest was drawn, dragged or taken away
     said = Signal(str, str)  # text, and "" or "error"
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = weakref.ref(viewer)
+        viewer.layers.events.removed.connect(self._layer_removed)
         self.project: Project | None = None
         self.open: OpenImage | None = None
         self.busy = 0
@@ -135,6 +137,24 @@ class Session(QObject):
             self.viewer.layers.remove(layer)
         self._layers.pop(name, None)
 
+    def draw_region(self) -> None:
+        """Turn to the layer that the region of interest is drawn in, made where there is none."""
+        current, layer = self.required_image(), self.layer("roi")
+        if layer is None:
+            layer = layers.add_outlines(self.viewer, name="roi", spacing_mm=current.spacing_mm)
+            layer.events.data.connect(self._region_moved)
+            self.keep_layer("roi", layer)
+        self.viewer.layers.selection.active = layer
+        layer.mode = "add_rectangle"
+
+    def _region_moved(self, _event=None) -> None:
+        self.region_changed.emit()
+
+    def _layer_removed(self, event) -> None:
+        """Here or by the user."""
+        if event.value is self._layers.get("roi"):
+            self.region_changed.emit()
+
     @property
     def labels(self) -> Labels | None:
         return self.layer("mask")
@@ -172,7 +192,7 @@ class Session(QObject):
         return self.open
 
     def use_project(self, project: Project) -> None:
-        """Turn to `project`; what was open is saved first."""
+        """Turn to `project`; what was open is saved first, and stays open when it cannot be."""
         self.close_image()
         self.project = project
         self.project_changed.emit()
@@ -256,7 +276,9 @@ class Session(QObject):
         self.open_image(name)
 
     def close_image(self) -> None:
-        self.save_now()
+        """Take the image off the screen; `InputError` when its mask cannot be saved, which then stays."""
+        if not self.save_now():
+            raise InputError(texts.NAPARI_STAYS_OPEN.format(name=self.open.name), fix=texts.NAPARI_STAYS_OPEN_FIX)
         self._wanted = ""
         for name in list(self._layers):
             self.drop_layer(name)
@@ -272,7 +294,8 @@ class Session(QObject):
             return
         if mask is not None and mask.shape != image.shape[:2]:
             raise InputError(texts.NAPARI_MASK_SIZE.format(name=name), fix=texts.NAPARI_MASK_SIZE_FIX)
-        self.save_now()
+        if not self.save_now():  # what was painted while the new image was loaded
+            raise InputError(texts.NAPARI_STAYS_OPEN.format(name=self.open.name), fix=texts.NAPARI_STAYS_OPEN_FIX)
         before, self.open = self.open, None
         for other in _DRAWN:
             self.drop_layer(other)
@@ -472,8 +495,8 @@ class Session(QObject):
         if time.monotonic() - self._saved_at >= preferences.autosave_seconds():
             self._save_in_background(mask)
 
-    def save_now(self) -> None:
-        """Write an unsaved mask before this returns."""
+    def save_now(self) -> bool:
+        """Write an unsaved mask before this returns; False when it could not be, which is said."""
         unsaved = self._unsaved()
         if unsaved is not None:
             try:
@@ -482,6 +505,8 @@ class Session(QObject):
                 self._write(*unsaved)
             except InputError as error:
                 self._fail(error)
+                return False
+        return True
 
     def _unsaved(self) -> tuple[str, np.ndarray] | None:
         """Name and mask of the image on screen when the mask is not on the disk as it is."""

@@ -17,7 +17,7 @@ from app.napari_plugin.tree_parts import ManyTrees, Variations
 from app.napari_plugin.tree_scene import CHANGED, MASK, PRESET, Grown, Growth
 from univg.errors import InputError
 from univg.overlay import AGREEMENT
-from univg.sca import TreeScene
+from univg.sca import SCAConfig, TreeScene
 from univg.workflow.tree_presets import save_tree_preset
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ class TreesPanel(parts.Panel):
         super().__init__(napari_viewer)
         self.scene: TreeScene | None = None
         self.grown: Grown | None = None
-        self._newest = Newest(self._show, self._say_error)
-        self._extra = Newest(lambda show: show(), self._say_error)
+        failed = self.while_open(self._say_error)
+        self._newest = Newest(self.while_open(self._show), failed)
+        self._extra = Newest(self.while_open(lambda show: show()), failed)
         self._growth: Growth | None = None
         self._frame = 0
         self._film = QTimer(self)
@@ -103,9 +104,12 @@ class TreesPanel(parts.Panel):
 
         self.source.currentIndexChanged.connect(self.guarded(lambda _: self._source_chosen()))
         self.recipe.currentIndexChanged.connect(self.guarded(lambda _: self._recipe_chosen()))
-        self.session.project_changed.connect(self.guarded(self.refresh))
+        self.session.project_changed.connect(self.guarded(self._project_changed))
         self.session.image_changed.connect(self.guarded(self.refresh))
         self.session.project_changed.connect(self.guarded(self.many.project_changed))
+        for name in _DRAWN:  # by a panel that was closed since
+            if (layer := self.session.layer(name)) is not None:
+                layer.events.data.connect(self._drawn_changed)
         self.guarded(self.refresh)()
         self.guarded(self.many.project_changed)()
 
@@ -129,6 +133,13 @@ class TreesPanel(parts.Panel):
             chosen = next(value for value in values if value.startswith(PRESET))
         parts.fill(self.source, choices, chosen)
         self._start(chosen)
+
+    def _project_changed(self) -> None:
+        self.scene = None
+        self.refresh()
+
+    def leave(self) -> None:
+        self._stop_film()
 
     def draw(self, name: str) -> None:
         """Turn to the layer that roots, the boundary or obstacles are drawn in."""
@@ -211,7 +222,7 @@ class TreesPanel(parts.Panel):
         project, current = self.session.required_project(), self.session.open
         side = project.working_size
         shape = current.image.shape[:2] if current is not None else (side, side)
-        config = tree_scene.default_config(source, project.modality)
+        config = self._kept_config(source) or tree_scene.default_config(source, project.modality)
         which = (
             {"preset": source.removeprefix(PRESET)}
             if source.startswith(PRESET)
@@ -220,6 +231,13 @@ class TreesPanel(parts.Panel):
         self.scene = TreeScene(project.modality, tuple(shape), config, self.seed.value(), **which)
         self._show_settings()
         self.grow()
+
+    def _kept_config(self, source: str) -> SCAConfig | None:
+        """The parameters so far, as the user left them: from mask to mask, and for a preset until another is chosen."""
+        if self.scene is None or self.scene.modality is not self.session.required_project().modality:
+            return None
+        same_preset = source == f"{PRESET}{self.scene.preset}"
+        return self.scene.config if same_preset or (source.startswith(MASK) and self.scene.mask_name) else None
 
     def _recipe_chosen(self) -> None:
         key = self.recipe.currentData()

@@ -27,10 +27,11 @@ WAIT = {"timeout": 120_000}
 def test_segment_correct_retrain_promote_next(session, viewer, qtbot, tiny, tiny_segmenter):
     from app.napari_plugin.correct_panel import CorrectPanel
     from app.napari_plugin.retrain_panel import RetrainPanel
+    from app.napari_plugin.segment_panel import SegmentPanel
 
     tiny.add_model(tiny_segmenter)
-    correct, retrain = CorrectPanel(viewer), RetrainPanel(viewer)
-    for panel in (correct, retrain):
+    correct, retrain, segment = CorrectPanel(viewer), RetrainPanel(viewer), SegmentPanel(viewer)
+    for panel in (correct, retrain, segment):
         qtbot.addWidget(panel)
 
     # An image that never trains, approved with its true mask
@@ -63,12 +64,15 @@ def test_segment_correct_retrain_promote_next(session, viewer, qtbot, tiny, tiny
     old, new = retrain.scores
     assert [score.image for score in old] == [score.image for score in new] == ["new-2"]
     assert "v002" in retrain.verdict.text() and retrain.table.rowCount() == 2
+    in_use = active_segmenter(tiny.project).name  # as the job has settled it
+    assert segment.model.currentData() == in_use and retrain.verdict.text().endswith(f" {in_use} is in use.")
     retrain.keep_button.click()
-    assert active_segmenter(tiny.project).name == "v001"
+    assert active_segmenter(tiny.project).name == segment.model.currentData() == "v001"
+    assert retrain.verdict.text().endswith(" v001 is in use.")
     qtbot.waitUntil(lambda: session.open is not None and session.open.name == "new-1", **WAIT)
     qtbot.waitUntil(lambda: session.busy == 0, **WAIT)
     retrain.promote_button.click()
-    assert active_segmenter(tiny.project).name == "v002"
+    assert active_segmenter(tiny.project).name == segment.model.currentData() == "v002"
 
     card = read_json(active_segmenter(tiny.project) / "segmenter.json")["card"]
     assert set(card["support_sha256"]) == {
@@ -95,6 +99,33 @@ def test_a_job_started_elsewhere_is_found_watched_cancelled_and_resumed(session,
     assert panel.job.attempt == 2 and not panel.job.state.finished
     panel.cancel_button.click()
     qtbot.waitUntil(lambda: panel.job.state.finished, **WAIT)
+
+
+def test_what_a_job_put_in_use_is_told_and_said(session, viewer, qtbot, tiny, tiny_segmenter, monkeypatch):
+    from app.napari_plugin.models import Score
+    from app.napari_plugin.retrain_panel import RetrainPanel
+    from app.napari_plugin.segment_panel import SegmentPanel
+    from univg.workflow.jobs import start_job
+    from univg.workflow.model_versions import promote
+
+    tiny.add_model(tiny_segmenter)
+    segment, panel = SegmentPanel(viewer), RetrainPanel(viewer)
+    for each in (segment, panel):
+        qtbot.addWidget(each)
+    panel._watch(start_job(tiny.project, "selftest", {"steps": 20, "seconds_per_step": 0.02}))
+    tiny.add_model(tiny_segmenter)
+    promote(tiny.project, "v002", why="better")
+    assert segment.model.currentData() == "v001"
+    qtbot.waitUntil(lambda: panel.job.state.finished, **WAIT)
+    qtbot.waitUntil(lambda: segment.model.currentData() == "v002", **WAIT)
+
+    monkeypatch.setattr(panel, "_versions", lambda: ("v001", "v002"))
+    panel.scores = [Score("new-2", 0.8, 0.8)], [Score("new-2", 0.7, 0.7)]
+    panel._show_scores("v001", "v002")
+    assert "v001 is the safer one" in panel.verdict.text() and panel.verdict.text().endswith(" v002 is in use.")
+    promote(tiny.project, "v001")
+    session.model_changed.emit()
+    assert panel.verdict.text().endswith(" v001 is in use.")
 
 
 def test_nothing_approved_cannot_train(viewer, qtbot, tmp_path):

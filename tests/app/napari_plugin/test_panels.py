@@ -147,6 +147,20 @@ def test_trees_panel_has_the_sliders_and_presets_of_the_browser(session, viewer,
     assert panel.scene.config.attraction_distance != 5
 
 
+def test_trees_keep_the_settings_from_image_to_image(opened, viewer, qtbot):
+    from app.napari_plugin.trees_panel import TreesPanel
+
+    panel = TreesPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.sliders["tortuosity"].move_to(0.45)
+    opened.open_image("pair-0")
+    qtbot.waitUntil(lambda: panel.scene.mask_name == "pair-0", **WAIT)
+    assert panel.scene.config.tortuosity == panel.sliders["tortuosity"].value == 0.45
+    panel.source.setCurrentIndex(panel.source.count() - 1)
+    assert panel.scene.preset and panel.scene.config.tortuosity != 0.45
+    qtbot.waitUntil(lambda: not panel._newest.busy, **WAIT)
+
+
 def test_a_tree_grows_along_the_mask_on_screen(opened, viewer, qtbot):
     from app.napari_plugin.trees_panel import TreesPanel
 
@@ -301,6 +315,45 @@ def test_segment_panel_threshold_region_and_views(with_model, viewer, qtbot):
     assert np.array_equal(session.mask()[~inside], painted[~inside])
     assert not np.array_equal(session.mask()[inside], painted[inside])
     assert not session.open.found.probability[~inside].any()
+
+
+def test_segment_turns_to_the_model_in_use(with_model, viewer, qtbot, tiny, tiny_segmenter, tmp_path):
+    from app.napari_plugin.segment_panel import SegmentPanel
+    from univg.workflow.model_versions import promote
+    from univg.workflow.project import Project
+
+    session = with_model
+    panel = SegmentPanel(viewer)
+    qtbot.addWidget(panel)
+    tiny.add_model(tiny_segmenter)
+    promote(tiny.project, "v002")
+    session.model_changed.emit()
+    assert panel.model.currentData() == "v002"
+    panel.model.setCurrentIndex(panel.model.findData("v001"))
+    session.image_changed.emit()
+    assert panel.model.currentData() == "v001", "what the user chose stays while nothing else is in use"
+
+    other = Project.create(tmp_path / "other", modality=Modality.BRAIN_DSA, working_size=SIDE)
+    for _ in range(2):
+        with other.new_segmenter_folder() as folder:
+            tiny_segmenter.save(folder)
+    session.use_project(other)
+    assert panel.model.currentData() == "v002"
+
+
+def test_the_box_of_the_region_goes_out_with_its_layer(opened, viewer, qtbot):
+    from app.napari_plugin.segment_panel import SegmentPanel
+
+    panel = SegmentPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.part_only.setChecked(True)
+    viewer.layers.remove(opened.layer("roi"))
+    assert not panel.part_only.isChecked()
+    panel.part_only.setChecked(True)
+    opened.close_image()
+    assert not panel.part_only.isChecked()
+    panel.part_only.click()  # without an image
+    assert not panel.part_only.isChecked() and "No image is open" in panel.message.text()
 
 
 def test_keys_go_through_the_uncertain_segments(with_model, viewer, qtbot, heard):
@@ -488,6 +541,30 @@ def test_measure_panel_follows_corrections_and_writes_csv(opened, viewer, qtbot,
     qtbot.waitUntil(lambda: opened.layer("centreline") is None, **WAIT)
 
 
+def test_measurements_follow_the_region_of_interest(opened, viewer, qtbot):
+    from app.napari_plugin.measure_panel import MeasurePanel
+
+    panel = MeasurePanel(viewer)
+    qtbot.addWidget(panel)
+    qtbot.waitUntil(lambda: bool(panel.measures), **WAIT)
+    panel.part_only.setChecked(True)
+    assert not panel.measures and panel.table.rowCount() == 0 and not panel.csv_button.isEnabled()
+    assert "drag a rectangle" in panel.message.text()
+    region = opened.layer("roi")
+
+    def density(rows, cols):
+        return pytest.approx(100 * opened.mask()[rows, cols].mean())
+
+    region.add_rectangles([np.array([[8, 8], [8, 40], [40, 40], [40, 8]])])
+    qtbot.waitUntil(lambda: bool(panel.measures), **WAIT)
+    assert panel.measures[0].value == density(slice(8, 41), slice(8, 41)) and "region" in panel.status.text()
+    region.data = [np.array([[20, 20], [20, 60], [60, 60], [60, 20]])]
+    qtbot.waitUntil(lambda: panel.measures[0].value == density(slice(20, 61), slice(20, 61)), **WAIT)
+    opened.drop_layer("roi")
+    qtbot.waitUntil(lambda: "whole" in panel.status.text(), **WAIT)
+    assert not panel.part_only.isChecked() and panel.measures[0].value == density(slice(None), slice(None))
+
+
 def test_measure_panel_measures_other_layers_too(viewer, qtbot, tmp_path):
     """Also without a project: such as masks that another program made."""
     from app.napari_plugin.measure_panel import MeasurePanel
@@ -582,7 +659,7 @@ def test_closing_the_window_saves(opened, qtbot):
     assert np.array_equal(opened.queue.mask("new-0"), painted)
 
 
-def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_lost(opened, heard, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_lost(opened, heard, monkeypatch, qtbot):
     from univg.errors import InputError
 
     def full(*_):
@@ -591,9 +668,46 @@ def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_lost(opened, hea
     monkeypatch.setattr("app.napari_plugin.image_queue.write_mask", full)
     paint_square(opened)
     painted = opened.mask()
-    opened.save_now()
+    assert not opened.save_now()
     assert ("Cannot write here: disk full.", "error") in heard
-    assert np.array_equal(opened.mask(), painted)
+    with pytest.raises(InputError, match="stays open"):
+        opened.use_project(opened.project)
+    assert np.array_equal(opened.mask(), painted) and opened.open.name == "new-0"
+    opened.open_image("new-1")
+    idle(opened, qtbot)
+    assert np.array_equal(opened.mask(), painted) and opened.open.name == "new-0"
+    monkeypatch.undo()
+    opened.close_image()
+    assert np.array_equal(opened.queue.mask("new-0"), painted)
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_errors_can_be_read_on_both_themes(viewer, qtbot, theme):
+    from napari.utils.theme import get_theme
+
+    from app.napari_plugin.parts import Panel
+
+    viewer.theme = theme
+    panel = Panel(viewer)
+    qtbot.addWidget(panel)
+    panel.say("Something is wrong", "error")
+    ground, colour = (
+        _luminance(rgb)
+        for rgb in (get_theme(theme).background.as_rgb_tuple(), _rgb(panel.message.styleSheet().partition("#")[2][:6]))
+    )
+    low, high = sorted((ground, colour))
+    assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def _rgb(hexadecimal):
+    return tuple(bytes.fromhex(hexadecimal))
+
+
+def _luminance(rgb):
+    """As WCAG 2 defines it."""
+    channels = np.array(rgb[:3]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
 def test_editing_an_approved_image_takes_the_approval_back(opened):
@@ -693,6 +807,57 @@ def test_panels_open_from_the_menu_of_napari(viewer, tiny, npe2pm):
         for name in ("Project", "Trees", "Segment", "Correct", "Retrain", "Measurements"):
             _, panel = viewer.window.add_plugin_dock_widget("univg", name)
             assert panel.session is session_of(viewer)
+
+
+def test_a_closed_panel_neither_listens_nor_works(session, viewer, qtbot):
+    from qtpy.compat import isalive
+
+    from app.napari_plugin.measure_panel import MeasurePanel
+    from app.napari_plugin.trees_panel import TreesPanel
+
+    panels = [TreesPanel(viewer), MeasurePanel(viewer)]
+    for panel in panels:
+        viewer.window.add_dock_widget(panel)
+    panels[0].draw("roots")
+    for panel in panels:
+        viewer.window.remove_dock_widget(panel)
+    qtbot.waitUntil(lambda: not any(isalive(panel) for panel in panels), **WAIT)
+    qtbot.waitUntil(lambda: not panels[0]._newest.busy, **WAIT)
+    session.drop_layer("tree")
+    session.layer("roots").data = np.array([[30.0, 20.0]])
+    session.open_image("pair-0")
+    qtbot.waitUntil(lambda: session.open is not None and session.busy == 0, **WAIT)
+    qtbot.wait(500)
+    assert session.layer("tree") is None
+
+    again = TreesPanel(viewer)
+    qtbot.addWidget(again)
+    qtbot.waitUntil(lambda: session.layer("tree") is not None and not again._newest.busy, **WAIT)
+
+
+def test_a_closed_panel_puts_its_tool_down(opened, viewer):
+    from app.napari_plugin.correct_panel import CorrectPanel
+
+    panel = CorrectPanel(viewer)
+    viewer.window.add_dock_widget(panel)
+    before = len(opened.labels.mouse_drag_callbacks)
+    panel.take("snap")
+    assert len(opened.labels.mouse_drag_callbacks) > before and not opened.labels.mouse_pan
+    viewer.window.remove_dock_widget(panel)
+    assert len(opened.labels.mouse_drag_callbacks) == before and opened.labels.mouse_pan
+
+
+def test_a_reopened_trees_panel_follows_what_was_drawn_before(session, viewer, qtbot):
+    from app.napari_plugin.trees_panel import TreesPanel
+
+    first = TreesPanel(viewer)
+    viewer.window.add_dock_widget(first)
+    first.draw("roots")
+    viewer.window.remove_dock_widget(first)
+    again = TreesPanel(viewer)
+    qtbot.addWidget(again)
+    session.layer("roots").data = np.array([[55.0, 20.0]])
+    qtbot.waitUntil(lambda: again.scene.roots == ((55.0, 20.0),) and not again._newest.busy, **WAIT)
 
 
 def test_written_masks_are_read_by_the_library(opened):

@@ -5,6 +5,7 @@ import pytest
 
 from app.napari_plugin.image_queue import ImageQueue, Status, patient_of
 from tests.conftest import make_pair
+from tests.univg.test_io_dicom import write_dicom
 from univg.errors import InputError
 
 
@@ -40,6 +41,13 @@ def test_a_broken_file_adds_nothing(tiny, tmp_path):
     with pytest.raises(InputError):
         queue.add([*tiny.files, broken])
     assert all(entry.annotated for entry in queue.entries())
+
+
+def test_the_pixel_size_in_a_file_counts_before_that_of_the_project(queue, tmp_path):
+    image = make_pair("x", size=64, seed=5).image
+    queue.add([write_dicom(tmp_path / "own.dcm", image, PixelSpacing=[0.05, 0.05])])
+    assert queue.spacing_mm("own") == 0.05
+    assert queue.spacing_mm("new-0") == queue.spacing_mm("pair-0") == queue.project.pixel_spacing_mm == 0.02
 
 
 def test_next_is_the_most_uncertain_that_is_not_approved(queue):

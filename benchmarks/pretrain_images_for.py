@@ -32,7 +32,7 @@ from univg.segmentation.prior import find_vessels
 from univg.training.device import resolve_device
 from univg.weights import shipped_folder
 
-SECONDS_TO_WRITE = 20  # and to begin again after the trial
+SECONDS_TO_WRITE = 20
 SHARE = 0.92  # of the rest, so that the last steps are reached
 
 
@@ -120,12 +120,13 @@ def main() -> None:
         )
 
     # 1. How long a step takes
-    work, clock = args.out / "work", Clock()
+    work, clock, started = args.out / "work", Clock(), time.monotonic()
     with suppress(Cancelled):
         train(config, work, clock, lambda: len(clock.ended) >= args.trial)
     # Whole pictures have four times the pixels of windows.
     seconds = clock.seconds * (1 + 3 * config.whole_share)
-    steps = max(int(SHARE * (end - time.monotonic() - SECONDS_TO_WRITE) / seconds), 1)
+    until_first = clock.ended[0] - started
+    steps = max(int(SHARE * (end - time.monotonic() - until_first) / seconds), 1)
     print(f"{1000 * clock.seconds:.0f} ms a step of {args.batch}: {steps} steps", flush=True)
 
     # 2. As many as fit

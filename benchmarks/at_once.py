@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -30,7 +30,7 @@ from few_shot import PRESETS, RESULTS, SETS
 
 from univg.commands.benchmark import engines_of_row
 from univg.io import read_json, write_json_atomic
-from univg.workflow.ablation import BASELINE, NO_PRIOR, ROWS, PairMaker
+from univg.workflow.ablation import ROWS, PairMaker, preset_of_row
 from univg.workflow.benchmark import BenchmarkConfig, join_splits, run_benchmark
 from univg.workflow.presets import preset_named
 
@@ -55,13 +55,10 @@ def run(task: Task, folder: Path, data: Path, args: argparse.Namespace) -> None:
     if task.name in args.presets:
         preset = preset_named(task.name)
     else:
-        standard, row = preset_named("standard"), BASELINE if task.name == NO_PRIOR else task.name
+        preset = preset_of_row(preset_named("standard"), task.name, args.pairs)
         # Rows of a split share its engines where one follows the other.
         shared = folder / "engines" / f"{task.data}-{task.split}" if args.jobs == 1 else None
-        make, engines = partial(PairMaker(args.pairs, folder=shared), row), engines_of_row(row)
-        preset = replace(standard, pairs=args.pairs if ROWS[row][0] else 0)
-        if task.name == NO_PRIOR:
-            preset = replace(preset, segmentation=replace(preset.segmentation, start="random"))
+        make, engines = partial(PairMaker(args.pairs, folder=shared), task.name), engines_of_row(task.name)
     if args.steps:
         preset = preset.with_steps(args.steps)
     config = BenchmarkConfig(SETS[task.data], preset, splits=1, seed=task.split, engines_sha256=engines)
@@ -112,7 +109,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--presets", nargs="*", default=[], choices=PRESETS)
-    parser.add_argument("--rows", nargs="*", default=[], choices=[*ROWS, NO_PRIOR])
+    parser.add_argument("--rows", nargs="*", default=[], choices=list(ROWS))
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--jobs", type=int, default=max((os.cpu_count() or 1) - 2, 1))

@@ -37,11 +37,9 @@ from univg.workflow.benchmark import describe_environment
 from univg.workflow.presets import preset_named
 from univg.workflow.sample import SAMPLE_MODALITY, sample_folder
 
-MODALITY = SAMPLE_MODALITY
-
 
 def sample_support() -> SupportSet:
-    return load_support_set(sample_folder() / "images", sample_folder() / "masks", modality=MODALITY)
+    return load_support_set(sample_folder() / "images", sample_folder() / "masks", modality=SAMPLE_MODALITY)
 
 
 class RandomTokens(nn.Module):
@@ -56,7 +54,7 @@ class RandomTokens(nn.Module):
 
 
 def random_sd15(device: torch.device, *, tiny: bool) -> DiffusionBackbone:
-    """A backbone with the shapes of Stable Diffusion 1.5 (tiny: a hundredth of its widths) and random weights."""
+    """A backbone with the shapes of Stable Diffusion 1.5 (tiny: few channels) and random weights."""
     torch.manual_seed(0)
     widths = (32, 32, 32, 32) if tiny else (320, 640, 1280, 1280)
     levels = (32, 32, 32, 32) if tiny else (128, 256, 512, 512)
@@ -121,7 +119,13 @@ def measure_engines(masks_base, images_base, adaptations: tuple, batch: int, siz
     clock = StepTimer()
     seconds, engine = seconds_of(
         lambda: finetune_mask_engine(
-            masks, masks_base, modality=MODALITY, adapter=adapter, config=mask_training, size=size, on_progress=clock
+            masks,
+            masks_base,
+            modality=SAMPLE_MODALITY,
+            adapter=adapter,
+            config=mask_training,
+            size=size,
+            on_progress=clock,
         ),
         device,
     )
@@ -134,7 +138,13 @@ def measure_engines(masks_base, images_base, adaptations: tuple, batch: int, siz
     backbone, controlnet = images_base
     seconds, engine = seconds_of(
         lambda: train_image_engine(
-            support.pairs, backbone, controlnet, modality=MODALITY, config=image_training, size=size, on_progress=clock
+            support.pairs,
+            backbone,
+            controlnet,
+            modality=SAMPLE_MODALITY,
+            config=image_training,
+            size=size,
+            on_progress=clock,
         ),
         device,
     )
@@ -151,7 +161,9 @@ def measure_segmenter(device: torch.device, *, tiny: bool) -> dict:
     support, clock = sample_support(), StepTimer()
     preset = preset_named("standard")
     config = replace(preset.segmentation, steps=10 if tiny else 200)
-    segmenter = train_segmenter(support.pairs, modality=MODALITY, config=config, device=device.type, on_progress=clock)
+    segmenter = train_segmenter(
+        support.pairs, modality=SAMPLE_MODALITY, config=config, device=device.type, on_progress=clock
+    )
     image = support.pairs[0].image
     segment(image, segmenter)
     alone = float(np.median([seconds_of(lambda: segment(image, segmenter), device)[0] for _ in range(7)]))

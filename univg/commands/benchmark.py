@@ -131,7 +131,7 @@ def _variants(args: argparse.Namespace, preset: Preset) -> dict:
         if args.pairs == [0]:
             raise InputError("--ablation compares synthetic pairs, so --pairs must not be 0")
         missing = [kind for kind in ("masks", "images") if not is_shipped("models", kind)]
-        from univg.workflow.ablation import BASELINE, NO_PRIOR, ROWS, PairMaker  # loads torch
+        from univg.workflow.ablation import NO_PRIOR, ROWS, PairMaker, preset_of_row  # loads torch
 
         count = args.pairs[0] if args.pairs else _ABLATION_PAIRS
         folder = Path(args.json).with_suffix(".work") / "engines" if args.json else None
@@ -139,16 +139,9 @@ def _variants(args: argparse.Namespace, preset: Preset) -> dict:
         rows = [row for row, parts in ROWS.items() if not _needed(parts) & set(missing)]
         if missing:
             print(f"Rows that need the weights of {' and '.join(missing)} are left out: not installed.", flush=True)
-        plain = replace(preset, pairs=0)
-        # The pairs come from the maker; how many is a part of what is measured all the same.
-        found = {
-            row: (replace(preset, pairs=count if ROWS[row][0] else 0), args.shots[0], partial(maker, row))
-            for row in rows
-        }
-        if plain.segmentation.start == "prior":
-            unprepared = replace(plain, segmentation=replace(plain.segmentation, start="random"))
-            found[NO_PRIOR] = (unprepared, args.shots[0], partial(maker, BASELINE))
-        return found
+        if preset.segmentation.start != "prior":
+            rows.remove(NO_PRIOR)
+        return {row: (preset_of_row(preset, row, count), args.shots[0], partial(maker, row)) for row in rows}
     found = {}
     for shots in args.shots:
         for pairs in args.pairs or [None]:
@@ -166,7 +159,7 @@ def engines_of_row(row: str) -> str:
     """Hash of the shipped weights that the pairs of a row of the ablation are drawn with; empty without any."""
     from univg.workflow.ablation import ROWS
 
-    kinds = sorted(_needed(ROWS.get(row, ("", ""))))
+    kinds = sorted(_needed(ROWS[row]))
     if not kinds:
         return ""
     files = [file for kind in ("autoencoder", *kinds) for file in shipped_folder("models", kind).rglob("*.safetensors")]

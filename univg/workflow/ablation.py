@@ -22,18 +22,29 @@ from univg.training.device import resolve_device
 from univg.types import ImageMaskPair, SupportSet
 from univg.workflow import engines, image_engines
 from univg.workflow.pipeline import split_held_out
-from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
+from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH, Preset
 from univg.workflow.start_trees import grow_starts
 
 BASELINE, NO_PRIOR = "baseline", "no prior"
-# Row of the table: where masks come from, where images come from.
+# Row of the table: where masks come from, where images come from. The last trains from random weights.
 ROWS = {
     BASELINE: ("", ""),
     "trees": ("trees", "render"),
     "mask engine": ("engine", "render"),
     "image engine": ("trees", "engine"),
     "all": ("engine", "engine"),
+    NO_PRIOR: ("", ""),
 }
+
+
+def preset_of_row(preset: Preset, row: str, count: int) -> Preset:
+    """`preset` as a row of the table trains it: how many pairs it has is on record, though a `PairMaker` makes them."""
+    start = "random" if row == NO_PRIOR else preset.segmentation.start
+    return replace(
+        preset,
+        pairs=count if any(ROWS[row]) else 0,
+        segmentation=replace(preset.segmentation, start=start),
+    )
 
 
 class PairMaker:

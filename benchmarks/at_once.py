@@ -1,7 +1,8 @@
 """Measure many splits at once, each in a process of its own: a GPU is left idle by one small network.
 
 usage: python benchmarks/at_once.py [DATA] --results DIR [--sets NAME ...] [--presets NAME ...] [--rows NAME ...]
-                                    [--splits N] [--pairs N] [--jobs N] [--minutes M] [--steps N] [--threads N]
+                                    [--splits N] [--pairs N] [--jobs N] [--minutes M] [--steps N]
+                                    [--synthetic-until F] [--threads N]
 
 Presets are those of few_shot.py, rows those of `univg benchmark --ablation`, with --pairs synthetic pairs. Splits go to
 files in DIR/splits; those of a set and preset or row are joined in DIR/<set>-<preset>.json, where `few_shot.py --table
@@ -16,7 +17,7 @@ import os
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -61,6 +62,8 @@ def run(task: Task, folder: Path, data: Path, args: argparse.Namespace) -> None:
         make, engines = partial(PairMaker(args.pairs, folder=shared), task.name), engines_of_row(task.name)
     if args.steps:
         preset = preset.with_steps(args.steps)
+    if args.synthetic_until is not None:
+        preset = replace(preset, segmentation=replace(preset.segmentation, synthetic_until=args.synthetic_until))
     config = BenchmarkConfig(SETS[task.data], preset, splits=1, seed=task.split, engines_sha256=engines)
     run_benchmark(data / task.data, config=config, json_file=folder / f"{task.part}.json", synthetic=make)
 
@@ -116,6 +119,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--steps", type=int, help="train for so many steps instead of the preset's")
+    parser.add_argument("--synthetic-until", type=float, help="the share of the steps that pairs take part in")
     args = parser.parse_args()
     if args.results.resolve() == RESULTS.resolve():
         parser.error("--results must not be the folder of the published results")

@@ -8,7 +8,8 @@ from univg.engines.backbone import new_controlnet
 from univg.engines.config import ImageTrainConfig, SamplingConfig
 from univg.engines.diffusion import controlled_prediction, unet_prediction
 from univg.engines.folders import load_backbone, load_controlnet, save_controlnet
-from univg.engines.image_engine import ImageEngine, synthesize_images, train_image_engine
+from univg.engines.frames import from_square, to_square
+from univg.engines.image_engine import ImageEngine, as_colour, synthesize_images, train_image_engine
 from univg.errors import Cancelled, InputError
 from univg.types import ImageMaskPair, Modality
 
@@ -107,13 +108,28 @@ def test_colour_and_field_of_view_are_those_of_the_support(masks, backbone):
     assert not (synthesize_images(engine, [masks[0]], config=SAMPLING, fields=[other])[0][:6] == [12, 0, 0]).all()
 
 
-def test_strength_zero_returns_the_start_through_the_autoencoder(pairs, masks, backbone):
-    engine = adapt(pairs, backbone)
-    first, second = (
-        synthesize_images(engine, masks[:1], config=replace(SAMPLING, strength=0.0, seed=seed), starts=[pairs[0].image])
+def test_strength_zero_returns_the_start_with_all_that_the_autoencoder_loses(pairs, masks, backbone):
+    engine, image = adapt(pairs, backbone), pairs[0].image
+    shown, other = (
+        synthesize_images(engine, masks[:1], config=replace(SAMPLING, strength=0.0, seed=seed), starts=[image])[0]
         for seed in (0, 7)
     )
-    assert np.array_equal(first, second)
+    assert np.array_equal(shown, other)
+    wanted = from_square(to_square(as_colour(image), SAMPLING.size), image.shape)[..., 0]
+    assert np.abs(shown / 255 - wanted).max() < 0.01
+
+
+def test_less_of_a_start_s_detail_comes_back_the_more_noise_covers_it(pairs, masks, backbone):
+    engine, rng = adapt(pairs, backbone), np.random.default_rng(0)
+    grain = rng.uniform(-0.1, 0.1, pairs[0].image.shape).astype(np.float32)
+    starts = [(pairs[0].image + part).clip(0, 1) for part in (grain, -grain)]
+
+    def kept(strength: float) -> float:
+        config = replace(SAMPLING, strength=strength, steps=4)
+        one, other = (synthesize_images(engine, masks[:1], config=config, starts=[start])[0] for start in starts)
+        return float(np.abs(one.astype(float) - other).mean())
+
+    assert kept(0.25) > kept(0.75) > kept(1.0)
 
 
 def test_synthesis_reports_and_can_be_cancelled(pairs, masks, backbone):

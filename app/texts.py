@@ -911,6 +911,7 @@ NAPARI_NO_TREE_FIX = "Wait until it is on the picture, or change what the messag
 NAPARI_VARIATION_TIP = "Go on with seed {seed}"
 NAPARI_TREES_DONE = "The trees are in the project."
 NAPARI_CLEAR_TIP = "Take away roots, boundary and obstacles"
+NAPARI_UNCLEAR = "Undo", "Bring back the roots, boundary and obstacles that were cleared"
 NAPARI_WHOLE_IMAGE = "whole image"
 NAPARI_PART = "region of interest"
 NAPARI_MEASURE_LAYER = "Layer"

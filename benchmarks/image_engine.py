@@ -3,7 +3,7 @@
 usage: python benchmarks/image_engine.py [DATA] [--sets NAME ...] [--splits N] [--count N] [--segment] [--own]
                                          [--makers NAME ...] [--masks tree|engine] [--strength S] [--scale C]
                                          [--steps N] [--set NAME=VALUE ...] [--preset NAME] [--json FILE]
-                                         [--sheet FOLDER]
+                                         [--sheet FOLDER] [--engines FOLDER]
 
 DATA is a folder with drive, octa500_3m, dias and dca1 (default: the folder benchmark in UNIVG_DATA). The five pairs of
 a split adapt the engine; all others are the real images that it is compared with. With --own only the five are read:
@@ -12,6 +12,8 @@ inpainted support images; *engine+render*, the engine starting from those, at --
 long as the engine did. --scale is the conditioning. All draw the same masks. --segment trains a segmenter on the five
 alone, and on the five with the pairs of each maker, with --preset. --set names fields of ImageTrainConfig, VALUE is
 JSON. --sheet draws masks, images and real images, for the eye alone: the licences of the sets forbid to pass them on.
+--engines keeps adapted engines and judges, and goes on with those that it finds there: name a new folder after a change
+of the weights or of the training.
 """
 
 from __future__ import annotations
@@ -30,18 +32,26 @@ from features import pretrained_features
 from few_shot import SETS
 from pix2pix import draw_pix2pix, train_pix2pix
 
-from univg.engines import SamplingConfig, finetune_mask_engine, sample_masks, synthesize_images, train_image_engine
+from univg.engines import (
+    ImageEngine,
+    SamplingConfig,
+    finetune_mask_engine,
+    sample_masks,
+    synthesize_images,
+    train_image_engine,
+)
 from univg.engines.folders import load_backbone
 from univg.engines.image_engine import as_colour
+from univg.errors import InputError
 from univg.geometry import estimate_fov
-from univg.io import match_pair_files, write_image, write_json_atomic
+from univg.io import match_pair_files, read_json, write_image, write_json_atomic
 from univg.metrics import cldice, dice, frechet_distance
 from univg.segmentation import render_pairs, segment, train_segmenter
 from univg.training.device import resolve_device
 from univg.types import SupportSet
 from univg.workflow import engines as mask_engines
 from univg.workflow.benchmark import choose_training_files, describe_environment, load_resized
-from univg.workflow.image_engines import ADAPTATIONS, as_pair, load_base, train_critic
+from univg.workflow.image_engines import ADAPTATIONS, Critic, as_pair, load_base, train_critic
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH, preset_named
 
@@ -68,6 +78,46 @@ def draw_masks(support: SupportSet, count: int, kind: str) -> list[np.ndarray]:
         support.masks, backbone, modality=support.modality, adapter=adapter, config=training, size=SIZE
     )
     return list(sample_masks(engine, count, config=SamplingConfig(seed=2000, size=SIZE), trees=trees))
+
+
+def judge(support: SupportSet, kept: Path | None) -> tuple[Critic, float]:
+    """The judge of synthetic pairs, and the seconds that its training took."""
+    if kept and (kept / "critic-seconds.json").exists():
+        return Critic.load(kept / "critic", resolve_device("auto").type), read_json(kept / "critic-seconds.json")
+    started = time.perf_counter()
+    critic = train_critic(support)
+    seconds = time.perf_counter() - started
+    if kept:
+        (kept / "critic").mkdir(parents=True, exist_ok=True)
+        critic.segmenter.save(kept / "critic")
+        write_json_atomic(kept / "critic-seconds.json", seconds)
+    return critic, seconds
+
+
+def adapted(support: SupportSet, changes: dict, kept: Path | None) -> tuple[ImageEngine, float]:
+    """The engine adapted to `support`, with `changes` of the training's settings, and the seconds that it took."""
+    backbone, controlnet = load_base()
+    record = kept and kept / "adapted.json"
+    if record and record.exists():
+        found = read_json(record)
+        if found["changes"] != changes:
+            raise InputError("This engine was adapted otherwise", path=kept, fix="Name another folder for --engines.")
+        return ImageEngine.load(kept / "engine", backbone), found["seconds"]
+    started = time.perf_counter()
+    engine = train_image_engine(
+        support.pairs,
+        backbone,
+        controlnet,
+        modality=support.modality,
+        config=replace(ADAPTATIONS["compact"], **changes),
+        size=SIZE,
+    )
+    seconds = time.perf_counter() - started
+    if kept:
+        (kept / "engine").mkdir(parents=True, exist_ok=True)
+        engine.save(kept / "engine")
+        write_json_atomic(record, {"seconds": seconds, "changes": changes})
+    return engine, seconds
 
 
 def make_pairs(maker: str, support: SupportSet, masks: list, args: argparse.Namespace, shared: dict) -> list:
@@ -127,9 +177,9 @@ def compare(name: str, split: int, args: argparse.Namespace) -> dict:
     masks = draw_masks(support, args.count, args.masks)
 
     # 1. The judge, and what it gets on real images
-    started = time.perf_counter()
-    critic = train_critic(support)
-    result = {"critic_seconds": time.perf_counter() - started, "real": len(tested), "makers": {}}
+    kept = args.engines and args.engines / f"{name}-{split}{'-own' if args.own else ''}"
+    critic, seconds = judge(support, kept)
+    result = {"critic_seconds": seconds, "real": len(tested), "makers": {}}
     shown = [segment(pair.image, critic.segmenter).mask for pair in tested]
     result["critic_dice"] = 100 * float(np.mean([dice(m, p.mask) for m, p in zip(shown, tested, strict=True)]))
     real_features = pretrained_features([as_uint8(pair.image) for pair in tested])
@@ -140,13 +190,7 @@ def compare(name: str, split: int, args: argparse.Namespace) -> dict:
     # 2. Adapt
     shared = {}
     if any("engine" in maker or maker == "pix2pix" for maker in args.makers):
-        backbone, controlnet = load_base()
-        config = replace(ADAPTATIONS["compact"], **args.set)
-        started = time.perf_counter()
-        shared["engine"] = train_image_engine(
-            support.pairs, backbone, controlnet, modality=modality, config=config, size=SIZE
-        )
-        shared["adapt_seconds"] = time.perf_counter() - started
+        shared["engine"], shared["adapt_seconds"] = adapted(support, args.set, kept)
         print(f"  adapted in {shared['adapt_seconds']:.0f} s", flush=True)
 
     # 3. Draw, judge and train
@@ -202,6 +246,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--engines", type=Path)
     args = parser.parse_args()
     if args.sheet:
         args.sheet.mkdir(parents=True, exist_ok=True)

@@ -225,6 +225,20 @@ def polygons_in(layer: Shapes) -> tuple[tuple[tuple[float, float], ...], ...]:
     return tuple(found)
 
 
+def drawn_in(layer: Points | Shapes) -> tuple[list[np.ndarray], list[str]]:
+    """Copies of what was drawn, and the type of each shape (none for points), for `give_back`."""
+    return [np.array(part) for part in layer.data], [str(kind) for kind in getattr(layer, "shape_type", ())]
+
+
+def give_back(layer: Points | Shapes, drawn: tuple[list[np.ndarray], list[str]]) -> None:
+    """Draw what `drawn_in` found in an empty layer of the same kind."""
+    data, kinds = drawn
+    if kinds:
+        layer.add(data, shape_type=kinds)
+    else:
+        layer.data = np.array(data)
+
+
 def window_in(layer: Shapes | None, shape: tuple[int, int]) -> tuple[slice, slice] | None:
     """The frame around the newest closed shape, within `shape`; None without one that holds a pixel."""
     polygons = polygons_in(layer) if layer is not None else ()

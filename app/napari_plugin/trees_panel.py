@@ -56,7 +56,9 @@ class TreesPanel(parts.Panel):
             self.button(texts.TREES_CLICKS[kind], lambda name=name: self.draw(name), tip=texts.NAPARI_DRAW_TIPS[name])
             for name, kind in zip(_DRAWN, ("root", "boundary", "obstacle"), strict=True)
         ]
-        self.body.addLayout(parts.row(*draw, self.button(texts.TREES_CLEAR, self.clear, tip=texts.NAPARI_CLEAR_TIP)))
+        self.clear_button = self.button(texts.TREES_CLEAR, self.clear, tip=texts.NAPARI_CLEAR_TIP)
+        self._cleared: dict[str, tuple] = {}
+        self.body.addLayout(parts.row(*draw, self.clear_button))
 
         self.sliders: dict[str, parts.Slider] = {}
         more = QWidget()
@@ -118,6 +120,7 @@ class TreesPanel(parts.Panel):
         project = self.session.project
         self.setEnabled(project is not None)
         self._stop_film()
+        self._offer_back({})
         self.grown = None
         self.variations.show_trees([])
         if project is None:
@@ -149,10 +152,25 @@ class TreesPanel(parts.Panel):
         layer.mode = "add" if name == "roots" else "add_polygon"
 
     def clear(self) -> None:
-        """Take away all that was drawn; the tree itself stays."""
-        for name in _DRAWN:
-            self.session.drop_layer(name)
+        """Take away all that was drawn; pressed once more, bring it back. The tree itself stays."""
+        cleared = self._cleared
+        if cleared:
+            for name, drawn in cleared.items():
+                layers.give_back(self._drawn_layer(name), drawn)
+        else:
+            found = {name: layer for name in _DRAWN if (layer := self.session.layer(name)) is not None}
+            cleared = {name: layers.drawn_in(layer) for name, layer in found.items() if len(layer.data)}
+            for name in found:
+                self.session.drop_layer(name)
+            self._offer_back(cleared)
         self.grow()
+
+    def _offer_back(self, cleared: dict[str, tuple]) -> None:
+        """Let the button bring back what it took away, until something else is drawn."""
+        self._cleared = cleared
+        label, tip = texts.NAPARI_UNCLEAR if cleared else (texts.TREES_CLEAR, texts.NAPARI_CLEAR_TIP)
+        self.clear_button.setText(label)
+        self.clear_button.setToolTip(tip)
 
     def grow(self) -> None:
         """Grow what the controls and the drawn layers say; of several wishes in a row the newest is met."""
@@ -368,6 +386,7 @@ class TreesPanel(parts.Panel):
         return self.session.keep_layer(name, layer)
 
     def _drawn_changed(self, _event=None) -> None:
+        self._offer_back({})
         self.guarded(self.grow)()
 
     def _spacing(self) -> float | None:

@@ -104,6 +104,7 @@ def test_sample_project_is_a_copy_with_its_unseen_images(viewer, qtbot, tmp_path
 
 
 def test_trees_panel_grows_what_the_controls_and_layers_say(session, viewer, qtbot, tiny):
+    from app import texts
     from app.napari_plugin.trees_panel import TreesPanel
 
     panel = TreesPanel(viewer)
@@ -122,6 +123,17 @@ def test_trees_panel_grows_what_the_controls_and_layers_say(session, viewer, qtb
     qtbot.waitUntil(lambda: panel.scene.roots == ((55.0, 20.0),) and not panel._newest.busy, **WAIT)
     assert len(grow_scene(panel.scene).roots) == 1
 
+    limited = session.layer("tree").data.copy()
+    panel.clear_button.click()
+    qtbot.waitUntil(lambda: np.array_equal(session.layer("tree").data, before), **WAIT)
+    panel.clear_button.click()  # brings it back
+    qtbot.waitUntil(lambda: np.array_equal(session.layer("tree").data, limited), **WAIT)
+    assert panel.scene.roots == ((55.0, 20.0),) and len(panel.scene.obstacles) == 1
+    assert panel.clear_button.text() == texts.TREES_CLEAR
+    panel.clear_button.click()
+    panel.draw("roots")
+    session.layer("roots").data = np.array([[30.0, 20.0]])
+    assert panel.clear_button.text() == texts.TREES_CLEAR  # what is drawn now must not be mixed with what was
     panel.clear()
     qtbot.waitUntil(lambda: np.array_equal(session.layer("tree").data, before), **WAIT)
 

@@ -127,6 +127,7 @@ def make_pairs(maker: str, support: SupportSet, masks: list, args: argparse.Name
         return list(render_pairs(support.pairs, masks, modality=modality, rng=rng))
     seen = [pair.fov if pair.fov is not None else estimate_fov(pair.image, modality) for pair in support.pairs]
     fields = [seen[int(rng.integers(len(seen)))] for _ in masks]
+    masks = [mask & field for mask, field in zip(masks, fields, strict=True)]
     if maker == "pix2pix":
         generator, steps = train_pix2pix(support.pairs, modality=modality, size=SIZE, seconds=shared["adapt_seconds"])
         shared["pix2pix_steps"] = steps

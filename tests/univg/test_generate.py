@@ -207,6 +207,8 @@ def test_image_can_start_from_a_rendered_one(engines):
     assert drawn.mask[31, 20:].all() and not drawn.mask[:, :20].any(), "nothing outside the field"
     alone = draw_pair(engine, mask, None, replace(config, strength=1.0), name="b")
     assert alone.shape == (64, 64) and alone.mask[30:32].all()
+    framed = draw_pair(replace(engine, fields=(seen,)), mask, None, replace(config, strength=1.0), name="c")
+    assert framed.mask[31, 21:].all() and not framed.mask[:, :20].any()
 
 
 @pytest.mark.parametrize("name", ["alpha", "conditioning", "strength", "image_strength"])

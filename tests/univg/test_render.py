@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -91,6 +93,43 @@ def test_field_of_view_of_a_dark_channel_is_its_disc_too_without_holes():
     green = np.where(disc, np.where(fovea, 0.02, np.linspace(0.08, 0.3, 200)), 0.0).astype(np.float32)
     fov = estimate_fov(green, Modality.FUNDUS)
     assert (fov != disc).mean() < 0.1 and not (fov & ~disc).any() and fov[100, 100]
+
+
+@pytest.mark.parametrize("modality", [Modality.BRAIN_DSA, Modality.CORONARY_DSA])
+def test_field_of_view_of_an_x_ray_image_is_what_its_frame_leaves_free(modality):
+    image = np.full((100, 120), 0.7, np.float32)
+    image[40:44] = 0.02  # a vessel is no frame
+    assert estimate_fov(image, modality).all()
+    image[:10], image[:, -16:] = 0.01, 0.03
+    image[3, 5] = 0.9  # a letter
+    fov = estimate_fov(image, modality)
+    expected = np.zeros_like(fov)
+    expected[11:, : 120 - 17] = True
+    np.testing.assert_array_equal(fov, expected)
+    np.testing.assert_array_equal(estimate_fov(image.T, modality), expected.T)
+    np.testing.assert_array_equal(estimate_fov(np.dstack([image] * 3), modality), expected)
+    assert estimate_fov(image, Modality.OCTA).all()
+
+
+@pytest.mark.parametrize("image", [np.zeros((40, 60), np.uint8), np.uint8([[0] * 60] * 30 + [[200] * 60] * 10)])
+def test_a_mostly_dark_x_ray_image_has_no_frame(image):
+    assert estimate_fov(image, Modality.BRAIN_DSA).all()
+
+
+def test_no_vessel_is_drawn_on_the_frame_of_an_x_ray_image():
+    pair = made_up_pair()
+    framed = pair.image.copy()
+    framed[:30] = 0
+    cut = pair.mask.copy()
+    cut[:30] = False
+    (made,) = render_pairs(
+        [replace(pair, image=framed, mask=cut)],
+        [np.ones(pair.shape, bool)],
+        modality=Modality.BRAIN_DSA,
+        rng=np.random.default_rng(3),
+    )
+    rows = np.flatnonzero(made.mask.any(axis=1))
+    assert len(rows) == pair.shape[0] - 31
 
 
 def made_up_fundus():

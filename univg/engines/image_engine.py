@@ -73,6 +73,14 @@ class ImageEngine:
     unet_adapted: bool = False
     card: Mapping = field(default_factory=dict)
 
+    def field_for(self, seed: int, shape: tuple[int, int]) -> np.ndarray:
+        """The field of view, bool `shape`, that an image of `seed` gets where none is named."""
+        if not self.fields:
+            return np.ones(shape, bool)
+        chosen = self.fields[int(np.random.default_rng(seed).integers(len(self.fields)))]
+        scaled = cv2.resize(chosen.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST)
+        return scaled > 0
+
     def save(self, folder: str | Path) -> None:
         """Write the networks (float16) and the card, which is written last, to an existing folder."""
         folder = Path(folder)
@@ -285,7 +293,7 @@ def synthesize_images(
     config : SamplingConfig
         ``scale`` is how strongly the mask conditions the image (1 as in training); image i depends on ``seed`` + i.
     fields : sequence of (H, W) ndarray of bool, optional
-        Fields of view, one for each mask; otherwise each gets one of the images that the engine was adapted to.
+        Fields of view, one for each mask, vessels outside are not drawn; otherwise each gets `ImageEngine.field_for`.
     starts : sequence of (H, W) or (H, W, 3) ndarray, optional
         Images to start from, one for each mask; ``config.strength`` says how far noise covers them. Of what the
         autoencoder loses of them, images get back the part that noise does not cover: 0.6 at a strength of 0.4.
@@ -314,7 +322,7 @@ def synthesize_images(
     clock, done = StageClock(warmup_steps=1), []
     for first in range(0, len(masks), config.batch_size):
         numbers = range(first, min(first + config.batch_size, len(masks)))
-        seen = [_field_for(engine, config.seed + i, shape) if fields is None else fields[i] for i in numbers]
+        seen = [engine.field_for(config.seed + i, shape) if fields is None else fields[i] for i in numbers]
         seen = [to_square(part, config.size) for part in seen]
         told = [vessel_condition(to_square(masks[i], config.size), part) for i, part in zip(numbers, seen, strict=True)]
         condition = condition_to_picture(np.stack(told)).to(backbone.device)
@@ -350,12 +358,3 @@ def as_colour(image: np.ndarray) -> np.ndarray:
 
 def _squares(pair: ImageMaskPair, seen: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return to_square(as_colour(pair.image), size), to_square(pair.mask, size), to_square(seen, size)
-
-
-def _field_for(engine: ImageEngine, seed: int, shape: tuple[int, int]) -> np.ndarray:
-    """One of the engine's fields of view, scaled to `shape`, or the whole frame."""
-    if not engine.fields:
-        return np.ones(shape, bool)
-    chosen = engine.fields[int(np.random.default_rng(seed).integers(len(engine.fields)))]
-    scaled = cv2.resize(chosen.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST)
-    return scaled > 0

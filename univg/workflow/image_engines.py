@@ -142,7 +142,8 @@ def run_image_engine_job(project: Project, params: dict, context: JobContext | J
     figures = {}
     if len({mask.shape for mask in masks}) == 1:
         sampling = SamplingConfig(scale=1.0, size=size, seed=10_000)
-        images = synthesize_images(engine, masks, config=sampling, **common)
+        fields = [np.ascontiguousarray(seen[:, ::-1]) for seen in engine.fields[:_CHECKED]]
+        images = synthesize_images(engine, masks, config=sampling, fields=fields, **common)
         pairs = _as_pairs(images, masks)
         picture = save_picture("images", pair_sheet(pairs))
         context.on_progress(ProgressEvent("images", len(pairs), len(pairs), picture=picture))
@@ -186,10 +187,12 @@ def draw_pair(
     """One image of `mask`, (H, W) bool.
 
     With a strength of 1 it is drawn from noise, and needs no `support`; below, from a rendered image: the mask on the
-    background of an annotated image, chosen by the seed. That image then gives the size, and its field cuts the mask.
+    background of an annotated image, chosen by the seed. That image then gives the size. Either way the field of view
+    cuts the mask.
     """
     if config.strength >= 1:
-        return as_pair(synthesize_images(engine, [mask], config=config)[0], mask, name)
+        field = engine.field_for(config.seed, mask.shape)
+        return as_pair(synthesize_images(engine, [mask], config=config, fields=[field])[0], mask & field, name)
     rng = np.random.default_rng(config.seed)
     source = support.pairs[int(rng.integers(len(support.pairs)))]
     appearance = _appearance(source, support.modality)

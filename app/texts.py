@@ -102,6 +102,7 @@ DATA_EMPTY_TITLE = "No annotated image yet"
 DATA_EMPTY = (
     "Drop your images and their masks at the left: five pairs are best. Or open the sample project to look around."
 )
+DATA_DAMAGED = "The files of “{name}” cannot be read: {reason}. Remove it, then add it again."
 DATA_READY = "Go on with “{adapt}”, or drop your own five images."
 DATA_COUNT = "{count} annotated {noun}"
 DATA_COUNT_HINT = {
@@ -168,6 +169,7 @@ PAINT_SAVED = "The mask of “{name}” is saved. The one before is kept in the 
 PAINT_SAVED_NEW = "“{name}” with its mask is now in the project."
 PAINT_UNCHANGED = "The mask of “{name}” is as it was."
 PAINT_DRAFT = "Your unsaved strokes on “{name}” were kept."
+PAINT_DRAFT_DROPPED = "Your unsaved strokes on “{name}” were dropped: they were on another image or mask of this name."
 PAINT_EMPTY = "Nothing is painted yet"
 PAINT_EMPTY_FIX = "Draw over the vessels, then save."
 PAINT_TOO_LARGE = "This image is {width} × {height}; the painter holds at most {limit} pixels a side"
@@ -311,7 +313,8 @@ MASKS_MAP = "Where vessels lie, in two principal components"
 MASKS_READY = (
     "Teaches the engine the look of your masks, in a job of its own; all but the one that models are compared on."
 )
-MASKS_DONE = "Engine {mask_engine} is ready. Most similar mask of yours: median Dice {nearest_dice:.2f}."
+MASKS_DONE = "Engine {mask_engine} is ready."
+MASKS_DONE_NEAREST = "Most similar mask of yours: median Dice {dice:.2f}."
 
 # Engines
 ENGINES_NEED_PAIRS = "Add annotated images under Data first; the engine learns from them."
@@ -335,9 +338,14 @@ IMAGES_ADAPT = "Adapt to my images"
 IMAGES_READY = (
     "Teaches the engine the look of your images, in a job of its own; all but the one that models are compared on."
 )
-IMAGES_DONE = (
-    "Engine {image_engine} is ready. A segmenter trained on your images alone finds the masks again in drawn images "
-    "with Dice {agreement:.2f}, in a real image that it had not seen with {expected_agreement:.2f}."
+IMAGES_DONE = "Engine {image_engine} is ready."
+IMAGES_DONE_COMPARED = (
+    "A segmenter trained on your images alone finds the masks again in drawn images with Dice {agreement:.2f}, in a "
+    "real image that it had not seen with {expected_agreement:.2f}."
+)
+IMAGES_DONE_AGREES = (
+    "A segmenter trained on your images alone finds the masks again in drawn images with Dice {agreement:.2f}. It kept "
+    "no real image apart to compare that with."
 )
 IMAGES_SOURCE = "Mask"
 IMAGES_SOURCE_HELP = "What the image is drawn of"
@@ -357,7 +365,8 @@ IMAGES_CAPTION = "Synthetic image, seed {seed}, conditioning {conditioning:.2f}"
 IMAGES_PRESS = "An image is drawn when this tab is opened or a control is let go; the first takes a few seconds."
 IMAGES_SECONDS = "Drawn in {seconds:.1f} s."
 IMAGES_PRETRAINED_FACTS = "Not adapted to your images yet: the look is that of the pretrained engine."
-IMAGES_FACTS = "Found again with Dice {agreement:.2f}; centrelines stand out by {contrast:.1f} SD."
+IMAGES_FACTS = "Found again with Dice {agreement:.2f}."
+IMAGES_CONTRAST = "Centrelines stand out by {contrast:.1f} SD."
 IMAGES_FLAGS = {
     "disagrees": "Image and mask disagree.",
     "faint": "Vessels are faint or have the wrong polarity.",
@@ -385,6 +394,8 @@ IMAGES_NO_PAIRS = "No pairs yet. Each is a new mask and an image of it, checked 
 IMAGES_PAIRS = "{count} {noun} in the project, {flagged} flagged by the checks."
 IMAGES_NOT_ADAPTED = "The image engine is not adapted to your images yet"
 IMAGES_NOT_ADAPTED_FIX = "Press “Adapt to my images” first."
+IMAGES_PRETRAINED_PAIRS = "Pairs are drawn by an engine adapted to your images; “{chosen}” is on screen"
+IMAGES_PRETRAINED_PAIRS_FIX = "Choose an adapted one as “{engine}” under Advanced."
 IMAGES_DRAW_TITLE = "Draw a mask, or drop one"
 IMAGES_DRAW_HELP = "White is vessel. Press one of the beginnings below first."
 IMAGES_DRAW_BEGIN = "Begin with the mask above"
@@ -464,6 +475,7 @@ REVIEW_KEYS = (
     ("?", "this list"),
 )
 REVIEW_LOST = "The server did not answer; this verdict is not on record. Is it still running? Reload the page."
+REVIEW_LEFT_ALONE = "{count} {noun} {verb} judged again since, in another tab or program: that verdict stays."
 REVIEW_TALLY_FLAG = "{text}: {n}"
 REVIEW_EXPORT = "Hand on"
 REVIEW_FORMAT = "Format"
@@ -476,13 +488,18 @@ REVIEW_NONE = "Choose another filter on the left."
 _ONE_IMAGE = "One held-out image is too few to tell a small difference from chance."
 REVIEW_CHANGED = {
     "first": "Model {new} was trained with {pairs} pairs; there is none to compare it with.",
-    "better": "Model {new}, {pairs} pairs: held-out Dice {before:.3f} before, {after:.3f} now; it is in use. "
-    + _ONE_IMAGE,
+    "better": (
+        "Model {new}, {pairs} pairs: held-out Dice {before:.3f} before, {after:.3f} now; {active} is in use. "
+        + _ONE_IMAGE
+    ),
     "worse": (
-        "Model {new}, {pairs} pairs: held-out Dice {before:.3f} before, {after:.3f} now; {active} stays in use. "
+        "Model {new}, {pairs} pairs: held-out Dice {before:.3f} before, {after:.3f} now; {active} is in use. "
         "Segment lets you choose. " + _ONE_IMAGE
     ),
-    "not comparable": "Model {new}, {pairs} pairs, is in use. Another image was held out than before: no comparison.",
+    "not comparable": (
+        "Model {new}, {pairs} pairs; {active} is in use. No comparison: the model before did not keep the same image "
+        "with the same mask apart."
+    ),
 }
 CHANGED_TITLE = "What changed"
 CHANGED_NOTHING = "Train again with your verdicts; this shows then what they changed on the image that was kept apart."
@@ -523,7 +540,7 @@ MODELS_USE = "Use"
 MODELS_USE_LABEL = "Use model {version} from now on"
 MODELS_REASONS = {
     "trained on it": "trained on that image",
-    "another mask": "its mask was another one",
+    "another mask": "it or its mask was another one",
     "not held out": "kept no image apart",
 }
 MODELS_BACK = "Undo: back to {version}"
@@ -703,6 +720,9 @@ SEG_TOO_MANY_FIX = "Use the command line for more: python -m univg segment."
 SEG_REDUCED = "Shown at {shown} of {width} × {height} pixels; downloads have the full size."
 SEG_FIGURES = "Dice {dice:.3f}, clDice {cldice:.3f} against its reference."
 SEG_SIZE = "{width} × {height} pixels"
+SEG_BY = "Model {model}."
+SEG_AUGMENTED = "{version} (averaged)"
+SEG_KEPT_EARLIER = "Model {failed} failed: {reason} This is still the result of model {kept}."
 LEGEND = {
     "prediction": "vessel, by the model",
     "reference": "vessel, by the annotator",
@@ -728,12 +748,19 @@ FIGURES_MEAN = "Mean (n = {n})"
 FIGURES_SD = "SD"
 FIGURES_ONE = "n = 1: too few to judge the spread."
 FIGURES_WAIT = "measuring"
-FIGURES_AT = "At threshold {threshold:.2f}, over the whole frame."
+FIGURES_AT = "At threshold {threshold}, over the whole frame."
+FIGURES_MODEL = "Model"
+FIGURES_MIXED = "Not all are by one model at one threshold, so there is no mean. Segment has one model do them all."
 UNDEFINED = "-"
 
 
 def noun(count: int, singular: str) -> str:
     return singular if count == 1 else f"{singular}s"
+
+
+def review_left(count: int) -> str:
+    verb = "was" if count == 1 else "were"
+    return REVIEW_LEFT_ALONE.format(count=count, noun=noun(count, "pair"), verb=verb)
 
 
 def saved_trees(count: int, folder: str) -> str:
@@ -883,6 +910,13 @@ NAPARI_RETRAIN = "Retrain on approved images"
 NAPARI_RETRAIN_TIP = "From the pretrained vessel prior, not from the last model; you may go on working, or close napari"
 NAPARI_TRAINS_ON = "{count} approved {noun} would train; {held} kept for the test."
 NAPARI_TAKEN_IN = "The job has started. {count} approved {noun} joined the project or got a better mask."
+NAPARI_OTHER_IMAGE = (
+    "Left out, since the project holds another image of that name: {names}. Rename the file, then add it again."
+)
+NAPARI_PAINTED_SINCE = (
+    "Painted in the browser meanwhile, and that mask trains: {names}. To use yours instead, look at it and approve it."
+)
+NAPARI_REVIEW_WAITS = "Synthetic pairs wait for your review: look at them in {tab} in the browser, then press {go_on}."
 NAPARI_NOTHING_APPROVED = "No image is approved"
 NAPARI_NOTHING_APPROVED_FIX = "Approve at least one that is not a test image; five are best."
 NAPARI_CURVE_DICE = "Dice, image kept apart"
@@ -909,6 +943,8 @@ NAPARI_STOP = "Stop"
 NAPARI_NO_TREE = "No tree has grown yet"
 NAPARI_NO_TREE_FIX = "Wait until it is on the picture, or change what the message says."
 NAPARI_VARIATION_TIP = "Go on with seed {seed}"
+NAPARI_TREES_OTHER_MASK = "The project holds another mask of “{name}” than the one on screen"
+NAPARI_TREES_OTHER_MASK_FIX = "Approve it and retrain, which takes it into the project, or grow from a preset."
 NAPARI_TREES_DONE = "The trees are in the project."
 NAPARI_CLEAR_TIP = "Take away roots, boundary and obstacles"
 NAPARI_UNCLEAR = "Undo", "Bring back the roots, boundary and obstacles that were cleared"

@@ -99,11 +99,14 @@ def colour_probability(probability: np.ndarray, image: np.ndarray | None = None,
     if probability.size and not (probability.min() >= 0 and probability.max() <= 1):
         raise ValueError(f"`probability` must lie in [0, 1], got [{probability.min():.3g}, {probability.max():.3g}]")
     _check_opacity(opacity)
-    colours = colormaps["cividis"](probability)[..., :3]
+    if image is not None:
+        _check_same_size("probability", probability, image)
+    table = _to_bytes(colormaps["cividis"](np.arange(256))[:, :3])
+    colours = table[np.minimum((probability * 256).astype(np.int16), 255)]
     if image is None:
-        return _to_bytes(colours)
-    _check_same_size("probability", probability, image)
-    return _to_bytes((1 - opacity) * _as_rgb(as_float(image)) + opacity * colours)
+        return colours
+    share = np.float32(opacity)
+    return _to_bytes((1 - share) * _as_rgb(as_float(image)) + share / 255 * colours)
 
 
 def _tint(image: np.ndarray, layers: list[tuple[np.ndarray, Colour]], opacity: float) -> np.ndarray:

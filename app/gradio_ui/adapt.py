@@ -31,6 +31,7 @@ from univg.errors import InputError
 from univg.workflow.expected_time import fitted, minutes_here
 from univg.workflow.jobs import Job, JobState, resume_job, start_job
 from univg.workflow.machine import look_at_machine
+from univg.workflow.model_versions import active_segmenter
 from univg.workflow.preflight import missing_weights, refuse_impossible
 from univg.workflow.presets import PRESETS
 from univg.workflow.rerun import rerun_job
@@ -236,10 +237,11 @@ def _controls_signature(session: Session) -> tuple:
     if project is None:
         return ()
     names, versions = tuple(project.support_names()), tuple(project.segmenter_versions())
+    in_use = active_segmenter(project), is_stale(project)
     running = active_job(project)
     run = running and (running.id, running.state)
     latest = job and (job.id, job.state, job.waits_for)
-    return project.path, names, versions, is_stale(project), run, latest, begin_signature(session)
+    return project.path, names, versions, in_use, run, latest, begin_signature(session)
 
 
 def _controls(session: Session) -> list:
@@ -249,7 +251,7 @@ def _controls(session: Session) -> list:
     if count == 0:
         text = texts.ADAPT_NO_DATA
     elif project.segmenter_versions() and is_stale(project):
-        text = texts.ADAPT_STALE.format(version=project.segmenter_versions()[-1])
+        text = texts.ADAPT_STALE.format(version=active_segmenter(project).name)
     else:
         text = ""
     stage, job = stale_from(session), _resumable(session)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
+from glob import escape as escape_pattern
 from html import escape
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from univg.types import ImageMaskPair
 from univg.workflow.project import Project
 
 _GREY = 0.5
+_UNREADABLE_SIDE = 512
 
 
 def build(ui: Ui) -> gr.Button:
@@ -95,7 +97,13 @@ def build(ui: Ui) -> gr.Button:
         if not name:
             return [gr.Image(value=None, visible=False), "", gr.Column(visible=False)]
         facts = f'<h3 class="selected-name">{texts.SELECTED}: {escape(name)}</h3>'
-        return [gr.Image(_picture(session, name), visible=True), facts, gr.Column(visible=True)]
+        try:
+            picture = _picture(session, name)
+        except InputError as error:  # it can still be removed
+            picture = pictures.save_picture(pictures.unreadable(_UNREADABLE_SIDE), session.folder / "pictures")
+            damage = texts.DATA_DAMAGED.format(name=name, reason=error.problem)
+            facts += markup.problems_list([damage])
+        return [gr.Image(picture, visible=True), facts, gr.Column(visible=True)]
 
     def select(session: Session, name: str) -> None:
         session.view.selected = name
@@ -110,25 +118,30 @@ def build(ui: Ui) -> gr.Button:
         if not name:
             raise InputError(texts.NO_SELECTION, fix=texts.NO_SELECTION_FIX)
         session.required_project().remove_support_pair(name)
-        session.removed.append(name)
+        session.not_brought_back.discard(name)
         note(texts.REMOVED.format(name=name))
 
     def undo_remove(session: Session) -> None:
-        if not session.removed:  # a second click
+        name = session.offered_back
+        if not name:  # a second click, before the button says what the next one is
             return
-        name = session.removed[-1]
-        session.required_project().restore_support_pair(name)
-        session.removed.pop()
+        try:
+            session.required_project().restore_support_pair(name)
+        except InputError:
+            session.not_brought_back.add(name)
+            raise
+        session.offered_back = ""
         session.view.selected = name
         note(texts.RESTORED.format(name=name))
 
     def show_undo(session: Session) -> list:
-        last = session.removed[-1] if session.removed else ""
-        return [gr.Button(texts.UNDO_REMOVE.format(name=last), visible=bool(last))]
+        session.offered_back = next(iter(_removed(session)), "")
+        text = texts.UNDO_REMOVE.format(name=session.offered_back)
+        return [gr.Button(text, visible=bool(session.offered_back))]
 
     ui.part([strip, empty, count, following], _pairs_signature, show_pairs)
     ui.part([picture, selected, selected_group], _selected_signature, show_selected)
-    ui.part([undo], lambda session: tuple(session.removed), show_undo)
+    ui.part([undo], lambda session: (_project_path(session), *_removed(session)[:1], session.offered_back), show_undo)
     ui.on_selected(strip, select)
     ui.on(remove.click, remove_selected)
     ui.on(undo.click, undo_remove)
@@ -225,6 +238,28 @@ def _selected(session: Session) -> str:
     return session.view.selected if session.view.selected in names else next(iter(names), "")
 
 
+def _removed(session: Session) -> list[str]:
+    """What can be brought back, by whomever and whenever it was removed: the newest first.
+
+    Those that could not be when that was tried come last, so that they are in nobody's way.
+    """
+    project = session.project
+    if project is None:
+        return []
+    newest_first = sorted(project.removed_support_names(), key=partial(_removed_at, project), reverse=True)
+    return sorted(newest_first, key=session.not_brought_back.__contains__)
+
+
+def _removed_at(project: Project, name: str) -> str:
+    """The name of its folder among those of removed pairs, which begins with the time."""
+    bins = (project.support_folder / "removed").glob(f"*/masks/{escape_pattern(name)}.png")
+    return max((mask.parents[1].name for mask in bins), default="")
+
+
+def _project_path(session: Session) -> Path | None:
+    return session.project and session.project.path
+
+
 def _count_text(count: int) -> str:
     text = texts.DATA_COUNT.format(count=count, noun=texts.noun(count, "image"))
     if count in texts.DATA_COUNT_HINT:
@@ -274,8 +309,11 @@ def _thumbnail(project: Project, name: str):
 
 @lru_cache(maxsize=64)
 def _small_picture(project: Project, name: str, changed: int):
-    pair = project.support_pair(name)
     side = pictures.THUMBNAIL_SIDE
+    try:
+        pair = project.support_pair(name)
+    except InputError:
+        return pictures.unreadable()
     return overlay_mask(
         pictures.reduce(pair.image, side), pictures.reduce(pair.mask, side), colour=REFERENCE, opacity=0.8
     )

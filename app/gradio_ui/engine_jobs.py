@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 
@@ -28,8 +28,10 @@ class EngineJobs:
         Of `univg.workflow.jobs.JOB_KINDS`.
     label : str
         Of the button.
-    ready, done : str
-        What the line says before the first job, and after it: a format of the job's result.
+    ready : str
+        What the line says before the first job.
+    done : callable
+        What it says after a job, of that job's result.
     name : str
         Prefix of the elements' ids.
     """
@@ -37,7 +39,7 @@ class EngineJobs:
     kind: str
     label: str
     ready: str
-    done: str
+    done: Callable[[Mapping[str, object]], str]
     name: str
 
     def build(self) -> tuple[gr.Button, gr.Button, gr.HTML]:
@@ -120,7 +122,7 @@ class EngineJobs:
         if job is None:
             return self.ready, ""
         if job.state is JobState.DONE:
-            return self.done.format_map(_Figures(job.result() or {})), "done"
+            return self.done(job.result() or {}), "done"
         if job.state is JobState.FAILED:
             return texts.JOB_FAILED.format(reason=(job.error or "").rstrip(".")), "failed"
         if job.state is JobState.CANCELLED:
@@ -136,13 +138,6 @@ class EngineJobs:
         stage = texts.ENGINE_STAGES.get(event.stage, event.stage)
         percent = int(100 * event.fraction)
         return texts.ENGINES_RUNNING.format(stage=stage, percent=percent, left=left or texts.TIME_UNKNOWN), "running"
-
-
-class _Figures(dict):
-    """A job's result; what it lacks is shown as NaN."""
-
-    def __missing__(self, key: str) -> float:
-        return float("nan")
 
 
 def _was_stopped(job: Job) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.gradio_ui.mask_studio import support_key
+from app.gradio_ui.models import model_stamp
 from univg.errors import InputError
 from univg.types import ImageMaskPair
 from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
@@ -165,7 +166,8 @@ def _draw_one(project: Project, studio: ImageStudio, settings: ImageSettings) ->
     from univg.workflow.start_trees import engine_size
 
     mask = mask_of(project, studio, settings)
-    engine, critic = _engine(project.path, studio.version, str(project.modality))
+    stamp = model_stamp(project.image_engines_folder / studio.version) if studio.version else ()
+    engine, critic = _engine(project.path, studio.version, stamp, str(project.modality))
     config = SamplingConfig(
         steps=settings.steps,
         scale=settings.conditioning,
@@ -186,7 +188,9 @@ def _draw_one(project: Project, studio: ImageStudio, settings: ImageSettings) ->
 
 def state_of(project: Project) -> tuple:
     """What new masks depend on besides the seed."""
-    return (*project.mask_engine_versions()[-1:], *support_key(project))
+    newest = project.latest_mask_engine()
+    engine = () if newest is None else (newest.name, model_stamp(newest))
+    return (*engine, *support_key(project))
 
 
 @lru_cache(maxsize=64)
@@ -201,7 +205,7 @@ def _new_mask(path: Path, state: tuple, seed: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def _engine(path: Path, version: str, modality: str) -> tuple[ImageEngine, Critic | None]:
+def _engine(path: Path, version: str, stamp: tuple, modality: str) -> tuple[ImageEngine, Critic | None]:
     from univg.engines import ImageEngine
     from univg.types import Modality
     from univg.workflow.image_engines import load_base, load_image_engine

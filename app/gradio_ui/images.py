@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,11 @@ from app.gradio_ui.errors import note
 from app.gradio_ui.files import Upload, read_single_mask
 from app.gradio_ui.image_studio import DRAWN, LOOKS, NEW, OWN, ImageSettings, ImageStudio
 from app.gradio_ui.job_watch import active_job, latest_job
-from app.gradio_ui.numbers import checked_seed, checked_whole, seed_field, slider
+from app.gradio_ui.numbers import checked_seed, checked_whole, is_measured, seed_field, slider
 from app.gradio_ui.paint import painted_mask
 from app.gradio_ui.state import Session
 from univg.errors import InputError
+from univg.io import sha256_file
 from univg.overlay import overlay_mask
 from univg.workflow.jobs import start_job
 from univg.workflow.project import Project
@@ -36,7 +38,20 @@ _READ = {"source": str, "seed": checked_seed, "conditioning": float, "steps": in
 _MAX_PAIRS = 2000
 _NO_CANVAS = 32  # pixels a side of the editor before a drawing is begun: smaller than any mask, see `paint.Canvas`
 _DRAWN_PAIR = re.compile(r"synthetic-[0-9a-f]{8}-(\d{6,})")  # see `univg.workflow.generate`
-JOBS = EngineJobs("image-engine", texts.IMAGES_ADAPT, texts.IMAGES_READY, texts.IMAGES_DONE, "image")
+
+
+def _said_when_done(result: Mapping[str, object]) -> str:
+    """As much as was measured: with one image to learn from none is kept apart to compare with."""
+    said = texts.IMAGES_DONE.format(image_engine=result.get("image_engine", ""))
+    agreement, expected = result.get("agreement"), result.get("expected_agreement")
+    if not is_measured(agreement):
+        return said
+    if not is_measured(expected) or expected == 0:  # 0 where none was kept apart, in records of earlier versions
+        return f"{said} {texts.IMAGES_DONE_AGREES.format(agreement=agreement)}"
+    return f"{said} {texts.IMAGES_DONE_COMPARED.format(agreement=agreement, expected_agreement=expected)}"
+
+
+JOBS = EngineJobs("image-engine", texts.IMAGES_ADAPT, texts.IMAGES_READY, _said_when_done, "image")
 
 
 def build(ui: Ui, tab: gr.Tab) -> None:
@@ -267,11 +282,15 @@ def _generate(
     project = session.required_project()
     if not project.image_engine_versions():
         raise InputError(texts.IMAGES_NOT_ADAPTED, fix=texts.IMAGES_NOT_ADAPTED_FIX)
+    version = studio_of(session).version
+    if not version:  # the job would take the newest one
+        problem = texts.IMAGES_PRETRAINED_PAIRS.format(chosen=texts.MASKS_PRETRAINED)
+        raise InputError(problem, fix=texts.IMAGES_PRETRAINED_PAIRS_FIX.format(engine=texts.MASKS_ENGINE))
     pairs = checked_whole(count, texts.IMAGES_COUNT, 1, _MAX_PAIRS, usual=50)
     params = {
         "count": pairs,
         "seed": _next_seed(project),
-        "image_engine": studio_of(session).version,
+        "image_engine": version,
         "conditioning": float(conditioning),
         "image_strength": float(strength),
         "steps": int(steps),
@@ -335,7 +354,8 @@ def _shown(session: Session) -> list:
     project, studio = session.required_project(), studio_of(session)
     mask = image_studio.mask_of(project, studio, studio.settings)
     (drawn,) = image_studio.draw(project, studio, [studio.settings])
-    parameters = {"synthetic": True, "image_engine": studio.version or "pretrained", **vars(studio.settings)}
+    source = _source_of(project, studio.settings)
+    parameters = {"synthetic": True, "image_engine": studio.version or "pretrained", **vars(studio.settings), **source}
     image = pictures.as_rgb(drawn.pair.image)
     if studio.overlay:
         image = overlay_mask(image, drawn.pair.mask, outline=True, opacity=1.0)
@@ -343,11 +363,22 @@ def _shown(session: Session) -> list:
     white = np.repeat((pictures.reduce(mask) * np.uint8(255))[..., None], 3, axis=2)
     caption = texts.IMAGES_CAPTION.format(seed=studio.settings.seed, conditioning=studio.settings.conditioning)
     return [
-        pictures.save_picture(white, folder, {"mask": studio.settings.source}),
+        pictures.save_picture(white, folder, source),
         pictures.save_picture(pictures.reduce(image), folder, parameters),
         markup.line(caption),
         _facts(studio, drawn),
     ]
+
+
+def _source_of(project: Project, settings: ImageSettings) -> dict[str, str]:
+    """What an image was drawn of, for those that the picture is handed on to: a name may be that of a person."""
+    if not settings.source.startswith(OWN):
+        return {"source": settings.source}
+    name = settings.source.removeprefix(OWN)
+    return {
+        "source": OWN.removesuffix(":"),
+        "mask_sha256": sha256_file(project.support_folder / "masks" / f"{name}.png"),
+    }
 
 
 def _facts(studio: ImageStudio, drawn: image_studio.Drawn) -> str:
@@ -356,7 +387,9 @@ def _facts(studio: ImageStudio, drawn: image_studio.Drawn) -> str:
         parts.append(texts.IMAGES_PRETRAINED_FACTS)
     if drawn.checks is not None:
         checks = drawn.checks
-        parts.append(texts.IMAGES_FACTS.format(agreement=checks.agreement, contrast=checks.contrast))
+        parts.append(texts.IMAGES_FACTS.format(agreement=checks.agreement))
+        if is_measured(checks.contrast):
+            parts.append(texts.IMAGES_CONTRAST.format(contrast=checks.contrast))
         parts += [texts.IMAGES_FLAGS[flag] for flag in checks.flags]
     return markup.line(" ".join(parts))
 
@@ -427,11 +460,11 @@ def _real_signature(session: Session) -> tuple:
 def _real(session: Session) -> gr.Gallery:
     project = session.project
     names = project.support_names() if project else []
-    items = []
-    for name in names:
-        shown = pictures.as_rgb(project.support_pair(name).image)
-        items.append((pictures.reduce(shown, pictures.THUMBNAIL_SIDE), name))
-    return gr.Gallery(items)
+    return gr.Gallery([(pictures.small_or_unreadable(partial(_real_image, project, name)), name) for name in names])
+
+
+def _real_image(project: Project, name: str) -> np.ndarray:
+    return project.support_pair(name).image
 
 
 def _pairs_signature(session: Session) -> tuple:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from app.gradio_ui import tree_studio
+from app.gradio_ui.models import model_stamp
 from univg.geometry import TreeMorphometry
 from univg.workflow.project import Project
 
@@ -159,8 +160,9 @@ def nearest_copy(project: Project, mask: np.ndarray) -> float:
 
 
 def engine_of(project: Project, version: str) -> MaskEngine:
-    """The engine, kept in memory; the folders of engines never change."""
-    return _engine(project.path, version, support_key(project) if not version else ())
+    """The engine, kept in memory."""
+    key = model_stamp(project.adapters_folder / version) if version else support_key(project)
+    return _engine(project.path, version, key)
 
 
 def _canonical(settings: MaskSettings) -> MaskSettings:

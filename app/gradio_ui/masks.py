@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -15,11 +16,12 @@ from app.gradio_ui.context import Ui
 from app.gradio_ui.devices import selectable
 from app.gradio_ui.engine_jobs import EngineJobs
 from app.gradio_ui.mask_studio import COMPARED, NOISE, STRIP, TREE, MaskSettings, MaskStudio
-from app.gradio_ui.numbers import checked_seed, seed_field, slider
+from app.gradio_ui.numbers import checked_seed, is_measured, seed_field, slider
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.metrics import NEAR_COPY
 from univg.overlay import overlay_mask
+from univg.workflow.project import Project
 
 # What draws a mask is done in the order in which it was asked for.
 _IN_TURN = {"concurrency_id": "mask", "concurrency_limit": 1}
@@ -28,7 +30,15 @@ _CHOICE = {**_IN_TURN, "trigger_mode": "always_last"}
 # Settings, from their controls.
 _READ = {"scale": float, "seed": checked_seed, "start": str, "strength": float, "steps": int}
 _ADAPTERS = ("loha", "lora", "lora+loha")
-JOBS = EngineJobs("mask-engine", texts.MASKS_ADAPT, texts.MASKS_READY, texts.MASKS_DONE, "mask")
+
+
+def _said_when_done(result: Mapping[str, object]) -> str:
+    said = texts.MASKS_DONE.format(mask_engine=result.get("mask_engine", ""))
+    nearest = result.get("nearest_dice")
+    return f"{said} {texts.MASKS_DONE_NEAREST.format(dice=nearest)}" if is_measured(nearest) else said
+
+
+JOBS = EngineJobs("mask-engine", texts.MASKS_ADAPT, texts.MASKS_READY, _said_when_done, "mask")
 
 
 def build(ui: Ui, tab: gr.Tab) -> None:
@@ -341,4 +351,8 @@ def _real_signature(session: Session) -> tuple:
 def _real(session: Session) -> gr.Gallery:
     project = session.project
     names = project.support_names() if project else []
-    return gr.Gallery([(_thumbnail(project.support_pair(name).mask), name) for name in names])
+    return gr.Gallery([(pictures.small_or_unreadable(partial(_real_mask, project, name)), name) for name in names])
+
+
+def _real_mask(project: Project, name: str) -> np.ndarray:
+    return _thumbnail(project.support_pair(name).mask)

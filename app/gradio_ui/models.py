@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="segment")
 reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preview")
 _loading = threading.Lock()
+_CARDS = ("segmenter.json", "engine.json")  # of a segmenter, and of an adapted engine
 
 
 def is_stale(project: Project) -> bool:
@@ -34,7 +35,7 @@ def is_stale(project: Project) -> bool:
     folder = active_segmenter(project)
     if folder is None:
         return False
-    trained_on = _trained_on(folder)
+    trained_on = _trained_on(folder, model_stamp(folder))
     if not trained_on:
         return False
     masks = project.support_folder / "masks"
@@ -42,8 +43,24 @@ def is_stale(project: Project) -> bool:
     return _hashes(project.support_folder, stamps) != dict(trained_on)
 
 
+def model_stamp(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Another one when another model lies in `folder`: none is ever changed, but a project may be deleted and made anew
+    in the same place.
+    """
+    return tuple(file_stamp(folder / card) for card in _CARDS)
+
+
+def file_stamp(file: Path) -> tuple[int, int]:
+    """Changes when another file is put in the place of `file`."""
+    try:
+        found = file.stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_ino)
+
+
 @lru_cache(maxsize=16)
-def _trained_on(folder: Path) -> tuple[tuple[str, str], ...]:
+def _trained_on(folder: Path, stamp: tuple) -> tuple[tuple[str, str], ...]:
     try:
         card = read_json(folder / "segmenter.json")
         return tuple(sorted(card["card"]["support_sha256"].items()))
@@ -57,13 +74,13 @@ def _hashes(folder: Path, stamps: tuple[tuple[str, int], ...]) -> dict[str, str]
 
 
 def load_segmenter(folder: Path, device: str) -> Segmenter:
-    """The model in `folder`, kept in memory; the folders of models never change."""
+    """The model in `folder`, kept in memory."""
     with _loading:
-        return _load_segmenter(folder, device)
+        return _load_segmenter(folder, model_stamp(folder), device)
 
 
 @lru_cache(maxsize=2)
-def _load_segmenter(folder: Path, device: str) -> Segmenter:
+def _load_segmenter(folder: Path, stamp: tuple, device: str) -> Segmenter:
     from univg.segmentation import Segmenter
 
     return Segmenter.load(folder, device)

@@ -31,6 +31,11 @@ def _within_bounds(made: gr.Slider, payload: float | None) -> float:
 gr.Slider.preprocess = _within_bounds
 
 
+def is_measured(value: object) -> bool:
+    """Whether `value` is a figure; records hold None or NaN, or nothing, where there is none."""
+    return isinstance(value, (int, float)) and value == value
+
+
 def checked_seed(value: float | None) -> int:
     return checked_whole(value, texts.SEED, 0, MAX_SEED, usual=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import gradio as gr
@@ -12,7 +13,7 @@ from app.gradio_ui import markup, pictures
 from app.gradio_ui.context import Ui
 from app.gradio_ui.errors import note
 from app.gradio_ui.files import read_single_image
-from app.gradio_ui.state import Painting, Session
+from app.gradio_ui.state import Draft, Painting, Session
 from univg.errors import InputError
 from univg.io import check_pair
 from univg.overlay import REFERENCE
@@ -176,7 +177,7 @@ def _keep_strokes(session: Session, value: dict | None) -> None:
     if np.array_equal(mask, painting.started_from):  # all were taken back
         session.drafts.pop(key, None)
         return
-    session.drafts[key] = mask
+    session.drafts[key] = Draft(mask, painting.started_from, painting.image_sha256)
     note(texts.PAINT_DRAFT.format(name=painting.name))
 
 
@@ -198,7 +199,18 @@ def _begin(session: Session, target: str, from_mask: bool) -> Painting:
         )
     if mask is None or not from_mask:
         mask = np.zeros((height, width), bool)
-    return Painting(name, upload, (height, width), mask, from_mask)
+    return Painting(name, upload, (height, width), mask, from_mask, hashlib.sha256(image.tobytes()).hexdigest())
+
+
+def _draft(session: Session, painting: Painting) -> np.ndarray | None:
+    """Unsaved strokes on `painting`; they are dropped when its image or the mask they began with is another one now."""
+    key = session.draft_key(painting.name, painting.from_mask)
+    draft = session.drafts.get(key)
+    if draft is None or draft.fits(painting):
+        return draft and draft.mask
+    session.drafts.pop(key)
+    note(texts.PAINT_DRAFT_DROPPED.format(name=painting.name))
+    return None
 
 
 def _content(session: Session) -> list:
@@ -212,9 +224,8 @@ def _content(session: Session) -> list:
         image = read_single_image(painting.upload)
     height, width = painting.shape
     layer = np.zeros((height, width, 4), np.uint8)
-    draft = session.drafts.get(session.draft_key(painting.name, painting.from_mask))
-    unusable = draft is None or draft.shape != painting.shape  # the image was replaced by one of another size
-    layer[painting.started_from if unusable else draft] = (*REFERENCE, _ALPHA)
+    draft = _draft(session, painting)
+    layer[painting.started_from if draft is None else draft] = (*REFERENCE, _ALPHA)
     background = pictures.as_rgb(image)
     value = {"background": background, "layers": [layer], "composite": background}
     return [value, markup.line(texts.PAINT_HELP.format(width=width, height=height), "help")]

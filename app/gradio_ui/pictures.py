@@ -7,12 +7,13 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from univg.errors import InputError
 from univg.io.write import PROVENANCE_KEY
 from univg.types import as_float
 
@@ -65,6 +66,19 @@ def reduce(array: np.ndarray, side: int = SHOWN_SIDE) -> np.ndarray:
         return cv2.resize(array.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
     reduced = cv2.resize(array, size, interpolation=cv2.INTER_AREA)
     return np.clip(reduced, 0, 1) if array.dtype.kind == "f" else reduced
+
+
+def unreadable(side: int = THUMBNAIL_SIDE) -> np.ndarray:
+    """Grey, in the place of a picture whose file is damaged: the rest of a strip must not go with it."""
+    return np.full((side, side, 3), 40, np.uint8)
+
+
+def small_or_unreadable(picture: Callable[[], np.ndarray]) -> np.ndarray:
+    """The thumbnail of what `picture` returns, or `unreadable` where it raises an `InputError`."""
+    try:
+        return reduce(as_rgb(picture()), THUMBNAIL_SIDE)
+    except InputError:
+        return unreadable()
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from univg.errors import InputError
 from univg.workflow.expected_time import minutes_here
 from univg.workflow.export import export_pairs
 from univg.workflow.jobs import Job, JobState, resume_job, start_job
+from univg.workflow.model_versions import active_segmenter
 from univg.workflow.near_duplicates import are_compared, read_near_duplicates, update_near_duplicates
 from univg.workflow.presets import PRESETS
 from univg.workflow.project import Project
@@ -267,7 +268,8 @@ def _retrain_signature(session: Session) -> tuple:
     log = project.pairs_folder / "verdicts.jsonl"
     size = log.stat().st_size if log.is_file() else 0
     would_train = len(project.pair_names()), size, support_key(project), session.retrain_effort
-    return would_train, running and running.id, job and (job.id, job.state, job.attempt, watch(job).count)
+    of_job = job and (job.id, job.state, job.attempt, watch(job).count)
+    return would_train, active_segmenter(project), running and running.id, of_job
 
 
 def _retrain_state(session: Session) -> list:
@@ -281,7 +283,7 @@ def _retrain_state(session: Session) -> list:
         count = len(pairs_that_train(project))
         text = texts.REVIEW_READY.format(count=count, noun=texts.noun(count, "pair"), **minutes)
     elif job.state is JobState.DONE:
-        text, kind = _settled(job.result() or {}), "done"
+        text, kind = _settled(project, job.result() or {}), "done"
     elif job.state is JobState.FAILED:
         text, kind = texts.JOB_FAILED.format(reason=(job.error or "").rstrip(".")), "failed"
     elif job.state is JobState.QUEUED:
@@ -297,16 +299,14 @@ def _retrain_state(session: Session) -> list:
     return [gr.Button(label, interactive=running is None and bool(project.support_names())), line]
 
 
-def _settled(result: dict) -> str:
-    """Which model is in use after a training, and why."""
-    versions = result.get("versions") or {}
-    texts_by_reason = texts.REVIEW_CHANGED
-    reason = versions.get("reason", "first")
-    values = {
-        "new": result.get("segmenter", ""),
-        "active": versions.get("active", ""),
-        "pairs": result.get("pairs_used", 0),
-        "before": versions.get("dice_before") or float("nan"),
-        "after": versions.get("dice_after") or float("nan"),
-    }
-    return texts_by_reason.get(reason, texts_by_reason["first"]).format(**values)
+def _settled(project: Project, result: dict) -> str:
+    """How a training went, and which model is in use: another one may have been chosen since."""
+    versions, active = result.get("versions") or {}, active_segmenter(project)
+    text = texts.REVIEW_CHANGED.get(versions.get("reason"), texts.REVIEW_CHANGED["first"])
+    return text.format(
+        new=result.get("segmenter", ""),
+        active="" if active is None else active.name,
+        pairs=result.get("pairs_used", 0),
+        before=versions.get("dice_before"),
+        after=versions.get("dice_after"),
+    )

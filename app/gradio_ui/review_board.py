@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+from app.gradio_ui.numbers import is_measured
 from univg.errors import InputError
 from univg.workflow.near_duplicates import FLAG as NEAR_DUPLICATE
 from univg.workflow.near_duplicates import RESULT_FILE, read_near_duplicates
@@ -58,6 +59,15 @@ class Entry:
         return self.judgement.verdict
 
 
+@dataclass(frozen=True)
+class Change:
+    """A verdict that this page gave: what it replaced, and as it stands in the log."""
+
+    name: str
+    before: Judgement
+    written: Judgement
+
+
 # Flagged pairs first in the order of the work, then by one figure after another.
 _KEYS: dict[str, Callable[[Entry], tuple]] = {
     "flagged": lambda entry: (not entry.flags, _or_last(entry.agreement), entry.name),
@@ -86,7 +96,7 @@ class ReviewBoard:
     current : str
         Name of the pair on screen.
     undo : list
-        What each verdict replaced: pairs of a name and the verdict before.
+        What each step changed.
     lock : Lock
         Held while the board answers: a page may ask several things at once.
     """
@@ -94,7 +104,7 @@ class ReviewBoard:
     shown: str = "all"
     sort: str = "flagged"
     current: str = ""
-    undo: list[list[tuple[str, Judgement]]] = field(default_factory=list)
+    undo: list[list[Change]] = field(default_factory=list)
     flag: str = ""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _listing: list[str] = field(default_factory=list, repr=False)
@@ -152,22 +162,42 @@ class ReviewBoard:
         if not entries:
             raise InputError("No pair is listed", fix="Choose another filter.")
         judge(project, [entry.name for entry in entries], verdict, note=note)
-        self.undo.append([(entry.name, entry.judgement) for entry in entries])
+        written = _judgements(project)
+        self.undo.append([Change(entry.name, entry.judgement, written[entry.name]) for entry in entries])
         del self.undo[:-_MAX_UNDO]
 
-    def take_back(self, project: Project) -> list[str]:
-        """Undo the last step: the verdicts of before are appended to the log. Returns the names."""
+    def take_back(self, project: Project) -> tuple[list[str], list[str]]:
+        """Undo the last step: the verdicts of before are appended to the log.
+
+        Returns
+        -------
+        names : list of str
+            Of the pairs whose verdict is that of before again.
+        left : list of str
+            Of those that were judged again since, in another tab or program: that later word stands.
+        """
         if not self.undo:
             raise InputError("There is nothing to undo")
-        step = self.undo[-1]
+        step, present = self.undo[-1], _judgements(project)
+        ours = [change for change in step if present.get(change.name) == change.written]
         alike: dict[tuple[Verdict, str], list[str]] = {}
-        for name, before in step:
-            alike.setdefault((before.verdict, before.note), []).append(name)
+        for change in ours:
+            alike.setdefault((change.before.verdict, change.before.note), []).append(change.name)
         for (verdict, note), names in alike.items():
             judge(project, names, verdict, note=note)
         self.undo.pop()
-        self.current = step[0][0]
-        return [name for name, _ in step]
+        self._take_for_own(ours, _judgements(project))
+        self.current = step[0].name
+        names = [change.name for change in ours]
+        return names, [change.name for change in step if change.name not in set(names)]
+
+    def _take_for_own(self, undone: Sequence[Change], present: dict[str, Judgement]) -> None:
+        """Let earlier steps know their verdicts again, which were brought back at another time."""
+        back = {(change.name, change.before): present[change.name] for change in undone}
+        for step in self.undo:
+            step[:] = [
+                replace(change, written=back.get((change.name, change.written), change.written)) for change in step
+            ]
 
     def _is_listed(self, entry: Entry) -> bool:
         return _is_shown(entry, self.shown) and (not self.flag or self.flag in entry.flags)
@@ -176,6 +206,10 @@ class ReviewBoard:
 def all_entries(project: Project) -> Sequence[Entry]:
     """Every synthetic pair of `project` with its latest verdict, by name."""
     return _index(project).entries()
+
+
+def _judgements(project: Project) -> dict[str, Judgement]:
+    return {entry.name: entry.judgement for entry in all_entries(project)}
 
 
 def counts(entries: Sequence[Entry]) -> dict[str, int]:
@@ -268,15 +302,11 @@ def _checks_of(folder: Path, name: str) -> dict:
         "flags": flags_of(record),
         "agreement": _number(checks.get("agreement")),
         "contrast": _number(checks.get("contrast")),
-        "likeness": max(filter(_is_number, map(checks.get, ("nearest_mask", "nearest_image"))), default=float("nan")),
+        "likeness": max(filter(is_measured, map(checks.get, ("nearest_mask", "nearest_image"))), default=float("nan")),
         "pieces": int(checks.get("components") or 0),
     }
 
 
 def _number(value: object) -> float:
     """NaN for what records hold in its place."""
-    return float(value) if _is_number(value) else float("nan")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and value == value
+    return float(value) if is_measured(value) else float("nan")

@@ -9,10 +9,12 @@ from urllib.parse import quote
 
 from app import texts
 from app.gradio_ui import markup, pictures
+from app.gradio_ui.models import file_stamp, model_stamp
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.overlay import overlay_agreement
 from univg.workflow.jobs import JobState, list_jobs
+from univg.workflow.model_versions import FrozenImage, frozen_as_now, frozen_image
 from univg.workflow.project import Project
 from univg.workflow.what_changed import WhatChanged, centreline_figures, what_changed
 
@@ -21,7 +23,8 @@ _SHOWN_SIDE = 768
 
 def signature(session: Session) -> tuple:
     project = session.project
-    return () if project is None else (project.path, _versions(project))
+    versions = None if project is None else _versions(project)
+    return () if versions is None else (project.path, versions, _files(project, versions))
 
 
 def draw(session: Session) -> str:
@@ -34,7 +37,7 @@ def draw(session: Session) -> str:
     if not before:
         return markup.line(texts.CHANGED_FIRST.format(after=after), "help")
     try:
-        found = _found(project, before, after)
+        found = _found(project, before, after, _files(project, versions))
     except InputError as error:
         return markup.line(str(error), "help")
     return _figures(found) + _both_pictures(found, session.folder / "changed") + markup.legend("agreement")
@@ -49,8 +52,26 @@ def _versions(project: Project) -> tuple[str, str] | None:
     return str((result.get("versions") or {}).get("before") or ""), str(result["segmenter"])
 
 
+def _files(project: Project, versions: tuple[str, str]) -> tuple:
+    """Of what the comparison is made: one of other files of the same names is another one."""
+    return _image_now(project), *(model_stamp(project.segmenters_folder / version) for version in versions)
+
+
+def _image_now(project: Project) -> FrozenImage | None:
+    """The image that models are compared on, as it is now; only what was written anew is read again."""
+    frozen = frozen_image(project)
+    if frozen is None:
+        return None
+    return _hashed(project, frozen, file_stamp(project.support_folder / "masks" / f"{frozen.name}.png"))
+
+
+@lru_cache(maxsize=8)
+def _hashed(project: Project, frozen: FrozenImage, stamp: tuple[int, int]) -> FrozenImage | None:
+    return frozen_as_now(project)
+
+
 @lru_cache(maxsize=4)
-def _found(project: Project, before: str, after: str) -> WhatChanged:
+def _found(project: Project, before: str, after: str, files: tuple) -> WhatChanged:
     return what_changed(project, before, after)
 
 
@@ -78,7 +99,7 @@ def _both_pictures(found: WhatChanged, folder: Path) -> str:
         (found.after, found.mask_after, texts.CHANGED_AFTER),
     ):
         drawn = overlay_agreement(found.image, mask, found.reference, opacity=0.75)
-        parameters = {"model": version, "image": found.figures_after.name, "view": "agreement"}
+        parameters = {"model": version, "mask_sha256": found.figures_after.mask_sha256, "view": "agreement"}
         path = pictures.save_picture(pictures.reduce(drawn, _SHOWN_SIDE), folder, parameters)
         alt = escape(texts.CHANGED_ALT.format(version=version))
         shown.append(

@@ -82,22 +82,23 @@ def answer(session: Session, act: dict) -> dict:
     Returns
     -------
     dict
-        ``name`` of the pair to show, ``tally`` as HTML, ``verdicts`` that may have changed by name, ``facts`` of the
-        pairs concerned, ``grid`` as HTML where another page of it is on screen, and else ``pages`` as HTML by number
-        that should wait beside it.
+        ``name`` of the pair to show, ``said`` of what was done, ``tally`` as HTML, ``verdicts`` that may have changed
+        by name, ``facts`` of the pairs concerned, ``grid`` as HTML where another page of it is on screen, and else
+        ``pages`` as HTML by number that should wait beside it.
     """
     project, board = session.required_project(), board_of(session)
     with board.lock:
-        touched = _do(project, board, act)
+        touched, said = _do(project, board, act)
         entry = board.on_screen(project)
         entries = board.entries(project)
         every = all_entries(project)
     if entry is None:
-        return {"name": "", "tally": review_view.tally(every), "verdicts": {}, "facts": {}, "grid": ""}
+        return {"name": "", "said": said, "tally": review_view.tally(every), "verdicts": {}, "facts": {}, "grid": ""}
     at = {other.name: index for index, other in enumerate(entries)}
     concerned = [entries[at[name]] for name in (*touched, entry.name) if name in at]
     shown = {
         "name": entry.name,
+        "said": said,
         "tally": review_view.tally(every),
         "verdicts": {other.name: str(other.verdict) for other in concerned},
         "facts": {other.name: review_view.facts(other, at[other.name] + 1, len(entries)) for other in concerned},
@@ -112,8 +113,8 @@ def answer(session: Session, act: dict) -> dict:
     return shown
 
 
-def _do(project: Project, board: ReviewBoard, act: dict) -> list[str]:
-    """Returns the names of pairs whose verdict may be another one now."""
+def _do(project: Project, board: ReviewBoard, act: dict) -> tuple[list[str], str]:
+    """Returns the names of pairs whose verdict may be another one now, and what there is to say."""
     do, name = act.get("do"), str(act.get("name") or "")
     if do in ("judge", "go", "step"):
         if all(name != entry.name for entry in all_entries(project)):
@@ -121,9 +122,10 @@ def _do(project: Project, board: ReviewBoard, act: dict) -> list[str]:
         board.current = name
     if do == "judge":
         board.judge_named(project, name, Verdict(str(act.get("verdict"))), str(act.get("note") or "").strip())
-        return [name]
+        return [name], ""
     if do == "undo":
-        return board.take_back(project)
+        names, left = board.take_back(project)
+        return [*names, *left], texts.review_left(len(left)) if left else ""
     if do == "step":
         board.move(project, 1 if act.get("by") == 1 else -1)
-    return []
+    return [], ""

@@ -238,10 +238,11 @@ def _board(session: Session) -> list:
 
 def _status(session: Session, items: list[Item], done: list[Item], todo: list[Item], working: list[Item]) -> str:
     item = session.board.selected_item
-    if item is not None and item.state == "failed":
-        first = markup.problems_list([f"{item.upload.name}: {item.problem}"])
-    else:
-        first = markup.line(_facts(item)) if item is not None and item.shape[0] else ""
+    first = ""
+    if item is not None and item.state != "failed" and item.shape[0]:
+        first = markup.line(_facts(item))
+    if item is not None and item.problem:  # of a result that is there, too: another model or its reference failed
+        first += markup.problems_list([f"{item.upload.name}: {item.problem}"])
     if working:
         second = texts.SEG_WORKING.format(done=len(done), total=len(items))
         second = second if done else f"{second} {texts.SEG_WARMING}"
@@ -259,10 +260,12 @@ def _facts(item: Item) -> str:
     factor = pictures.shown_factor(item.shape)
     shown = f"{round(width * factor)} × {round(height * factor)}"
     text = (texts.SEG_SIZE if factor == 1 else texts.SEG_REDUCED).format(width=width, height=height, shown=shown)
+    if item.state == "done" and item.run is not None:
+        text = f"{text.removesuffix('.')}. {texts.SEG_BY.format(model=item.run.label)}"
     if item.figures is None:
         return f"{item.name}: {text}"
     figures = texts.SEG_FIGURES.format(dice=item.figures.dice, cldice=item.figures.cldice)
-    return f"{item.name}: {text}. {figures}"
+    return f"{item.name}: {text.removesuffix('.')}. {figures}"
 
 
 def _has_result(session: Session) -> bool:
@@ -290,7 +293,8 @@ def _legend(session: Session) -> list:
 
 
 def _figures_signature(session: Session) -> tuple:
-    return tuple((item.name, item.state, item.figures_at, session.board.threshold) for item in session.board.items)
+    board = session.board
+    return tuple((item.name, item.state, item.run, item.figures, board.threshold_of(item)) for item in board.items)
 
 
 def _threshold_signature(session: Session) -> tuple:

@@ -35,6 +35,10 @@ class Run:
     model: Path
     augmented: bool
 
+    @property
+    def label(self) -> str:
+        return texts.SEG_AUGMENTED.format(version=self.version) if self.augmented else self.version
+
 
 @dataclass(frozen=True)
 class Item:
@@ -142,7 +146,7 @@ class Board:
                 if old is None or old.upload != upload or old.state == "failed":
                     items[stem] = Item(stem, upload, reference)
                 elif old.reference != reference:
-                    items[stem] = replace(old, reference=reference, figures=None)
+                    items[stem] = replace(old, reference=reference, figures=None, problem="")
                 else:
                     items[stem] = old
             self._items = items
@@ -163,7 +167,11 @@ class Board:
         """Queue every image that has no result of `run` yet."""
         with self._lock:
             for item in self._items.values():
-                if item.state in ("waiting", "working") or (item.state == "done" and item.run == run):
+                if item.state in ("waiting", "working"):
+                    continue
+                if item.state == "done" and item.run == run:
+                    if item.problem:  # of another model, or of a reference: this result is fine
+                        self._update(item.name, problem="")
                     continue
                 earlier = item if item.state == "done" else item.earlier
                 self._update(item.name, state="waiting", problem="", run=run, figures=None, earlier=earlier)
@@ -228,46 +236,64 @@ class Board:
                 self._update(name, **found)
 
     def _work(self, name: str, run: Run, device: str, generation: int) -> None:
-        item = self.get(name)
-        if generation != self._generation or item is None or item.state != "waiting" or item.run != run:
-            return
-        self._update(name, state="working")
+        with self._lock:
+            item = self._items.get(name)
+            if generation != self._generation or item is None or item.state != "waiting" or item.run != run:
+                return
+            self._update(name, state="working")
         try:
-            segmenter = models.load_segmenter(run.model, device)
-            image = read_single_image(item.upload)
-            reference = self._read_reference(item)
-            _check_reference(item, image, reference)
-            result = models.timed_probability(image, segmenter, augmented=run.augmented)
+            self._compute(item, run, device, generation)
         except Exception as error:
             with self._lock:
-                if generation == self._generation and (current := self._items.get(name)) is not None:
-                    self._update(name, **_as_before(current, state="failed"), problem=_reason(error))
-            self._measure_later()
-            return
-        probability, seconds = result
+                current = self._in_work(item, generation)
+                if current is not None:
+                    self._update(name, **_as_before(current, state="failed"), problem=_problem(current, error))
+        self._measure_later()
+
+    def _compute(self, item: Item, run: Run, device: str, generation: int) -> None:
+        """Segment `item` and keep the result, unless the page wants something else of it by then."""
+        segmenter = models.load_segmenter(run.model, device)
+        image = read_single_image(item.upload)
+        reference = self._read_reference(item)
+        _check_reference(item, image, reference)
+        probability, seconds = models.timed_probability(image, segmenter, augmented=run.augmented)
         small = pictures.reduce(image, pictures.THUMBNAIL_SIDE)
         small_mask = pictures.reduce(probability, pictures.THUMBNAIL_SIDE) >= segmenter.threshold
+        found = {
+            "thumbnail": overlay_mask(small, small_mask, opacity=0.8),
+            "shape": image.shape[:2],
+            "seconds": seconds,
+            "model_threshold": segmenter.threshold,
+            "sha256": sha256_file(item.upload.path),
+        }
         with self._lock:
-            current = self._items.get(name)
-            if generation != self._generation or current is None or current.upload != item.upload:
+            current = self._in_work(item, generation)
+            if current is None:
                 return
-            self._folder.mkdir(parents=True, exist_ok=True)
-            np.save(self._probability_file(name), probability)
-            self._update(
-                name,
-                state="done",
-                thumbnail=overlay_mask(small, small_mask, opacity=0.8),
-                shape=image.shape[:2],
-                seconds=seconds,
-                model_threshold=segmenter.threshold,
-                sha256=sha256_file(item.upload.path),
-                figures=None,
-                figures_at=None,
-                earlier=None,
-            )
+            self._keep(item.name, probability)
+            self._update(item.name, state="done", **found, figures=None, figures_at=None, earlier=None)
             if current.reference == item.reference:
-                self._remember(name, Arrays(image, probability, reference))
-        self._measure_later()
+                self._remember(item.name, Arrays(image, probability, reference))
+
+    def _in_work(self, begun: Item, generation: int) -> Item | None:
+        """`begun` as it is now; None when its image was taken away, dropped anew or is to be run by another model.
+
+        Call it with the lock held.
+        """
+        current = self._items.get(begun.name)
+        if generation != self._generation or current is None or current.state != "working":
+            return None
+        return current if (current.run, current.upload) == (begun.run, begun.upload) else None
+
+    def _keep(self, name: str, probability: np.ndarray) -> None:
+        """Write the array beside its place first: a full disk must not cost the result that is there."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / ".writing.npy"  # one at a time, as the lock is held
+        try:
+            np.save(temporary, probability)
+            temporary.replace(self._probability_file(name))
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _measure_later(self) -> None:
         for item in self.items:
@@ -339,6 +365,14 @@ def _reason(error: Exception) -> str:
         return f"{error.problem}. {error.fix}".strip()
     _log.error("%s", anonymous_trace(error))
     return texts.UNEXPECTED.format(kind=type(error).__name__)
+
+
+def _problem(item: Item, error: Exception) -> str:
+    """Why a run failed, and whose result is there instead."""
+    reason = _reason(error)
+    if item.earlier is None or item.earlier.run is None:
+        return reason
+    return texts.SEG_KEPT_EARLIER.format(failed=item.run.label, reason=reason, kept=item.earlier.run.label)
 
 
 def _check_reference(item: Item, image: np.ndarray, reference: np.ndarray | None) -> None:

@@ -56,29 +56,34 @@ def provenance(item: Item, threshold: float) -> dict:
 
 
 def figures_table(board: Board) -> str:
-    """Figures of every image with a reference, and mean ± SD over them."""
+    """Figures of every image with a reference, and mean ± SD where all are of one model at one threshold."""
     items = [item for item in board.items if item.reference is not None and item.state == "done"]
     if not items:
         return ""
     rows, known = [], []
     for item in items:
+        named = (item.name, item.run.label)
         if item.figures is None or item.figures_at != board.threshold_of(item):
-            rows.append((item.name, texts.FIGURES_WAIT, *[""] * (len(texts.FIGURES) - 1)))
+            rows.append((*named, texts.FIGURES_WAIT, *[""] * (len(texts.FIGURES) - 1)))
             continue
-        known.append(item.figures)
-        rows.append((item.name, *(_number(getattr(item.figures, key), key) for key in texts.FIGURES)))
-    head = [(texts.FIGURES_IMAGE, ""), *texts.FIGURES.values()]
-    foot, remark = (), ""
-    if len(known) > 1:
-        summary = summarize(known)
-        foot = [
-            (texts.FIGURES_MEAN.format(n=len(known)), *(_number(summary[k]["mean"], k, 1) for k in texts.FIGURES)),
-            (texts.FIGURES_SD, *(_number(summary[k]["sd"], k, 1) for k in texts.FIGURES)),
-        ]
-    else:
-        remark = markup.line(texts.FIGURES_ONE, "help")
-    at = texts.FIGURES_AT.format(threshold=board.threshold_of(items[0]))
+        known.append(item)
+        rows.append((*named, *(_number(getattr(item.figures, key), key) for key in texts.FIGURES)))
+    head = [(texts.FIGURES_IMAGE, ""), (texts.FIGURES_MODEL, ""), *texts.FIGURES.values()]
+    foot, remark = _summary_rows(known)
+    at = texts.FIGURES_AT.format(threshold=", ".join(sorted({f"{board.threshold_of(item):.2f}" for item in items})))
     return f"<h3>{escape(texts.FIGURES_TITLE)}</h3>{markup.table(head, rows, foot)}{markup.line(at, 'help')}{remark}"
+
+
+def _summary_rows(items: Sequence[Item]) -> tuple[list[tuple[str, ...]], str]:
+    """Mean and SD over `items`, or why there are none."""
+    if len(items) < 2:
+        return [], markup.line(texts.FIGURES_ONE, "help")
+    if len({(item.run, item.figures_at) for item in items}) > 1:
+        return [], markup.line(texts.FIGURES_MIXED, "notice")
+    summary, model = summarize([item.figures for item in items]), items[0].run.label
+    mean = (_number(summary[key]["mean"], key, 1) for key in texts.FIGURES)
+    spread = (_number(summary[key]["sd"], key, 1) for key in texts.FIGURES)
+    return [(texts.FIGURES_MEAN.format(n=len(items)), model, *mean), (texts.FIGURES_SD, "", *spread)], ""
 
 
 def masks_file(board: Board, items: Sequence[Item], folder: Path) -> str:

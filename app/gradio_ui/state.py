@@ -75,7 +75,8 @@ class RunForm:
 class Painting:
     """What is on the painter's canvas: `name`, and the dropped image when it is not in the project yet.
 
-    `from_mask` says whether it began with the present mask, which is `started_from`, or empty.
+    `from_mask` says whether it began with the present mask, which is `started_from`, or empty; `image_sha256` is of the
+    image's pixels.
     """
 
     name: str
@@ -83,6 +84,21 @@ class Painting:
     shape: tuple[int, int]
     started_from: np.ndarray
     from_mask: bool = True
+    image_sha256: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """Strokes that were not saved, and what they were painted on."""
+
+    mask: np.ndarray
+    started_from: np.ndarray
+    image_sha256: str
+
+    def fits(self, painting: Painting) -> bool:
+        """Whether `painting` is on the same image and begins with the same mask."""
+        same_image = self.image_sha256 == painting.image_sha256
+        return same_image and np.array_equal(self.started_from, painting.started_from)
 
 
 @dataclass
@@ -96,8 +112,9 @@ class Session:
     segment_view: SegmentView = field(default_factory=SegmentView)
     unmasked: dict[str, Upload] = field(default_factory=dict)
     painting: Painting | None = None
-    drafts: dict[tuple[Path, str, bool], np.ndarray] = field(default_factory=dict)  # see `draft_key`
-    removed: list[str] = field(default_factory=list)
+    drafts: dict[tuple[Path, str, bool], Draft] = field(default_factory=dict)  # see `draft_key`
+    offered_back: str = ""  # the removed pair that the button for it names
+    not_brought_back: set[str] = field(default_factory=set)  # removed pairs for which that was tried in vain
     run: RunForm = field(default_factory=RunForm)
     retrain_effort: str = "standard"
     looked_at_data: bool = False
@@ -121,7 +138,8 @@ class Session:
         self.board.clear()
         self.kept_images, self.kept_references = [], []
         self.project, self.choosing_project = project, False
-        self.view, self.unmasked, self.painting, self.removed = PairView(), {}, None, []
+        self.view, self.unmasked, self.painting = PairView(), {}, None
+        self.offered_back, self.not_brought_back = "", set()
         self.trees, self.masks, self.images, self.review = None, None, None, None
 
     @property

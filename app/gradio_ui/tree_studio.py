@@ -137,12 +137,17 @@ def scene_from(project: Project, source: str, *, config: SCAConfig, seed: int) -
 
 
 def brought_up_to_date(project: Project, scene: TreeScene) -> TreeScene:
-    """`scene` with the hash and the hub of its mask as that is now: it may have been painted in since."""
+    """`scene` with the hash and the hub of its mask as that is now: it may have been painted in since.
+
+    On a mask of another size it begins anew: what was drawn on it was for another picture.
+    """
     if not scene.mask_name or scene.mask_name not in project.support_names():
         return scene
     pair, sha256 = _pair(project, scene.mask_name, _stamp(project, scene.mask_name))
-    if sha256 == scene.mask_sha256 or pair.shape != tuple(scene.shape):
+    if sha256 == scene.mask_sha256:
         return scene
+    if pair.shape != tuple(scene.shape):
+        return scene_from(project, f"{MASK}{scene.mask_name}", config=scene.config, seed=scene.seed)
     return replace(scene, mask_sha256=sha256, hub=find_hub(project.modality, pair.mask, pair.image))
 
 

@@ -29,7 +29,10 @@ def studio_of(session: Session) -> Studio:
         # Its pair was removed: go on with what is left, and keep the parameters.
         fresh = Studio.of(project)
         session.trees.go_to(replace(fresh.scene, config=session.trees.scene.config), fresh.source)
-    session.trees.scene = tree_studio.brought_up_to_date(project, session.trees.scene)
+    scene = tree_studio.brought_up_to_date(project, session.trees.scene)
+    if scene.shape != session.trees.scene.shape:
+        session.trees.corners.clear()
+    session.trees.scene = scene
     return session.trees
 
 

@@ -49,7 +49,8 @@ def _signature(session: Session) -> tuple:
     if project is None:
         return ()
     active = active_segmenter(project)
-    return project.path, tuple(project.segmenter_versions()), active and active.name, used_before(project)
+    known = tuple(project.segmenter_versions())
+    return project.path, known, active and active.name, used_before(project), frozen_image(project)
 
 
 def _draw(session: Session) -> list:

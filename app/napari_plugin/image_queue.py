@@ -1,15 +1,18 @@
 """The images of a project that are worked on in napari: how far each is, and which one is worth most next.
 
-Kept in the project's ``queue`` folder: ``queue.json``, and the masks being corrected in ``queue/masks``. Annotated
-pairs of the project belong to the queue too; their masks stay where they are until a correction is approved.
+Kept in the project's ``queue`` folder: ``queue.json``, and the masks being corrected in ``queue/masks``, each beside a
+note of the project's mask that it is to replace. Annotated pairs of the project belong to the queue too; their masks
+stay where they are until a correction is approved.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from univg.io import (
     read_image_info,
     read_json,
     read_mask,
+    sha256_file,
     stem_of,
     write_json_atomic,
     write_mask,
@@ -79,6 +83,25 @@ class QueueEntry:
     def annotated(self) -> bool:
         """Whether the project holds it as a pair."""
         return not self.file
+
+
+@dataclass(frozen=True)
+class TakenIn:
+    """What became of the approved images, by name.
+
+    Attributes
+    ----------
+    changed : list of str
+        Pairs of the project that are new or got another mask.
+    other_image : list of str
+        Left out: the pair of that name has another image, which the mask was not drawn on.
+    painted_since : list of str
+        Left out: the project's mask was painted meanwhile, which must not be lost without a word.
+    """
+
+    changed: list[str] = field(default_factory=list)
+    other_image: list[str] = field(default_factory=list)
+    painted_since: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -188,17 +211,23 @@ class ImageQueue:
         return self.project.support_pair(name).image if entry.annotated or moved_away else read_image(entry.file)
 
     def mask(self, name: str) -> np.ndarray | None:
-        """The mask being worked on; the project's own where there is none; None before the first."""
+        """The mask being worked on; the project's own of this image where there is none; None before the first."""
         file = self._mask_file(name)
         if file.is_file():
             return read_mask(file)
-        return self.project.support_pair(name).mask if name in self.project.support_names() else None
+        of_pair = self._pair_mask(name)
+        return of_pair if of_pair is not None and self._shows_pair(self.entry(name)) else None
 
-    def save_mask(self, name: str, mask: np.ndarray) -> None:
-        """Write the mask being worked on, whole or not at all."""
+    def save_mask(self, name: str, mask: np.ndarray, known: np.ndarray | None = None) -> None:
+        """Write the mask being worked on, whole or not at all.
+
+        `known` is the mask of the project that it was made from, by default the present one.
+        """
         file = self._mask_file(name)
         with writing(self.folder):
             file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.is_file():
+            self._note_known(name, self._pair_mask(name) if known is None else known)
         write_mask(file, mask)
 
     def spacing_mm(self, name: str) -> float | None:
@@ -207,18 +236,14 @@ class ImageQueue:
         own = read_image_info(entry.file).object_spacing_mm if Path(entry.file).is_file() else None
         return own or self.project.pixel_spacing_mm
 
-    def approved_into_support(self) -> list[str]:
+    def approved_into_support(self) -> TakenIn:
         """Make every approved image that is not held out an annotated pair of the project.
 
         The mask that was worked on then is the project's, and no longer here: where it is changed, or the pair removed,
-        in the browser, that must not be undone by the next training.
-
-        Returns
-        -------
-        list of str
-            Names of the pairs that are new or got another mask.
+        in the browser, that must not be undone by the next training. Where the project's was painted since this one was
+        begun, this one stays, as a correction that can be approved again.
         """
-        changed = []
+        taken = TakenIn()
         in_project = set(self.project.support_names())
         for entry in self.entries():
             file = self._mask_file(entry.name)
@@ -229,12 +254,21 @@ class ImageQueue:
             if entry.name not in in_project:
                 pair = ImageMaskPair(self.image(entry.name), mask, entry.name)
                 self.project.add_support_pair(pair, source={"image": entry.file})
-                changed.append(entry.name)
+                taken.changed.append(entry.name)
+            elif not self._shows_pair(entry):
+                taken.other_image.append(entry.name)
+                continue
+            elif self._painted_since(entry.name, mask):
+                self._note_known(entry.name, self._pair_mask(entry.name))  # of which the user hears now
+                self.update(entry.name, status=Status.CORRECTED)
+                taken.painted_since.append(entry.name)
+                continue
             elif self.project.replace_support_mask(entry.name, mask) is not None:
-                changed.append(entry.name)
+                taken.changed.append(entry.name)
+            self._note_known(entry.name, mask)
             if file.stat().st_mtime_ns == written:  # else it has been worked on again
                 file.unlink()
-        return changed
+        return taken
 
     def held_out_pairs(self) -> list[ImageMaskPair]:
         """Image and approved mask of each held-out image, but for patients of whom an image trains after all.
@@ -250,9 +284,37 @@ class ImageQueue:
         """That of `entry`, unless it became a pair of the project, or ceased to be one, in the browser, say."""
         if self._mask_file(entry.name).is_file() or entry.status is Status.CORRECTED:
             return entry.status
-        if entry.name in annotated:
+        if entry.name in annotated and self._shows_pair(entry):
             return Status.APPROVED
         return Status.UNSEEN if entry.status is Status.APPROVED else entry.status
+
+    def _shows_pair(self, entry: QueueEntry) -> bool:
+        """Whether `entry` is the image of the pair that the project holds by its name; the browser may add another one.
+
+        Of an image that was moved away, the pair's pixels are shown.
+        """
+        file = Path(entry.file)
+        if entry.annotated or not file.is_file():
+            return True
+        source, now = self.project.support_source(entry.name), file.stat()
+        known = source.get("sources", {}).get("image", {}).get("sha256", "")
+        return _same_image(self.project, entry.name, file, (now.st_mtime_ns, now.st_size), known, source.get("added"))
+
+    def _pair_mask(self, name: str) -> np.ndarray | None:
+        return self.project.support_pair(name).mask if name in self.project.support_names() else None
+
+    def _painted_since(self, name: str, mask: np.ndarray) -> bool:
+        """Whether the project holds another mask than the one that `mask` was made from."""
+        held, note = self._pair_mask(name), self._note_file(name)
+        if np.array_equal(held, mask):
+            return False
+        return not note.is_file() or read_json(note).get("replaces") != _fingerprint(held)
+
+    def _note_known(self, name: str, mask: np.ndarray | None) -> None:
+        write_json_atomic(self._note_file(name), {"replaces": _fingerprint(mask)})
+
+    def _note_file(self, name: str) -> Path:
+        return self._mask_file(name).with_suffix(".json")
 
     def _mask_file(self, name: str) -> Path:
         return self.folder / "masks" / f"{check_stem(name)}.png"
@@ -283,6 +345,26 @@ class ImageQueue:
 def patient_of(name: str) -> str:
     """The name without a trailing side such as ``_left`` or ``-OD``; it can be corrected in the list."""
     return _SIDE.sub("", name)
+
+
+@lru_cache(maxsize=256)
+def _same_image(
+    project: Project, name: str, file: Path, _stamp: tuple[int, int], known_sha256: str, _added: str | None
+) -> bool:
+    """Whether `file` is the image of pair `name`: by the hash of the file it came from, else by its pixels.
+
+    Kept while stamp and pair stay as they are, since the list asks for it again and again.
+    """
+    try:
+        if known_sha256 == sha256_file(file):
+            return True
+        return project.holds_support_pair(replace(project.support_pair(name), image=read_image(file)))
+    except InputError:  # another image, or one that cannot be read
+        return False
+
+
+def _fingerprint(mask: np.ndarray | None) -> str:
+    return "" if mask is None else hashlib.sha256(np.packbits(mask)).hexdigest()
 
 
 def _image_files(path: Path) -> Sequence[Path]:

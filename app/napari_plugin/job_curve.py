@@ -137,6 +137,8 @@ def _thinned(points: Sequence[tuple[float, float]]) -> Points:
 
 def job_text(job: Job, event: ProgressEvent | None, *, done: str = texts.JOB_DONE) -> str:
     """What `job` is doing, in words; `done` is said of one that ended well, with its ``{version}`` filled in."""
+    if job.waits_for:
+        return texts.NAPARI_REVIEW_WAITS.format(tab=texts.TAB_REVIEW, go_on=texts.GO_ON_BUTTON)
     if job.state is JobState.QUEUED:
         return texts.JOB_QUEUED
     if job.state is JobState.CANCELLING:

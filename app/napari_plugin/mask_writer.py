@@ -22,9 +22,11 @@ class MaskWriter:
         self._tickets += 1
         return self._tickets
 
-    def write(self, queue: ImageQueue, name: str, mask: np.ndarray, ticket: int) -> None:
-        """Write `mask` unless a newer one of this image was written already."""
+    def write(
+        self, queue: ImageQueue, name: str, mask: np.ndarray, ticket: int, known: np.ndarray | None = None
+    ) -> None:
+        """Write `mask` unless a newer one of this image was written already; `known` as in `ImageQueue.save_mask`."""
         with self._lock:
             if ticket > self._newest.get((queue, name), 0):
-                queue.save_mask(name, mask)
+                queue.save_mask(name, mask, known)
                 self._newest[queue, name] = ticket

@@ -144,9 +144,15 @@ def run_model(
     return Found(probability, unsure, segmenter.threshold, folder.name, window, doubts, seconds)
 
 
-@lru_cache(maxsize=2)
 def _loaded(folder: Path) -> Segmenter:
-    """The model in `folder`, kept in memory; the folders of models never change."""
+    """The model in `folder`, kept in memory; a project that is made anew has another one in a folder of that name."""
+    card = folder / "segmenter.json"
+    made = card.stat() if card.is_file() else None  # `load` says what is missing
+    return _loaded_as_of(folder, made and (made.st_mtime_ns, made.st_ino))
+
+
+@lru_cache(maxsize=2)
+def _loaded_as_of(folder: Path, _made: tuple[int, int] | None) -> Segmenter:
     from univg.segmentation import Segmenter
 
     return Segmenter.load(folder, "auto")

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox, QHeaderView, QProgressBar, QTableWidget, Q
 from app import texts
 from app.napari_plugin import parts
 from app.napari_plugin.background import in_background, in_words
-from app.napari_plugin.image_queue import ImageQueue, Status
+from app.napari_plugin.image_queue import ImageQueue, Status, TakenIn
 from app.napari_plugin.job_curve import Curve, JobReports, job_text
 from app.napari_plugin.models import Score, score_on
 from univg.errors import InputError, JobRunningError
@@ -104,13 +104,13 @@ class RetrainPanel(parts.Panel):
             lambda: _start_retraining(project, queue, preset), done=self._take_started, failed=self._start_failed
         )
 
-    def _take_started(self, started: tuple[Job, int]) -> None:
-        job, count = started
+    def _take_started(self, started: tuple[Job, TakenIn]) -> None:
+        job, taken = started
         self._starting = False
         if self.session.project is not None and job.folder.is_relative_to(self.session.project.path):
             self._watch(job)
             self.session.queue_changed.emit()
-        self.say(texts.NAPARI_TAKEN_IN.format(count=count, noun=texts.noun(count, "image")))
+        self.say(_taken_in_words(taken))
 
     def _start_failed(self, error: Exception) -> None:
         self._starting = False
@@ -178,6 +178,7 @@ class RetrainPanel(parts.Panel):
         self.start_button.setEnabled(project is not None and not running and not self._starting)
         self.cancel_button.setEnabled(running and job.state is not JobState.CANCELLING)
         self.resume_button.setEnabled(job is not None and job.state in (JobState.CANCELLED, JobState.FAILED))
+        self.resume_button.setText(texts.GO_ON_BUTTON if job is not None and job.waits_for else texts.RESUME_BUTTON)
         self.curve.show_reports(self._reports)
         if project is None:
             self.status.setText(texts.NAPARI_OPEN_FIRST)
@@ -220,6 +221,7 @@ class RetrainPanel(parts.Panel):
         result = (self.job.result() or {}) if self.job else {}
         known = self.session.project.segmenter_versions() if self.session.project else []
         new, old = result.get("segmenter"), self.job.params.get("compare_with") if self.job else None
+        old = old or (result.get("versions") or {}).get("before")  # of a run that was started in the browser
         return (old if old in known and old != new else None), (new if new in known else None)
 
     # --- old against new
@@ -288,12 +290,24 @@ def _minutes_here() -> dict[str, float]:
     return {name: minutes_here(PRESETS[name]) for name in _EFFORTS}
 
 
-def _start_retraining(project: Project, queue: ImageQueue, preset: str) -> tuple[Job, int]:
-    """The job, and how many approved images became pairs of the project or gave one a better mask."""
+def _taken_in_words(taken: TakenIn) -> str:
+    count = len(taken.changed)
+    sentences = [texts.NAPARI_TAKEN_IN.format(count=count, noun=texts.noun(count, "image"))]
+    for text, names in (
+        (texts.NAPARI_OTHER_IMAGE, taken.other_image),
+        (texts.NAPARI_PAINTED_SINCE, taken.painted_since),
+    ):
+        if names:
+            sentences.append(text.format(names=", ".join(f"“{name}”" for name in names)))
+    return " ".join(sentences)
+
+
+def _start_retraining(project: Project, queue: ImageQueue, preset: str) -> tuple[Job, TakenIn]:
+    """The job, and which approved images became pairs of the project or gave one a better mask."""
     running = next((job for job in list_jobs(project) if not job.state.finished), None)
     if running is not None:  # before anything is changed that it works with
         raise JobRunningError(running.id)
-    added = queue.approved_into_support()
+    taken = queue.approved_into_support()
     if not project.support_names():
         raise InputError(texts.NAPARI_NOTHING_APPROVED, fix=texts.NAPARI_NOTHING_APPROVED_FIX)
     before = active_segmenter(project)
@@ -304,4 +318,4 @@ def _start_retraining(project: Project, queue: ImageQueue, preset: str) -> tuple
         "held_out": queue.freeze(),
         "compare_with": before.name if before else None,
     }
-    return start_job(project, "retrain", params), len(added)
+    return start_job(project, "retrain", params), taken

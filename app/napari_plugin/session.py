@@ -260,10 +260,13 @@ class Session(QObject):
         queue.entry(name)
         self._wanted = name
         unsaved, ticket = self._unsaved(), self._writer.ticket()
+        known = self.open.saved if self.open is not None else None
+        if unsaved is not None and not np.array_equal(unsaved[1], self.open.seen):  # `look` will see another image
+            self._mark_corrected()
 
         def work() -> tuple:
             if unsaved is not None:  # before it may be read again
-                self._writer.write(queue, *unsaved, ticket)
+                self._writer.write(queue, *unsaved, ticket, known)
             return name, queue.image(name), queue.mask(name), queue.spacing_mm(name), unsaved
 
         self._work(work, self._show)
@@ -525,10 +528,10 @@ class Session(QObject):
             self._saving = False
             self._fail(error)
 
-        in_background(self._writer.write, queue, current.name, mask, ticket, done=done, failed=failed)
+        in_background(self._writer.write, queue, current.name, mask, ticket, current.saved, done=done, failed=failed)
 
     def _write(self, name: str, mask: np.ndarray) -> None:
-        self._writer.write(self.queue, name, mask, self._writer.ticket())
+        self._writer.write(self.queue, name, mask, self._writer.ticket(), self.open.saved)
         self.open.saved = self.open.seen = mask
         self._saved_at = time.monotonic()
 

@@ -14,9 +14,11 @@ from app.napari_plugin import parts
 from app.napari_plugin.background import in_words
 from app.napari_plugin.job_curve import JobReports, job_text
 from app.napari_plugin.session import Session
+from univg.errors import InputError
 from univg.sca import TreeScene
 from univg.workflow.bulk import MAX_COUNT
 from univg.workflow.jobs import Job, cancel_job, list_jobs, start_job
+from univg.workflow.project import Project
 from univg.workflow.tree_sets import tree_set_params, tree_sets
 
 _COLUMNS, _ICON_SIDE = 3, 92
@@ -104,11 +106,19 @@ class ManyTrees(QWidget):
 
     def start(self) -> None:
         """Grow that many; the job goes on when napari is closed."""
-        project = self._session.required_project()
-        params = tree_set_params(
-            project, self._scene(), count=self.count.value(), every_mask=self.every_mask.isChecked()
-        )
+        project, scene = self._session.required_project(), self._scene()
+        params = tree_set_params(project, scene, count=self.count.value(), every_mask=self.every_mask.isChecked())
+        if scene.mask_name in params["masks"]:
+            self._refuse_other_mask(project, scene.mask_name)
         self._follow(start_job(project, _KIND, params))
+
+    def _refuse_other_mask(self, project: Project, name: str) -> None:
+        """The tree that is shown grows along the mask on screen, those of the job along the project's."""
+        current = self._session.open
+        if current is None or current.name != name:
+            return
+        if not np.array_equal(self._session.mask(), project.support_pair(name).mask):
+            raise InputError(texts.NAPARI_TREES_OTHER_MASK.format(name=name), fix=texts.NAPARI_TREES_OTHER_MASK_FIX)
 
     def cancel(self) -> None:
         if self.job is not None:

@@ -97,7 +97,7 @@ def test_five_pairs_to_the_overlay_of_an_unseen_image(serve, page, projects_fold
     page.wait_for_selector("#segment-strip .thumbnail-item")
     page.click("#segment:not([disabled])")
     page.wait_for_selector("#figures tfoot")
-    assert float(page.inner_text("#figures tbody td >> nth=0")) > 0.6
+    assert float(page.inner_text("#figures tbody td >> nth=1")) > 0.6
     sources = [image.get_attribute("src") for image in page.locator("#segment-picture img").all()]
     original, result = (np.asarray(Image.open(io.BytesIO(page.request.get(src).body()))) for src in sources)
     assert original.shape == result.shape == (512, 512, 3)

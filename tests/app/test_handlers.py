@@ -10,8 +10,11 @@ import pytest
 
 from tests.conftest import make_pair
 from univg.errors import InputError
+from univg.io import read_provenance, write_json_atomic
+from univg.workflow import model_versions, what_changed
 from univg.workflow.job_records import JobRecord, JobState
 from univg.workflow.jobs import Job
+from univg.workflow.model_versions import promote
 from univg.workflow.project import Project
 
 gr = pytest.importorskip("gradio")
@@ -22,16 +25,19 @@ from app.gradio_ui import (  # noqa: E402
     blocks,
     engine_jobs,
     header,
+    image_studio,
     images,
     job_watch,
     mask_studio,
     masks,
     numbers,
     review,
+    review_changed,
     tree_files,
     tree_studio,
     tree_view,
     trees,
+    versions,
 )
 from app.gradio_ui.image_studio import NEW  # noqa: E402
 from app.gradio_ui.state import Sessions  # noqa: E402
@@ -151,6 +157,10 @@ def test_pairs_are_drawn_with_seeds_that_are_free(session, jobs, monkeypatch):
     names = ["synthetic-0123abcd-000041", "synthetic-ffff0000-000007", "brought along"]
     monkeypatch.setattr(Project, "pair_names", lambda project: names)
     monkeypatch.setattr(Project, "image_engine_versions", lambda project: ["v001", "v002"])
+    images.studio_of(session).version = ""
+    with pytest.raises(InputError, match=texts.MASKS_PRETRAINED):
+        images._generate(session, 5, 1.5, 12, 0.4, "cpu")
+    assert not jobs.found, "the job would take the newest engine, and the page shows the pretrained one"
     images.studio_of(session).version = "v001"
     images._generate(session, 5, 1.5, 12, 0.4, "cpu")
     assert jobs.found[0].params["seed"] == 42 and jobs.found[0].params["image_engine"] == "v001"
@@ -185,6 +195,96 @@ def test_trees_and_pairs_that_failed_say_why(session, jobs):
         jobs.add(kind, {}, JobState.FAILED, error="The disk is full.")
     assert "The job failed: The disk is full." in tree_files._saved_list(session)
     assert "The job failed: The disk is full." in images._pairs(session)[1]
+
+
+@pytest.mark.parametrize("unknown", [{}, {"expected_agreement": None}, {"expected_agreement": float("nan")}])
+def test_figure_that_nobody_measured_is_not_said(unknown):
+    measured = images.JOBS.done({"image_engine": "v001", "agreement": 0.8, "expected_agreement": 0.7})
+    assert "v001" in measured and "0.80" in measured and "0.70" in measured
+    without = images.JOBS.done({"image_engine": "v001", "agreement": 0.8, **unknown})
+    assert "0.80" in without and "no real image" in without and "nan" not in without and "0.00" not in without
+    for jobs in (images.JOBS, masks.JOBS):
+        assert "nan" not in (said := jobs.done({"agreement": None, "nearest_dice": None, **unknown})) and said
+    assert "0.91" in masks.JOBS.done({"mask_engine": "v001", "nearest_dice": 0.91})
+
+
+def with_models(project, *versions):
+    for version in versions:
+        card = {"support_sha256": {"masks/a.png": "another"}}
+        (project.segmenters_folder / version).mkdir()
+        write_json_atomic(project.segmenters_folder / version / "segmenter.json", {"card": card})
+
+
+def test_model_in_use_is_named_and_not_the_newest(session, jobs):
+    with_models(session.project, "v001", "v002")
+    promote(session.project, "v002")
+    before = adapt._controls_signature(session)
+    promote(session.project, "v001")
+    assert adapt._controls_signature(session) != before
+    assert "v001" in adapt._controls(session)[3] and "v002" not in adapt._controls(session)[3]
+
+
+@pytest.mark.parametrize("reason", ["better", "worse", "not comparable"])
+def test_training_says_which_model_is_in_use_now(session, reason):
+    with_models(session.project, "v001", "v002")
+    versions = {"reason": reason, "active": "v002", "dice_before": 0.0, "dice_after": 0.9}
+    result = {"segmenter": "v002", "pairs_used": 3, "versions": versions}
+    promote(session.project, "v002")
+    before, said = review._retrain_signature(session), review._settled(session.project, result)
+    promote(session.project, "v001")
+    assert "v002 is in use" in said and "v001 is in use" in review._settled(session.project, result)
+    assert review._retrain_signature(session) != before and "nan" not in said
+
+
+def test_table_of_models_follows_the_image_they_are_compared_on(session):
+    with_models(session.project, "v001")
+    seen = set()
+    for name in "ab":
+        frozen = {"name": name, "mask_sha256": name}
+        write_json_atomic(session.project.segmenters_folder / model_versions.FROZEN, frozen)
+        seen.add(hash(versions._signature(session)))
+    assert len(seen) == 2
+
+
+def test_what_changed_follows_the_mask_it_was_measured_on(session, monkeypatch):
+    asked = []
+    monkeypatch.setattr(review_changed, "_versions", lambda project: ("v001", "v002"))
+    monkeypatch.setattr(review_changed, "what_changed", lambda *_: asked.append(1))
+    for part in ("_figures", "_both_pictures"):
+        monkeypatch.setattr(review_changed, part, lambda *_: "")
+    frozen = {"name": "a", "mask_sha256": session.project.support_hashes()["masks/a.png"]}
+    write_json_atomic(session.project.segmenters_folder / model_versions.FROZEN, frozen)
+    before = review_changed.signature(session)
+    for _ in range(2):
+        review_changed.draw(session)
+    assert len(asked) == 1
+    session.project.replace_support_mask("a", make_pair("a", size=64, seed=9).mask)
+    assert review_changed.signature(session) != before
+
+    def refuse(*_):
+        raise InputError("The mask of 'a' was changed since", fix="Train again.")
+
+    monkeypatch.setattr(review_changed, "what_changed", refuse)
+    assert "was changed since" in review_changed.draw(session)
+
+
+def test_pictures_to_download_name_nobody(session, tmp_path, monkeypatch):
+    pair = session.project.support_pair("a")
+    session.project.add_support_pair(replace(pair, name="Jane Doe"))
+    images.studio_of(session).settings = image_studio.ImageSettings("own:Jane Doe")
+    drawn = image_studio.Drawn(pair, None, 0.1)
+    monkeypatch.setattr(image_studio, "draw", lambda project, studio, settings: [drawn])
+    written = [read_provenance(path) for path in images._shown(session)[:2]]
+    found = model_versions.HeldOut("Jane Doe", "1234", 0.5, 0.5)
+    masks_found = {name: pair.mask for name in ("reference", "mask_before", "mask_after")}
+    changed = what_changed.WhatChanged(
+        "v001", "v002", found, found, pair.image, **masks_found, difference=0.0, interval=(0.0, 0.0)
+    )
+    review_changed._both_pictures(changed, tmp_path / "changed")
+    written += [read_provenance(path) for path in (tmp_path / "changed").glob("*.png")]
+    assert len(written) == 4 and "Jane" not in str(written)
+    sha256 = session.project.support_hashes()["masks/Jane Doe.png"]
+    assert [record["mask_sha256"] for record in written] == [sha256, sha256, "1234", "1234"]
 
 
 def test_cancelling_promises_only_what_there_is(session, jobs, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 from tests.app.conftest import wait_until_it_answers
 from tests.conftest import make_pair
 from univg.errors import InputError
-from univg.io import read_provenance, write_image, write_mask
+from univg.io import read_provenance, write_image, write_json_atomic, write_mask
 from univg.progress import ProgressEvent
 from univg.workflow.job_records import JobState
 from univg.workflow.project import Project
@@ -30,9 +31,12 @@ gr = pytest.importorskip("gradio")
 
 from app import texts  # noqa: E402
 from app.gradio_ui import (  # noqa: E402
+    blocks,
     context,
+    data,
     engine_jobs,
     errors,
+    image_studio,
     job_watch,
     markup,
     mask_studio,
@@ -312,6 +316,177 @@ def test_stopping_or_failing_leaves_the_results_of_the_run_before(tmp_path, monk
         assert float(board.arrays(item).probability.mean()) == pytest.approx(0.1)
 
 
+def unseen(count=1):
+    paths = sorted((sample_folder() / "unseen" / "images").glob("*.png"))[:count]
+    masks = [path.parents[1] / "masks" / path.name for path in paths]
+    return [Upload(path, path.name) for path in paths], [Upload(path, path.name) for path in masks]
+
+
+def wait_while_busy(board):
+    deadline = time.monotonic() + 60
+    while board.busy and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_image_dropped_anew_while_a_model_is_at_it_gets_nothing_of_that_model(tmp_path, monkeypatch, fails):
+    began, go_on = threading.Event(), threading.Event()
+
+    def probability(image, segmenter, *, augmented):
+        if not augmented:
+            began.set()
+            assert go_on.wait(60)
+            if fails:
+                raise MemoryError
+        return np.full(image.shape[:2], 0.9 if augmented else 0.1, np.float32), 0.0
+
+    stub_models(monkeypatch, probability)
+    (image,), _ = unseen()
+    board = Board(tmp_path / "board")
+    board.set_files([image], [])
+    board.start(Run("v001", tmp_path, False), "cpu")
+    assert began.wait(60)
+    board.set_files([], [])
+    board.set_files([image], [])
+    board.start(Run("v002", tmp_path, True), "cpu")
+    go_on.set()
+    board.wait(image.stem, 60)
+    item = board.get(image.stem)
+    assert (item.state, item.run.version, item.problem) == ("done", "v002", "")
+    assert float(board.arrays(item).probability.mean()) == pytest.approx(0.9)
+
+
+def test_full_disk_fails_the_image_and_keeps_the_result_before(tmp_path, monkeypatch):
+    stub_models(monkeypatch, lambda image, _, *, augmented: (np.full(image.shape[:2], 0.1, np.float32), 0.0))
+    (image,), _ = unseen()
+    board = Board(tmp_path / "board")
+    board.set_files([image], [])
+    save = np.save
+
+    def save_half(file, array):
+        save(file, array[:10])
+        raise OSError("No space left on device")
+
+    for version, saving, state in (("v000", save_half, "failed"), ("v001", save, "done"), ("v002", save_half, "done")):
+        monkeypatch.setattr(segment_board.np, "save", saving)
+        board.start(Run(version, tmp_path, False), "cpu")
+        board.wait(image.stem, 60)
+        assert board.get(image.stem).state == state
+    item = board.get(image.stem)
+    assert item.run.version == "v001" and board.arrays(item).probability.shape == item.shape
+    assert len(list((tmp_path / "board").iterdir())) == 1
+
+
+def test_problem_is_shown_above_the_result_of_an_earlier_model(tmp_path, monkeypatch):
+    def probability(image, segmenter, *, augmented):
+        if augmented:
+            raise MemoryError
+        return np.full(image.shape[:2], 0.1, np.float32), 0.0
+
+    stub_models(monkeypatch, probability)
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    (image,), _ = unseen()
+    session.board.set_files([image], [])
+    for version, augmented in (("v001", False), ("v002", True)):
+        session.board.start(Run(version, tmp_path, augmented), "cpu")
+        session.board.wait(image.stem, 60)
+
+    def status():
+        items = session.board.items
+        return segment._status(session, items, items, [], [])
+
+    assert "Model v001." in status() and "v002 (averaged) failed" in status() and "MemoryError" in status()
+    session.board.start(Run("v001", tmp_path, False), "cpu")  # what is there already
+    assert "v002" not in status()
+
+
+def test_reference_that_cannot_be_measured_against_is_said(tmp_path, monkeypatch):
+    stub_models(monkeypatch, lambda image, _, *, augmented: (np.full(image.shape[:2], 0.1, np.float32), 0.0))
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    (image,), _ = unseen()
+    session.board.set_files([image], [])
+    session.board.start(Run("v001", tmp_path, False), "cpu")
+    session.board.wait(image.stem, 60)
+    (tmp_path / f"{image.stem}.png").write_bytes(b"no mask")
+    session.board.set_files([image], [upload(f"{image.stem}.png", tmp_path)])
+    wait_while_busy(session.board)
+    items = session.board.items
+    assert "Model v001." in (said := segment._status(session, items, items, [], [])) and 'class="error"' in said
+
+
+def test_no_mean_is_taken_over_results_of_different_models(tmp_path, monkeypatch):
+    def probability(image, segmenter, *, augmented):
+        return np.full(image.shape[:2], 0.9, np.float32), 0.0
+
+    stub_models(monkeypatch, probability)
+    images, masks = unseen(2)
+    board = Board(tmp_path / "board")
+    board.set_files(images, masks)
+    board.start(Run("v001", tmp_path, False), "cpu")
+    wait_while_busy(board)
+    assert "Mean (n = 2)" in (of_one := segment_views.figures_table(board)) and "v001" in of_one
+    board._update(images[1].stem, run=Run("v002", tmp_path, False))
+    mixed = segment_views.figures_table(board)
+    assert "v002" in mixed and "Mean (n" not in mixed and texts.FIGURES_MIXED in mixed
+
+
+def test_table_is_drawn_anew_with_another_reference(tmp_path, monkeypatch):
+    stub_models(monkeypatch, lambda image, _, *, augmented: (np.full(image.shape[:2], 0.9, np.float32), 0.0))
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    (image,), (mask,) = unseen()
+    session.board.set_files([image], [mask])
+    session.board.start(Run("v001", tmp_path, False), "cpu")
+    wait_while_busy(session.board)
+    before = segment._figures_signature(session)
+    height, width = session.board.get(image.stem).shape
+    write_mask(tmp_path / mask.name, np.arange(height * width).reshape(height, width) % 7 == 0)
+    session.board.set_files([image], [upload(mask.name, tmp_path)])
+    wait_while_busy(session.board)
+    assert hash(segment._figures_signature(session)) != hash(before)
+
+
+def made_anew(card):
+    """A card as of another model, in the place of one that was deleted."""
+    card.unlink(missing_ok=True)
+    card.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(card, {"card": {"support_sha256": {"masks/a.png": secrets.token_hex(4)}}})
+
+
+def test_model_made_anew_in_the_place_of_a_deleted_one_is_loaded_anew(tmp_path, monkeypatch):
+    from univg import segmentation
+
+    monkeypatch.setattr(segmentation.Segmenter, "load", lambda folder, device: object())
+    folder = tmp_path / "segmenters" / "v001"
+    made_anew(folder / "segmenter.json")
+    first, trained_on = models.load_segmenter(folder, "cpu"), models._trained_on(folder, models.model_stamp(folder))
+    assert models.load_segmenter(folder, "cpu") is first
+    made_anew(folder / "segmenter.json")
+    os.utime(folder / "segmenter.json", ns=(1, 1))  # the clock of a file system may be coarse, and the test is quick
+    assert models.load_segmenter(folder, "cpu") is not first
+    assert models._trained_on(folder, models.model_stamp(folder)) != trained_on
+
+
+def test_engines_made_anew_in_the_place_of_deleted_ones_are_others(tmp_path, monkeypatch):
+    project = Project.create(tmp_path / "p", modality="octa", working_size=64)
+    project.add_support_pair(make_pair("a", size=64))
+    monkeypatch.setattr(mask_studio, "_engine", lambda *key: key)
+
+    def ask(*key):
+        raise InputError(repr(key))
+
+    monkeypatch.setattr(image_studio, "_engine", ask)
+    studio = image_studio.ImageStudio(image_studio.ImageSettings("own:a"), version="v001")
+    seen = []
+    for stamp in (1, 2):
+        for parent in (project.adapters_folder, project.image_engines_folder):
+            made_anew(parent / "v001" / "engine.json")
+            os.utime(parent / "v001" / "engine.json", ns=(stamp, stamp))
+        with pytest.raises(InputError) as asked:
+            image_studio._draw_one(project, studio, studio.settings)
+        seen.append((mask_studio.engine_of(project, "v001"), asked.value.problem, image_studio.state_of(project)))
+    assert all(before != after for before, after in zip(*seen, strict=True))
+
+
 def test_masks_dropped_after_a_reload_join_the_images_that_are_there():
     images = [upload("a.png"), upload("b.png")]
     assert segment._with_kept(images, []) == images
@@ -386,16 +561,68 @@ def test_an_engine_that_waits_or_stops_is_not_said_to_start(state, words):
     assert line.startswith(words)
 
 
-def test_two_removed_pairs_come_back_in_turn(tmp_path):
-    session = Sessions(tmp_path / "sessions", None).attach("")
-    assert session.removed == []
+@pytest.fixture(scope="module")
+def wired(tmp_path_factory):
+    """The page of which parts and handlers are asked for one by one: what they draw, by the ids of their outputs."""
+    parts, handlers = {}, {}
+    part, on = context.Ui.part, context.Ui.on
+
+    def note_part(ui, outputs, *arguments, **options):
+        part(ui, outputs, *arguments, **options)
+        parts[outputs[0].elem_id] = ui._groups[-1].parts[-1]
+
+    def note_handler(ui, triggers, handler, *arguments, **options):
+        handlers[getattr(handler, "__name__", "")] = handler
+        return on(ui, triggers, handler, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(context.Ui, "part", note_part)
+        patch.setattr(context.Ui, "on", note_handler)
+        blocks.build_page(Sessions(tmp_path_factory.mktemp("sessions"), None))
+    return SimpleNamespace(parts=parts, handlers=handlers)
+
+
+def test_removed_pairs_come_back_newest_first_though_one_cannot_and_after_a_restart(tmp_path, monkeypatch, wired):
+    monkeypatch.setattr(data, "note", lambda text: None)
     project = Project.create(tmp_path / "p", modality="octa")
-    for name in "ab":
+    for name in ("c", "a", "b"):
         project.add_support_pair(make_pair(name, size=64))
         project.remove_support_pair(name)
-    for name in "ba":
-        project.restore_support_pair(name)
-    assert project.support_names() == ["a", "b"]
+    project.add_support_pair(make_pair("B", size=64))  # which a file system may take for "b"
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(project)
+    button, undo = wired.parts["undo-remove"], wired.handlers["undo_remove"]
+
+    def offered():
+        return button.render(session)[0].value.rsplit(" ", 1)[1]
+
+    assert offered() == "b"
+    with pytest.raises(InputError):
+        undo(session)
+    assert offered() == "a", "what cannot come back is in nobody's way"
+    undo(session)
+    undo(session)  # a second click brings back nothing that the button did not name
+    assert project.support_names() == ["B", "a"] and offered() == "c"
+    undo(session)
+    assert offered() == "b"
+    project.remove_support_pair("B")
+    assert offered() == "B"
+
+
+def test_damaged_pair_leaves_the_others_on_screen_and_can_be_removed(tmp_path, wired):
+    project = Project.create(tmp_path / "p", modality="octa", working_size=64)
+    for name in "ab":
+        project.add_support_pair(make_pair(name, size=64))
+    (project.support_folder / "images" / "a.png").write_bytes(b"no image")
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(project)
+    for strip in ("data-strip", "mask-real", "image-real"):
+        gallery = wired.parts[strip].render(session)[0]
+        assert len(gallery.value) == 2, strip
+    picture, facts, selected = wired.parts["data-picture"].render(session)
+    assert picture.visible and selected.visible and "a" in facts and "cannot be read" in facts
+    session.view.selected = "b"
+    assert "cannot be read" not in wired.parts["data-picture"].render(session)[1]
 
 
 def test_trees_and_masks_follow_a_mask_that_was_painted_in(tmp_path, monkeypatch):
@@ -447,6 +674,31 @@ def test_unsaved_strokes_are_kept_for_each_beginning_and_project(tmp_path):
     assert np.array_equal(shown(True), pair.mask | strokes) and np.array_equal(shown(False), strokes)
     paint.save(session, {"layers": [np.repeat(strokes[..., None], 4, 2) * np.uint8(255)]})
     assert np.array_equal(shown(True), strokes) and not shown(False).any(), "saved, so nothing is kept"
+
+
+def test_unsaved_strokes_are_not_laid_on_another_image_or_over_a_newer_mask(tmp_path):
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(Project.create(tmp_path / "p", modality="octa"))
+    pairs = [make_pair("a", size=64, seed=seed) for seed in range(3)]
+
+    def open_and_leave_strokes(pair, from_mask):
+        """Whether the painter showed the mask as it is; other strokes are left on it."""
+        session.painting = paint._begin(session, "pair:a", from_mask)
+        layer = paint._content(session)[0]["layers"][0]
+        as_it_is = np.array_equal(layer[..., 3] > 0, pair.mask if from_mask else np.zeros_like(pair.mask))
+        layer[:5] = 255
+        paint._keep_strokes(session, {"layers": [layer]})
+        return as_it_is
+
+    session.project.add_support_pair(pairs[0])
+    assert open_and_leave_strokes(pairs[0], True) and open_and_leave_strokes(pairs[0], False)
+    assert not open_and_leave_strokes(pairs[0], True) and not open_and_leave_strokes(pairs[0], False)
+    session.project.remove_support_pair("a")
+    session.project.add_support_pair(replace(pairs[1], mask=pairs[0].mask))
+    assert open_and_leave_strokes(pairs[0], True) and open_and_leave_strokes(pairs[0], False)
+    session.project.replace_support_mask("a", pairs[2].mask)
+    assert open_and_leave_strokes(pairs[2], True)
+    assert not open_and_leave_strokes(pairs[2], False), "these began empty, whatever the mask is"
 
 
 def test_table_needs_a_reference(tmp_path):

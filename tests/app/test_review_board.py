@@ -177,10 +177,28 @@ def test_bulk_undo_brings_back_what_was_there(project):
     board = ReviewBoard()
     board.judge_many(project, board.entries(project)[:1], Verdict.ACCEPTED, "fine")
     board.judge_many(project, board.entries(project), Verdict.REJECTED)
-    assert sorted(board.take_back(project)) == ["s0", "s1", "s2", "s3"]
+    names, left = board.take_back(project)
+    assert sorted(names) == ["s0", "s1", "s2", "s3"] and not left
     found = read_judgements(project)
     assert found["s3"].verdict is Verdict.ACCEPTED and found["s3"].note == "fine"
     assert all(found[name].verdict is Verdict.UNDECIDED for name in ("s0", "s1", "s2"))
+
+
+def test_undo_leaves_what_another_tab_judged_since(project, tmp_path):
+    session = Session("page", tmp_path / "session", project=project)
+    answer(session, {"do": "judge", "name": "s0", "verdict": "accepted", "page": 0})
+    board, other = session.review, ReviewBoard()
+    board.judge_many(project, board.entries(project), Verdict.REJECTED)
+    other.judge_named(project, "s1", Verdict.ACCEPTED, "looked twice")
+    other.judge_named(project, "s2", Verdict.REJECTED)  # the same word, but the other tab's
+    shown = answer(session, {"do": "undo", "page": 0})
+    found = read_judgements(project)
+    assert (found["s1"].verdict, found["s1"].note) == (Verdict.ACCEPTED, "looked twice")
+    assert found["s2"].verdict is Verdict.REJECTED and found["s3"].verdict is Verdict.UNDECIDED
+    assert shown["said"].startswith("2 pairs were") and shown["verdicts"]["s1"] == "accepted"
+    assert found["s0"].verdict is Verdict.ACCEPTED
+    assert answer(session, {"do": "undo", "page": 0})["said"] == ""
+    assert read_judgements(project)["s0"].verdict is Verdict.UNDECIDED, "brought back, so it is this page's again"
 
 
 def test_a_verdict_lands_on_the_pair_it_names_though_that_left_the_list(project, tmp_path):

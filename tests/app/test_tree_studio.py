@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from app import texts
-from app.gradio_ui import tree_plots, tree_studio
+from app.gradio_ui import tree_plots, tree_studio, tree_view
+from app.gradio_ui.state import Sessions
 from app.gradio_ui.tree_studio import Studio
 from tests.conftest import make_pair
 from univg.sca import SCAConfig, TreeScene
@@ -35,6 +36,22 @@ def test_studio_starts_along_the_first_mask_and_lists_every_source(project):
         "preset:coronary-right",
         "preset:coronary-left",
     ]
+
+
+def test_mask_replaced_by_one_of_another_size_still_guides(tmp_path):
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=96)
+    project.add_support_pair(make_pair("a", size=64))
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(project)
+    studio = tree_view.studio_of(session)
+    scene = tree_studio.with_settings(studio.scene, {"tortuosity": 0.3}, closed=False)
+    studio.go_to(TreeScene(**{**vars(scene), "seed": 7, "roots": ((60.0, 60.0),)}))
+    studio.corners.append((50.0, 50.0))
+    project.remove_support_pair("a")
+    project.add_support_pair(make_pair("a", size=48))
+    after = tree_view.studio_of(session).scene
+    assert after.shape == (48, 48) and tree_studio.real_mask(project, after) is not None
+    assert (after.config, after.seed, after.roots) == (scene.config, 7, ()) and not studio.corners
 
 
 def test_sliding_is_undone_as_one_step_and_corners_one_by_one(project):

@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -112,6 +113,25 @@ def test_adapter_is_exported_whole_or_not_at_all(project, tmp_path, capsys, kind
         assert found == ({"a.safetensors": "loha"} if kinds else {})
     assert bool(capsys.readouterr().err) == (not kinds)
     assert main(command) == 2, "nothing is replaced"
+
+
+def test_nothing_is_left_of_an_adapter_when_the_disk_gets_full(project, tmp_path, monkeypatch, capsys):
+    with project.new_mask_engine_folder() as folder:
+        for kind in ("lora", "loha"):
+            (folder / f"{kind}.safetensors").write_text(kind)
+    written = []
+
+    def fill_up(descriptor):
+        written.append(descriptor)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    command = ["export", "adapter", "--project", str(project.path), "-o", str(tmp_path / "a.safetensors")]
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fill_up)
+        assert main(command) == 2 and "full" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.safetensors"))
+    assert main(command) == 0, "nothing is in the way of the next try"
 
 
 def test_onnx_computes_the_same(tmp_path):

@@ -1,7 +1,7 @@
 """Pairs of tiny engines: from adaptation to checked pairs in a project."""
 
 from dataclasses import replace
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import numpy as np
 import pytest
@@ -11,22 +11,31 @@ from univg.cli import main
 from univg.engines import ImageEngine, MaskEngine, SamplingConfig, load_backbone
 from univg.engines.backbone import new_controlnet
 from univg.engines.folders import save_controlnet
-from univg.errors import Cancelled, InputError
+from univg.errors import Cancelled, InputError, Paused
 from univg.io import read_json, read_provenance, write_json_atomic
 from univg.sca import generate_mask
 from univg.segmentation import prior_segmenter
 from univg.types import ImageMaskPair, Modality, SupportSet
+from univg.workflow import image_engines
+from univg.workflow.adapt_job import run_retrain_job
 from univg.workflow.full import run_full_job
 from univg.workflow.generate import GenerateConfig, generate_pairs, run_generate_job
 from univg.workflow.image_checks import likeness, local_contrast, vessel_band
-from univg.workflow.image_engines import CRITIC_FOLDER, draw_pair, load_base
+from univg.workflow.image_engines import (
+    CRITIC_FOLDER,
+    draw_pair,
+    load_base,
+    load_image_engine,
+    run_image_engine_job,
+)
 from univg.workflow.job_context import JobContext
+from univg.workflow.job_records import EventReader
 from univg.workflow.jobs import JobState, cancel_job, resume_job, start_job, wait_for
-from univg.workflow.model_versions import FROZEN, name_to_hold_out
+from univg.workflow.model_versions import FROZEN, frozen_image, image_kept_apart, name_to_hold_out
 from univg.workflow.pair_checks import check_synthetic_pair
-from univg.workflow.presets import preset_named
+from univg.workflow.presets import CRITIC, preset_named
 from univg.workflow.project import Project
-from univg.workflow.verdicts import training_choice, without_sight_of
+from univg.workflow.verdicts import judge, training_choice, without_sight_of
 
 
 def made_up_pair(seed, shape=(64, 64)):
@@ -57,6 +66,24 @@ def adapted(engines, tmp_path_factory):
     assert job.state is JobState.DONE, job.error
     assert job.result()["image_engine"] == "v001" and 0 <= job.result()["agreement"] <= 1
     return project
+
+
+@pytest.mark.parametrize(("kept_apart", "expected"), [(None, True), ("pair-0", False)])
+def test_images_are_drawn_of_masks_of_several_sizes_and_nothing_is_expected_unmeasured(
+    engines, tmp_path, monkeypatch, kept_apart, expected
+):
+    monkeypatch.setattr(image_engines, "CRITIC", CRITIC.with_steps(4))
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=64)
+    for seed, shape in enumerate(((64, 64), (48, 64))):
+        project.add_support_pair(made_up_pair(seed, shape))
+    (tmp_path / "job" / "checkpoint").mkdir(parents=True)
+    params = {"steps": 1, "device": "cpu", "backbone": str(engines), "without": kept_apart}
+    with JobContext(tmp_path / "job") as context:
+        result = run_image_engine_job(project, params, context)
+    assert 0 <= result["agreement"] <= 1 and result["nearest_image"] <= 1
+    assert ("expected_agreement" in result) == expected
+    critic = load_image_engine(project, device="cpu")[1]
+    assert (critic.expected_agreement is not None) == expected
 
 
 def hashes_of_the_image_kept_apart(project):
@@ -103,6 +130,75 @@ def test_pairs_made_from_the_held_out_image_do_not_train(project):
     assert job.state is JobState.DONE, job.error
     assert job.result()["pairs_used"] == min(3, preset_named("preview").with_steps(20).synthetic_drawn)
     assert any("2 of 5 pairs" in event.message for event in job.events())
+
+
+def test_rejecting_every_pair_trains_on_the_annotated_images_alone(tmp_path):
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=64)
+    for seed in range(2):
+        project.add_support_pair(made_up_pair(seed))
+    preset = preset_named("preview")
+    params = {"preset": preset.name, "segmenter_steps": 2, "device": "cpu"}
+
+    def retrained(name):
+        (tmp_path / name / "checkpoint").mkdir(parents=True)
+        with JobContext(tmp_path / name) as context:
+            result = run_retrain_job(project, {**params, **training_choice(project)}, context)
+        card = read_json(project.segmenters_folder / result["segmenter"] / "segmenter.json")["card"]
+        assert result["pairs_used"] == card["synthetic_pairs"]
+        return result["pairs_used"], {event.stage for event in EventReader(tmp_path / name).read_new()}
+
+    used, stages = retrained("without-any")
+    assert used == preset.pairs and "trees" in stages, "the preset makes its own"
+    project.add_synthetic_pair(replace(made_up_pair(5), synthetic=True), {})
+    judge(project, ["pair-5"], "rejected")
+    used, stages = retrained("all-rejected")
+    assert used == 0 and "trees" not in stages
+
+
+def test_full_run_freezes_the_image_it_keeps_apart_before_another_run_can_choose(engines, tmp_path):
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=64)
+    for seed in range(3):
+        project.add_support_pair(made_up_pair(seed))
+    (tmp_path / "job" / "checkpoint").mkdir(parents=True)
+    params = {"seed": 1, "device": "cpu", "mask_backbone": str(engines), "image_backbone": str(engines)}
+    with JobContext(tmp_path / "job") as context:
+        part = replace(context.within("all"), should_stop=lambda: True)
+        with pytest.raises(Cancelled):
+            run_full_job(project, preset_named("full").scaled_to(64), params, part)
+        apart = read_json(part.checkpoint_folder / "stages.json")["support"]["held_out"]
+    assert apart != project.support_names()[int(np.random.default_rng(0).integers(3))], "by this seed another one"
+    assert image_kept_apart(project) == frozen_image(project).name == apart
+
+
+def test_full_run_says_that_all_its_pairs_have_seen_the_image_that_models_are_compared_on(project, tmp_path):
+    other = next(name for name in project.support_names() if name != name_to_hold_out(project))
+    given = {
+        "support": {"sha256": project.support_hashes(), "held_out": other},
+        "mask-engine": {"mask_engine": ""},
+        "image-engine": {"image_engine": "v001"},
+    }
+    params = {"given": given, "pairs": 1, "device": "cpu", "mask_backbone": "kept", "image_backbone": "kept"}
+    preset = preset_named("full").scaled_to(64).with_steps(2)
+    (tmp_path / "job" / "checkpoint").mkdir(parents=True)
+    with JobContext(tmp_path / "job") as context:
+        with pytest.raises(Paused):
+            run_full_job(project, preset, {**params, "review": True}, context)
+        judge(project, project.pair_names(), "accepted")
+        with pytest.raises(InputError, match=r"1 of 1 pairs passed.*compared on now.*Adapt anew"):
+            run_full_job(project, preset, params, context)
+    assert project.segmenter_versions() == []
+
+
+def test_a_project_made_anew_in_the_same_place_draws_with_its_own_engine(project):
+    config = GenerateConfig(count=1, steps=2)
+    (name,) = generate_pairs(project, config)["names"]
+    file = project.image_engines_folder / "v001" / "engine.json"
+    engine = read_json(file)
+    engine["card"]["support_sha256"]["images/more.png"] = "ab"
+    write_json_atomic(file, engine)
+    rmtree(project.pairs_folder)
+    assert generate_pairs(project, config)["names"] == [name]
+    assert "ab" in project.pair_record(name)["support_sha256"]
 
 
 @pytest.fixture
@@ -259,6 +355,8 @@ def test_flags_name_what_is_wrong():
     empty = ImageMaskPair(np.full((128, 128), 128, np.uint8), other.mask, "empty", synthetic=True)
     found = check_synthetic_pair(empty, [real], critic, expected_agreement=0.9)
     assert {"disagrees", "faint"} <= set(found.flags) and found.agreement < 0.5
+    unknown = check_synthetic_pair(empty, [real], critic, expected_agreement=None)
+    assert "disagrees" not in unknown.flags, "nothing to measure it by"
 
 
 def test_mask_engine_remembers_its_base(engines, tmp_path):

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -82,6 +84,28 @@ def test_extracted_tree_draws_the_mask_again():
     tree = extract_tree(mask)
     assert dice(rasterize_tree(tree), mask) > 0.85
     assert len(tree.roots) == ndimage.label(mask, EIGHT)[1]
+
+
+def test_each_part_of_a_mask_is_a_tree_from_its_thickest_point():
+    mask = np.zeros((60, 80), bool)
+    mask[10:13, 5:60] = True
+    mask[9:14, 30:34] = True
+    mask[40, 10:70] = True
+    mask[50, 3] = True
+    tree = extract_tree(mask)
+    roots = np.flatnonzero(tree.parents < 0)
+    assert len(roots) == 3
+    for first, last in zip(roots, [*roots[1:], len(tree)], strict=True):
+        assert tree.radii[first] == tree.radii[first:last].max()
+        assert (tree.parents[first + 1 : last] >= first).all()
+
+
+def test_many_specks_are_extracted_in_no_time():
+    mask = np.zeros((600, 600), bool)
+    mask[::3, ::3] = True
+    started = time.process_time()
+    assert len(extract_tree(mask)) == 40_000
+    assert time.process_time() - started < 5
 
 
 def test_extracting_from_an_empty_mask_gives_an_empty_tree():

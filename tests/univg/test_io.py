@@ -131,6 +131,20 @@ def test_deep_colour_keeps_its_channels_on_one_scale(tmp_path):
     np.testing.assert_allclose(image, (deep - float(deep.min())) / span, atol=1e-6)
 
 
+def test_white_is_zero_tiffs_of_signed_integers_are_inverted(tmp_path):
+    ramp = np.linspace(-30000, 30000, 64).reshape(8, 8).astype(np.int16)
+    image = read_image(tif(tmp_path / "a.tif", ramp, photometric="miniswhite"))
+    assert image[0, 0] == 1 and image[-1, -1] == 0 and (np.diff(image.ravel()) < 0).all()
+
+
+def test_header_of_a_png_is_read_without_its_pixels(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png", RGB)
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("decoded"))
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda image: pytest.fail("decoded"))
+    info = read_image_info(path)
+    assert (info.height, info.width) == RGB.shape[:2]
+
+
 def test_white_is_zero_tiffs_are_inverted(tmp_path):
     for dtype in (np.uint8, np.uint16):
         image = read_image(tif(tmp_path / "a.tif", GREY.astype(dtype), photometric="miniswhite"))
@@ -309,6 +323,11 @@ def test_a_single_value_is_empty_when_zero_and_full_otherwise(tmp_path):
     for dtype in (np.uint8, np.uint16):
         assert not read_mask(saved(tmp_path / "m.png", np.zeros((8, 8), dtype=dtype))).any()
         assert read_mask(saved(tmp_path / "m.png", np.full((8, 8), 200, dtype=dtype))).all()
+
+
+def test_a_single_colour_is_full_unless_it_is_black(tmp_path):
+    assert read_mask(saved(tmp_path / "m.png", np.full((8, 8, 3), (255, 0, 0), np.uint8))).all()
+    assert not read_mask(saved(tmp_path / "m.png", np.zeros((8, 8, 3), np.uint8))).any()
 
 
 def test_more_values_need_a_threshold(tmp_path):

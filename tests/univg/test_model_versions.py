@@ -1,6 +1,7 @@
 """Versions of a segmenter: which is used, on what they are compared, and what a training changed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from univg.workflow.model_versions import (
     FROZEN,
     active_segmenter,
     compare_versions,
+    frozen_as_now,
     frozen_image,
     image_kept_apart,
     name_to_hold_out,
@@ -49,6 +51,13 @@ def add_version(project, dice, *, held_out="pair-0", synthetic=7, seen=None):
         if seen is not None:
             write_image(folder / HELD_OUT_PICTURE, seen.astype(np.float32))
     return settle(project, new.version)
+
+
+def swap_image(project, name):
+    """Another image takes the place of `name`, with the same mask."""
+    pair = project.support_pair(name)
+    project.remove_support_pair(name)
+    project.add_support_pair(replace(pair, image=255 - pair.image))
 
 
 def test_worse_model_never_replaces_a_better_one(project):
@@ -121,6 +130,26 @@ def test_corrected_annotation_freezes_anew(project):
     assert newest.figures.dice == 0.7 and first.reason == "another mask"
 
 
+def test_another_image_of_the_same_name_and_mask_is_not_compared(project):
+    add_version(project, 0.8)
+    swap_image(project, "pair-0")
+    settled = add_version(project, 0.7)
+    assert (settled.reason, settled.active) == ("not comparable", "v002")
+    newest, first = compare_versions(project)
+    assert newest.figures.dice == 0.7 and first.reason == "another mask"
+    assert frozen_image(project) == frozen_as_now(project) == newest.figures.image
+
+
+def test_record_of_an_earlier_version_without_a_hash_of_the_image_still_counts(project):
+    add_version(project, 0.8)
+    file, whole = project.segmenters_folder / FROZEN, frozen_image(project)
+    write_json_atomic(file, {"name": whole.name, "mask_sha256": whole.mask_sha256, "frozen": ""})
+    assert frozen_image(project) == replace(whole, image_sha256="")
+    assert [version.reason for version in compare_versions(project)] == [""]
+    assert add_version(project, 0.85).reason == "better"
+    assert frozen_image(project) == whole, "what was missing is on record now"
+
+
 def test_what_changed_compares_what_was_seen_before_the_image_joined(project):
     reference = project.support_pair("pair-0").mask
     poor = reference & (np.arange(96) < 60)
@@ -144,6 +173,23 @@ def test_what_cannot_be_compared_is_said(project):
         what_changed(project, "v001", "v003")
     with pytest.raises(InputError, match="v007"):
         what_changed(project, "v001", "v007")
+
+
+def test_figures_are_never_shown_beside_another_mask_or_image_than_theirs(project):
+    reference = project.support_pair("pair-0").mask
+    for dice in (0.7, 0.8):
+        add_version(project, dice, seen=reference)
+    project.replace_support_mask("pair-0", np.roll(reference, 5, axis=0))
+    with pytest.raises(InputError, match=r"was changed since.*Train again"):
+        what_changed(project, "v001", "v002")
+    project.replace_support_mask("pair-0", reference)
+    assert what_changed(project, "v001", "v002").difference == 0
+    swap_image(project, "pair-0")
+    with pytest.raises(InputError, match="was changed since"):
+        what_changed(project, "v001", "v002")
+    project.remove_support_pair("pair-0")
+    with pytest.raises(InputError, match="no longer in the project"):
+        what_changed(project, "v001", "v002")
 
 
 def test_interval_of_a_difference_is_that_of_tiles():

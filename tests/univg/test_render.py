@@ -132,6 +132,16 @@ def test_no_vessel_is_drawn_on_the_frame_of_an_x_ray_image():
     assert len(rows) == pair.shape[0] - 31
 
 
+def test_a_larger_mask_stays_as_connected_as_it_was():
+    support = [made_up_pair()]
+    mask = np.zeros((1600, 2000), bool)
+    for number in range(40):
+        cv2.line(mask.view(np.uint8), (25 + 50 * number, 20), (1975 - 48 * number, 1580), 1, 11)
+    (made,) = render_pairs(support, [mask], modality=Modality.BRAIN_DSA, rng=np.random.default_rng(0))
+    averaged = cv2.resize(mask.astype(np.float32), (200, 160), interpolation=cv2.INTER_AREA) > 0.5
+    assert any(np.array_equal(made.mask[::a, ::b], averaged) for a in (1, -1) for b in (1, -1))
+
+
 def made_up_fundus():
     """A grey disc that a dark vessel crosses from rim to rim, in a black surround."""
     rows, cols = np.mgrid[:200, :200]

@@ -68,6 +68,9 @@ def test_root_is_added_and_taken_away_again():
         {"seed": -1},
         {"shape": [1, 1]},
         {"config": {"max_nodes": 2.5}},
+        {"config": {"max_nodes": 10**12}},
+        {"config": {"grid_spacing": 0.001}},
+        {"config": {"attraction_distance": 0.01, "segment_length": 0.005, "kill_distance": 0.005}},
     ],
 )
 def test_files_from_elsewhere_are_refused_with_a_reason(change):

@@ -344,6 +344,13 @@ def test_prediction_has_the_size_of_the_image_whatever_its_shape(tiny_support):
         assert found.probability.min() >= 0 and found.probability.max() <= 1
 
 
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1), (1, 1)])
+def test_a_patch_of_a_line_is_drawn(shape):
+    rng, line = np.random.default_rng(0), np.full(shape, 0.5, np.float32)
+    grey, _ = random_patch(line, line, size=32, affine=True, appearance=0.0, rng=rng)
+    assert np.allclose(grey, 0.5, atol=1e-3)
+
+
 def test_test_time_augmentation_commutes_with_flips(tiny_support):
     network = build_network(TINY).eval()
     grey = to_grey(tiny_support.pairs[0].image, tiny_support.modality)

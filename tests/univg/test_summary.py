@@ -63,6 +63,20 @@ def test_images_held_out_in_napari_are_counted_not_named(project):
     assert "2 images" in html and "Smith" not in html and "Anna" not in html
 
 
+def test_address_of_a_cluster_and_the_weight_of_each_pair_are_left_out(project):
+    params = {"steps": 1, "scheduler": "tcp://miller-desk:8786", "pairs": ["a", "b"], "weights": [0.123, 0.5]}
+    html = summary_html(project, wait_for(start_job(project, "selftest", params), timeout=60))
+    assert "2 synthetic pairs" in html and "miller-desk" not in html and "0.123" not in html
+
+
+def test_seconds_of_a_resumed_run_are_said_to_be_those_of_its_last_attempt(project):
+    job = wait_for(start_job(project, "selftest", {"steps": 1, "seconds_per_step": 0.0}), timeout=60)
+    assert "<th>took</th>" in summary_html(project, job)
+    write_record(job.folder, replace(job.record, attempt=2))
+    html = summary_html(project, job.refreshed())
+    assert "<th>last attempt took</th>" in html and "<th>took</th>" not in html
+
+
 def test_names_are_escaped(project):
     job = wait_for(start_job(project, "selftest", {"steps": 1, "note": "<script>"}), timeout=60)
     assert "<script>" not in summary_html(project, job)

@@ -11,6 +11,7 @@ from torch import nn
 from univg.errors import Cancelled, InputError
 from univg.training import parallel
 from univg.training.average import update_average
+from univg.training.device import autocast
 from univg.training.loop import Look, OptimizationConfig, optimize
 from univg.training.schedule import learning_rate_at
 
@@ -91,13 +92,14 @@ def test_looking_at_the_average_changes_nothing():
     assert seen == [3, 6, 8] and torch.equal(looked.weight, run(new_layer()).weight)
 
 
-def test_a_batch_that_does_not_fit_is_computed_in_parts():
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("MPS backend out of memory (MPS …)")])
+def test_a_batch_that_does_not_fit_is_computed_in_parts(error):
     layer, sizes = new_layer(), []
 
     def loss_of(inputs, wanted):
         sizes.append(len(inputs))
         if len(inputs) > 2:
-            raise torch.OutOfMemoryError
+            raise error
         return (layer(inputs) - wanted).square().mean()
 
     messages = []
@@ -111,6 +113,23 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts():
     )
     assert sizes[0] == 4 and set(sizes[1:]) == {2} and any(messages)
     assert torch.allclose(layer.weight, run(new_layer()).weight, atol=1e-6)
+
+
+def test_other_errors_of_a_step_are_not_taken_for_want_of_memory():
+    def broken(inputs, wanted):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        optimize(dict(new_layer().named_parameters()), broken, batches_from, config=CONFIG, stage="x")
+
+
+def test_builds_without_onednn_are_not_asked_for_bfloat16(monkeypatch):
+    def missing():
+        raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_is_mkldnn_bf16_supported'")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", missing)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not autocast(torch.device("cpu"), "auto")._enabled
 
 
 def test_loss_that_is_no_number_stops_the_run():

@@ -15,6 +15,7 @@ from univg.workflow.verdicts import (
     VERDICTS_FILE,
     JudgementLog,
     Verdict,
+    barred_by_held_out,
     draw_from,
     hashes_of_image,
     judge,
@@ -78,6 +79,8 @@ def test_log_is_read_on_from_where_it_was_left(project):
     assert set(log.latest()) == set(read_judgements(project)) == {"s0", "s1", "s2"}
     file.write_bytes(whole)  # an older copy was put back
     assert set(log.latest()) == {"s0"}
+    file.write_bytes((line + b"\n") * 10)  # the log of a project that was made anew in the same place
+    assert set(log.latest()) == {"s1"}
 
 
 def test_undecided_pairs_are_weighed_by_how_well_image_and_mask_agree(tmp_path):
@@ -107,6 +110,9 @@ def test_review_export_and_retrain_agree_on_pairs_made_from_the_image_kept_apart
     assert len({sha256[f"fov/{name}.png"] for name in (apart, *others)}) == 1, "equal fields are equal files"
     trained = ["from-other", "s0", "s1", "s2"]
     assert pairs_that_train(project) == training_choice(project)["pairs"] == trained
+    assert barred_by_held_out(project, project.pair_names()) == ["from-apart"]
+    judge(project, ["from-apart"], Verdict.REJECTED)
+    assert barred_by_held_out(project, project.pair_names()) == []
     assert export_pairs(project, tmp_path / "out", source="synthetic") == len(trained)
     assert hashes_of_image(sha256, apart) == {sha256[f"{kind}/{apart}.png"] for kind in ("images", "masks")}
     assert hashes_of_image(sha256, None) == set()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from univg.commands.options import ProgressLine
 from univg.errors import InputError
+from univg.io import write_bytes_atomic
 from univg.workflow.export import FORMATS, SOURCES, export_onnx, export_pairs
 from univg.workflow.model_versions import active_segmenter
 from univg.workflow.project import Project
@@ -53,13 +55,26 @@ def run(args: argparse.Namespace) -> int:
     outputs = [output] if len(sources) == 1 else [output.with_stem(f"{output.stem}-{file.stem}") for file in sources]
     for target in outputs:
         _refuse_existing(target)
+    _copy_all(sources, outputs)
     for source, target in zip(sources, outputs, strict=True):
-        try:
-            shutil.copyfile(source, target)
-        except OSError as error:
-            raise InputError(f"Cannot write: {error.strerror}", path=target, fix="Choose another place.") from error
         print(f"{target}: {source.stem} of {source.parent.name}")
     return 0
+
+
+def _copy_all(sources: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Copy each to its target, or none: what is left of a failed export would be in the way of the next."""
+    written = []
+    try:
+        for source, target in zip(sources, targets, strict=True):
+            write_bytes_atomic(target, source.read_bytes())
+            written.append(target)
+    except (InputError, OSError) as error:
+        for target in written:
+            with suppress(OSError):
+                target.unlink()
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"Cannot read the adapter: {error.strerror}", path=source) from error
 
 
 def _refuse_existing(output: Path) -> None:

@@ -25,7 +25,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--project", required=True, metavar="DIR")
     parser.add_argument("-o", required=True, metavar="DIR", dest="output", help="output folder")
-    parser.add_argument("--segmenter", metavar="V", help="version, for example v002 (default: the newest)")
+    parser.add_argument("--segmenter", metavar="V", help="version, for example v002 (default: the one in use)")
     parser.add_argument("--threshold", type=float, metavar="T", help="probability from which a pixel is a vessel")
     parser.add_argument("--tta", action="store_true", help="average over flips and turns: slower, a little better")
     parser.add_argument("--frame", type=int, metavar="N", help="frame of a DICOM or TIFF with several, from 0")

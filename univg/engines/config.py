@@ -71,6 +71,8 @@ class AutoencoderConfig(OptimizationConfig):
         super().__post_init__()
         if self.patch_size < 16 or self.patch_size % 8:
             raise ValueError(f"`patch_size` must be a multiple of 8 and at least 16, got {self.patch_size}")
+        if self.perceptual_weight and self.patch_size % 16:
+            raise ValueError(f"`patch_size` must be a multiple of 16 for `perceptual_weight`, got {self.patch_size}")
         if len(self.channels) != 3 or self.channels[-1] % self.latent_channels:
             raise ValueError(
                 f"`channels` must name three widths, the last a multiple of `latent_channels` "
@@ -87,6 +89,12 @@ class AutoencoderConfig(OptimizationConfig):
         for name in ("latent_noise", "mask_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be between 0 and 1, got {getattr(self, name)}")
+
+
+def check_size(size: int) -> None:
+    """`ValueError` unless pictures of `size` pixels a side can be drawn."""
+    if size < 64 or size % 64:
+        raise ValueError(f"`size` must be a multiple of 64 and at least 64, got {size}")
 
 
 @dataclass(frozen=True)
@@ -220,8 +228,7 @@ class SamplingConfig:
             raise ValueError(f"`strength` must be between 0 and 1, got {self.strength}")
         if not 0 <= self.scale < math.inf:
             raise ValueError(f"`scale` (α) must be 0 or more, got {self.scale}")
-        if self.size < 64 or self.size % 64:
-            raise ValueError(f"`size` must be a multiple of 64 and at least 64, got {self.size}")
+        check_size(self.size)
         if not 0 <= self.seed < 2**62:
             raise ValueError(f"`seed` must be between 0 and 2^62, got {self.seed}")
 

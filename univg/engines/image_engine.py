@@ -22,7 +22,7 @@ from univg.engines.backbone import (
     picture_to_image,
 )
 from univg.engines.conditions import vessel_condition
-from univg.engines.config import ImageTrainConfig, SamplingConfig
+from univg.engines.config import ImageTrainConfig, SamplingConfig, check_size
 from univg.engines.diffusion import controlled_prediction, noising_batch, noising_loss, sample_latents
 from univg.engines.folders import load_controlnet, load_unet, save_controlnet, save_unet
 from univg.engines.frames import from_square, random_warp, to_square
@@ -35,7 +35,7 @@ from univg.types import ImageMaskPair, Modality, as_float
 
 _CARD = "engine.json"
 _FORMAT = "univg-image-engine/1"
-_VARIANTS = 60  # augmented pairs that an adaptation learns from
+_VARIANTS = 60  # augmented pairs that an adaptation learns from, at least one of each
 
 # Gets a step, masks (n, S, S) and images (n, S, S, 3) that the engine draws of them by then; returns the path of a
 # picture of them, or None.
@@ -175,6 +175,7 @@ def train_image_engine(
     """
     if not pairs:
         raise ValueError("`pairs` must hold at least one pair, got none")
+    check_size(size)
     config = config or ImageTrainConfig()
     fields = [pair.fov if pair.fov is not None else estimate_fov(pair.image, modality) for pair in pairs]
 
@@ -182,13 +183,14 @@ def train_image_engine(
     rng = np.random.default_rng(config.seed)
     images, conditions = [], []
     squares = [_squares(pair, seen, size) for pair, seen in zip(pairs, fields, strict=True)]
-    for number in range(_VARIANTS):
+    count = max(_VARIANTS, len(squares))
+    for number in range(count):
         image, mask, seen = squares[number % len(squares)]
         warp = partial(random_warp(size, modality, rng), border=cv2.BORDER_REFLECT_101)
         images.append(warp(image))
         conditions.append(np.rint(vessel_condition(warp(mask), warp(seen)) * 255).astype(np.uint8))
     images, conditions = np.stack(images), np.stack(conditions)
-    parts = [image_to_picture(part) for part in np.array_split(images, _VARIANTS // 4)]
+    parts = [image_to_picture(part) for part in np.array_split(images, count // 4)]
     parts = [part.contiguous(memory_format=torch.channels_last) for part in parts]
     latents = torch.cat([backbone.encode(part, [modality] * len(part)) for part in parts])
     tokens = backbone.condition([modality]).detach()
@@ -205,17 +207,21 @@ def train_image_engine(
     if config.train_unet:
         trained |= {f"unet.{name}": p for name, p in unet.named_parameters()}
 
+    def emphasis_on(told: torch.Tensor) -> torch.Tensor:
+        return 1 + config.vessel_weight * torch.nn.functional.adaptive_max_pool2d(told[:, :1], latents.shape[2:])
+
+    # Of all pairs, so that a loss does not depend on which are computed together.
+    usual = float(np.mean([emphasis_on(condition_to_picture(told[None])).mean() for told in conditions]))
+
     def batches_from(first: int) -> Iterator[Batch]:
         for step in itertools.count(first):
             rng = np.random.default_rng([config.seed, step])
-            chosen = rng.integers(_VARIANTS, size=config.batch_size)
+            chosen = rng.integers(count, size=config.batch_size)
             batch = latents[torch.from_numpy(chosen).to(latents.device)]
             told = condition_to_picture(conditions[chosen]).to(latents.device)
             yield batch, *noising_batch(batch, backbone.scheduler, rng), told
 
     def loss_of(latents, noise, timesteps, told) -> torch.Tensor:
-        vessels = torch.nn.functional.adaptive_max_pool2d(told[:, :1], latents.shape[2:])
-        emphasis = 1 + config.vessel_weight * vessels
         return noising_loss(
             partial(predict, condition=told, scale=1.0),
             latents,
@@ -224,7 +230,7 @@ def train_image_engine(
             tokens.expand(len(latents), -1, -1),
             scheduler=backbone.scheduler,
             min_snr_gamma=config.min_snr_gamma,
-            emphasis=emphasis / emphasis.mean(),
+            emphasis=emphasis_on(told) / usual,
         )
 
     outside = [as_colour(pair.image)[~seen] for pair, seen in zip(pairs, fields, strict=True) if not seen.all()]

@@ -22,7 +22,7 @@ from univg.engines.adapters import (
     training_prediction,
 )
 from univg.engines.backbone import DiffusionBackbone, fingerprint, mask_to_picture
-from univg.engines.config import AdapterConfig, DiffusionTrainConfig, SamplingConfig
+from univg.engines.config import AdapterConfig, DiffusionTrainConfig, SamplingConfig, check_size
 from univg.engines.diffusion import noising_batch, noising_loss, sample_latents
 from univg.engines.frames import from_square, random_warp, resize, to_square
 from univg.errors import InputError
@@ -36,7 +36,7 @@ _CARD = "engine.json"
 _FORMAT = "univg-mask-engine/1"
 _WHITE, _GREY = 0.0, -0.5  # levels between -1 and 1
 _SPECK = 12  # pixels of a 512 x 512 frame
-_VARIANTS = 48  # augmented masks that an adaptation learns from
+_VARIANTS = 48  # augmented masks that an adaptation learns from, at least one of each
 
 # Gets a step and masks (n, H, W) that the engine draws by then; returns the path of a picture of them, or None.
 OnSamples = Callable[[int, np.ndarray], str | None]
@@ -137,6 +137,7 @@ def finetune_mask_engine(
     """
     if not masks:
         raise ValueError("`masks` must hold at least one mask, got none")
+    check_size(size)
     for number, mask in enumerate(masks):
         if mask.dtype != np.bool_ or mask.ndim != 2:
             raise ValueError(f"`masks` must be bool (H, W) arrays, got {mask.dtype} {mask.shape}")
@@ -153,8 +154,9 @@ def finetune_mask_engine(
     # 1. Augmented masks as latents
     rng = np.random.default_rng(config.seed)
     squares = [to_square(mask, size) for mask in masks]
-    variants = np.stack([random_warp(size, modality, rng)(squares[i % len(squares)]) for i in range(_VARIANTS)])
-    parts = np.array_split(variants, _VARIANTS // 4)
+    count = max(_VARIANTS, len(squares))
+    variants = np.stack([random_warp(size, modality, rng)(squares[i % len(squares)]) for i in range(count)])
+    parts = np.array_split(variants, count // 4)
     latents = torch.cat([backbone.encode(mask_to_picture(part), [modality] * len(part)) for part in parts])
     tokens = backbone.condition([modality])
 

@@ -27,7 +27,7 @@ from univg.engines.backbone import (
     new_scheduler,
     new_unet,
 )
-from univg.engines.config import DiffusionTrainConfig, SamplingConfig
+from univg.engines.config import DiffusionTrainConfig, SamplingConfig, check_size
 from univg.engines.diffusion import (
     controlled_prediction,
     noising_batch,
@@ -90,6 +90,7 @@ class PretrainConfig(DiffusionTrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_size(self.size)  # of the sample sheets
         multiple = 8 * 2 ** (len(self.channels) - 1)
         for name in ("size", "window"):
             if getattr(self, name) < 64 or getattr(self, name) % multiple:

@@ -19,7 +19,7 @@ import torch
 from univg.engines.adapters import Adapter, adapted_prediction, attach_adapter, save_adapter, training_prediction
 from univg.engines.autoencoder import save_sheet
 from univg.engines.backbone import DiffusionBackbone, fingerprint, mask_to_picture
-from univg.engines.config import AdapterConfig, DiffusionTrainConfig, SamplingConfig
+from univg.engines.config import AdapterConfig, DiffusionTrainConfig, SamplingConfig, check_size
 from univg.engines.diffusion import noising_batch, noising_loss, sample_latents
 from univg.engines.folders import save_unet
 from univg.engines.streams import draw_masks, in_order
@@ -70,6 +70,7 @@ def pretrain_mask_lora(
     Cancelled
         After saving a checkpoint, when `should_stop` says so.
     """
+    check_size(size)
     if adapter.kind != "lora":
         raise ValueError(f"`adapter` must be of kind 'lora', got {adapter.kind!r}")
     folder = Path(folder)

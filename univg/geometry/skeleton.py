@@ -103,19 +103,21 @@ def extract_tree(mask: np.ndarray) -> VesselTree:
     radii = centreline_radius(mask, points)
 
     graph = minimum_spanning_tree(pixel_graph(points, mask.shape))
-    n_parts, part = connected_components(graph, directed=False)
-    order_all, parent_all = [], np.full(len(points), -1)
-    for label in range(n_parts):
-        members = np.flatnonzero(part == label)
-        root = members[np.argmax(radii[members])]
-        order, predecessors = breadth_first_order(graph, root, directed=False)
-        parent_all[order[1:]] = predecessors[order[1:]]
-        order_all.append(order)
-    order = np.concatenate(order_all)
-    rank = np.empty(len(points), np.int64)
-    rank[order] = np.arange(len(points))
-    parents = parent_all[order]
-    parents = np.where(parents >= 0, rank[parents], -1)
+    _, part = connected_components(graph, directed=False)
+    thickest = np.lexsort((-radii, part))
+    roots = thickest[np.unique(part[thickest], return_index=True)[1]]
+    # All parts are walked at once, from one more node that is joined to their roots, and then put one after another.
+    above = len(points)
+    links = graph.tocoo()
+    rows = np.concatenate([links.row, np.full(len(roots), above)])
+    cols = np.concatenate([links.col, roots])
+    joined = csr_array((np.ones(len(rows)), (rows, cols)), shape=(above + 1,) * 2)
+    order, parent_of = breadth_first_order(joined, above, directed=False)
+    order = order[1:]
+    order = order[np.argsort(part[order], kind="stable")]
+    rank = np.empty(above + 1, np.int64)
+    rank[order], rank[above] = np.arange(above), -1
+    parents = rank[parent_of[order]]
     return VesselTree(points[order].astype(np.float64), parents, radii[order], mask.shape)
 
 

@@ -98,6 +98,8 @@ def _info(image: Image.Image, path: Path, kind: FileKind) -> ImageInfo:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
+        return 1  # Pillow would decode the whole picture in search of one behind it
     code = image.getexif().get(ExifTags.Base.Orientation, 1)
     return code if code in range(1, 9) else 1
 

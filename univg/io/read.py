@@ -191,6 +191,8 @@ def _colour_mask(values: np.ndarray, path: Path, *, grey_threshold: float | None
     brightness = values.mean(axis=2, dtype=np.float64)
     first = values[0, 0]
     other = (values != first).any(axis=2)
+    if not other.any():
+        return np.full(other.shape, bool(first.any()))
     rest = values[other]
     if not (rest == rest[0]).all():
         if grey_threshold is not None:

@@ -158,7 +158,8 @@ def _split(array: np.ndarray, page: TiffPage) -> Pixels:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     if page.photometric == _MIN_IS_WHITE:
-        array = np.iinfo(array.dtype).max - array if array.dtype.kind == "u" else array.max() - array
+        # Of integers, the complement cannot overflow.
+        array = np.invert(array) if array.dtype.kind in "iu" else array.max() - array
     orientation = _orientation(page)
     alpha = None
     if array.ndim == 3:

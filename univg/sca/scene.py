@@ -17,6 +17,7 @@ from univg.types import Modality
 
 SCENE_FORMAT = "univg-scene/1"
 _MOST_POINTS = 10_000  # in all roots and polygons of a scene that is read
+_FINEST, _MOST_NODES = 0.25, 10_000_000  # attractors and cells of so many pixels a side, and nodes
 
 Polygon = tuple[tuple[float, float], ...]
 
@@ -112,12 +113,16 @@ class TreeScene:
             if int(data["seed"]) < 0:
                 raise ValueError(f"its seed is {data['seed']}")
             config = {name: _unbounded(value) for name, value in data["config"].items()}
+            config = SCAConfig.from_json(config)
+            finest = min(config.grid_spacing, config.attraction_distance)
+            if finest < _FINEST or config.max_nodes > _MOST_NODES:
+                raise ValueError("it would take more memory than a computer has")
             if data["preset"]:
                 preset_named(data["preset"])
             return cls(
                 modality=Modality.parse(data["modality"]),
                 shape=(height, width),
-                config=SCAConfig.from_json(config),
+                config=config,
                 seed=int(data["seed"]),
                 mask_name=str(data["mask_name"]),
                 mask_sha256=str(data["mask_sha256"]),

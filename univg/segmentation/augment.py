@@ -35,12 +35,12 @@ def random_patch(
     grey, mask : (size, size) ndarray of float32
     """
     matrix = _random_affine(grey.shape, size, affine, rng)
+    # OpenCV never returns from reflecting a side of one pixel about itself.
+    border = cv2.BORDER_REFLECT_101 if min(grey.shape) > 1 else cv2.BORDER_REPLICATE
     # Cubic, since linear interpolation would blur what no image to be segmented is blurred by.
     kinds = (cv2.INTER_CUBIC, cv2.INTER_LINEAR) if affine else (cv2.INTER_NEAREST, cv2.INTER_NEAREST)
     grey_patch, mask_patch = (
-        cv2.warpAffine(
-            array, matrix, (size, size), flags=cv2.WARP_INVERSE_MAP | kind, borderMode=cv2.BORDER_REFLECT_101
-        )
+        cv2.warpAffine(array, matrix, (size, size), flags=cv2.WARP_INVERSE_MAP | kind, borderMode=border)
         for array, kind in zip((grey, mask), kinds, strict=True)
     )
     if appearance:

@@ -16,7 +16,7 @@ from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progres
 from univg.segmentation.config import SegmentationConfig
 from univg.segmentation.inputs import fit_to_working_size, network_inputs, to_grey
 from univg.segmentation.segmenter import Segmenter
-from univg.training.device import autocast
+from univg.training.device import autocast, is_out_of_memory, release_memory
 
 TILE = 640
 SMALLEST_TILE = 160
@@ -106,11 +106,11 @@ def predict_probability(
         while True:
             try:
                 return _predict_in_tiles(inputs, network, config, tile, *options)
-            except torch.OutOfMemoryError:
-                if tile <= SMALLEST_TILE:
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or tile <= SMALLEST_TILE:
                     raise
                 tile //= 2
-                torch.cuda.empty_cache()
+                release_memory(next(network.parameters()).device)
                 on_progress(ProgressEvent("segment", 0, 1, message=SMALLER_TILES))
     finally:
         network.train(training)
@@ -136,14 +136,14 @@ def recalibrate(network: nn.Module, greys: Sequence[np.ndarray], config: Segment
     while True:
         try:
             return _take_statistics(network, inputs, config, tile)
-        except torch.OutOfMemoryError:
-            if tile <= SMALLEST_TILE:
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or tile <= SMALLEST_TILE:
                 raise
             for layer, momentum in momenta.items():
                 layer.momentum = momentum
             network.train(training)
             tile //= 2
-            torch.cuda.empty_cache()
+            release_memory(next(network.parameters()).device)
 
 
 def _take_statistics(network: nn.Module, inputs: list[np.ndarray], config: SegmentationConfig, tile: int) -> None:

@@ -90,7 +90,9 @@ def render_pair(
     """Draw `mask`, cut by the field of view, on the inpainted background of `source`, whose `appearance` this is."""
     if mask.shape != source.shape:
         size = (source.shape[1], source.shape[0])
-        mask = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
+        shrinks = size[0] * size[1] < mask.size
+        kind = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        mask = cv2.resize(mask.astype(np.float32), size, interpolation=kind) > 0.5
     mask = mask & appearance.fov
     image = render_vessels(appearance, mask, rng=rng)
     if source.image.ndim == 2:

@@ -33,7 +33,7 @@ from univg.training.checkpoint import (
     restore_optimizer,
     save_state,
 )
-from univg.training.device import resolve_device
+from univg.training.device import is_out_of_memory, release_memory, resolve_device
 from univg.types import ImageMaskPair, Modality
 
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
@@ -171,11 +171,11 @@ def train_segmenter(
             loss = optimize_step(
                 network, optimizer, inputs.to(target), masks.to(target), config, step=state.step, parts=parts
             )
-        except torch.OutOfMemoryError:
-            if parts >= len(inputs):
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or parts >= len(inputs):
                 raise
             parts = min(2 * parts, len(inputs))
-            torch.cuda.empty_cache()
+            release_memory(target)
             on_progress(ProgressEvent("segmenter", state.step, config.steps, message=SMALLER_BATCHES))
             continue
         state.step += 1

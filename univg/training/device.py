@@ -30,9 +30,26 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the device has no memory left; the one of Apple's GPUs has no class of its own."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what the allocator of `device` keeps for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
 def _has_native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
+        if not torch.backends.mkldnn.is_available():  # builds for Apple silicon lack the operator that is asked below
+            return False
         return torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
     return False

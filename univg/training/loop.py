@@ -16,7 +16,7 @@ from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ig
 from univg.training import parallel
 from univg.training.average import update_average
 from univg.training.checkpoint import TrainingState, load_state, optimizer_tensors, restore_optimizer, save_state
-from univg.training.device import autocast
+from univg.training.device import autocast, is_out_of_memory, release_memory
 from univg.training.schedule import SCHEDULES, learning_rate_at
 
 SMALLER_BATCHES = "The graphics card ran out of memory; going on with smaller batches."
@@ -165,11 +165,11 @@ def optimize(
             try:
                 loss = _step(weights, loss_of, batch, count, optimizer, config, state.step, device, parts)
                 break
-            except torch.OutOfMemoryError:
-                if parts >= len(batch[0]) or parallel.process_count() > 1:
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or parts >= len(batch[0]) or parallel.process_count() > 1:
                     raise
                 parts *= 2
-                torch.cuda.empty_cache()
+                release_memory(device)
                 on_progress(ProgressEvent(stage, state.step, config.steps, message=SMALLER_BATCHES))
         state.step += 1
         update_average(average, current, config.ema_decay, state.step)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from univg.errors import InputError
 from univg.progress import ProgressEvent
 from univg.workflow.expected_time import preset_of_run
-from univg.workflow.job_context import JobContext
+from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.job_records import CHECKPOINT_FOLDER
+from univg.workflow.ledger import Ledger
 from univg.workflow.pipeline import held_out_name, load_drawn, run_on_project
 from univg.workflow.presets import PRESETS, preset_named
 from univg.workflow.project import Project
@@ -33,7 +34,8 @@ def run_retrain_job(project: Project, params: dict, context: JobContext) -> dict
 
     `params` are ``preset`` (standard by default), ``seed``, ``device``, ``segmenter_steps`` or ``full_length`` as for
     an adaptation, and ``pairs`` with their ``weights``, chosen when the job was made (see
-    `univg.workflow.verdicts.training_choice`): later verdicts do not change a resumed run.
+    `univg.workflow.verdicts.training_choice`): later verdicts do not change a resumed run. In a project without any
+    synthetic pair those of the preset train.
     """
     preset = preset_named(params.get("preset", PRESETS["standard"].name)).scaled_to(project.working_size)
     preset = preset_of_run(preset, params, context.checkpoint_folder)
@@ -58,13 +60,19 @@ def run_retrain_job(project: Project, params: dict, context: JobContext) -> dict
         )
     weight_of = dict(zip(names, weights, strict=True))
     synthetic = load_drawn(project, {name: float(weight_of[name]) for name in honest}, preset, seed)
-    result = run_on_project(
+
+    # The preset makes pairs where the project has none; where none of the project's passed, none is to train. On
+    # record: some may be drawn before this is resumed.
+    def see_whose(_: JobPart) -> dict:
+        return {"made_here": not names and not project.pair_names()}
+
+    made_here = Ledger(context).once("pairs", see_whose)["made_here"]
+    return run_on_project(
         project,
         preset,
         seed,
         params.get("device", "auto"),
         context,
         held_out=held_out,
-        synthetic=synthetic or None,
+        synthetic=None if made_here else synthetic,
     )
-    return {**result, "pairs_used": len(synthetic)}

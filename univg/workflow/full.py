@@ -6,6 +6,8 @@ and another run can begin with a later stage (`univg.workflow.rerun`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from univg.errors import InputError, Paused
 from univg.progress import ProgressEvent
 from univg.weights import is_shipped
@@ -16,10 +18,11 @@ from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.job_records import CHECKPOINT_FOLDER
 from univg.workflow.ledger import Ledger
 from univg.workflow.live_pictures import saver
+from univg.workflow.model_versions import freeze, name_to_hold_out
 from univg.workflow.pipeline import held_out_name, load_drawn, run_on_project
 from univg.workflow.presets import Preset
 from univg.workflow.project import Project
-from univg.workflow.verdicts import training_weights
+from univg.workflow.verdicts import barred_by_held_out, training_weights
 
 REVIEW = "review"  # what a run waits for, when it is asked to
 
@@ -58,6 +61,11 @@ def run_full_job(project: Project, preset: Preset, params: dict, context: JobCon
     def refuse_changed_images() -> None:  # by another window, too, while this runs
         refuse_other_images(begun_with, project.support_hashes())
 
+    refuse_changed_images()
+    if without is not None and name_to_hold_out(project) is None:
+        # An engine that is adapted while this waits would freeze another image, which the pairs of this run have seen.
+        freeze(project, without)
+
     # 1. Engines
     engines = {}
     for kind, run in (("mask", run_mask_engine_job), ("image", run_image_engine_job)):
@@ -84,7 +92,7 @@ def run_full_job(project: Project, preset: Preset, params: dict, context: JobCon
     # 3. What a person makes of them, where that was asked for
     if params.get("review") and not context.released:
         raise Paused(REVIEW)
-    chosen = ledger.once("chosen", lambda _: {"weights": training_weights(project, drawn["names"])})["weights"]
+    chosen = ledger.once("chosen", lambda _: {"weights": _weights_of(project, drawn["names"])})["weights"]
     count = len(drawn["names"])
     message = f"{len(chosen)} of {count} pairs train; the others were flagged or rejected."
     if len(chosen) > preset.synthetic_drawn:
@@ -104,7 +112,7 @@ def run_full_job(project: Project, preset: Preset, params: dict, context: JobCon
         synthetic=synthetic,
     )
     versions = {f"{kind}_engine": result[f"{kind}_engine"] for kind, result in engines.items()}
-    return {**result, "pairs": count, "pairs_used": len(synthetic), **versions}
+    return {**result, "pairs": count, **versions}
 
 
 def refuse_other_images(recorded: dict, present: dict[str, str]) -> None:
@@ -113,6 +121,18 @@ def refuse_other_images(recorded: dict, present: dict[str, str]) -> None:
         raise InputError(
             "The annotated images changed since the first stages of this run", fix="Adapt anew, from the first stage."
         )
+
+
+def _weights_of(project: Project, names: Sequence[str]) -> dict[str, float]:
+    """`training_weights`; `InputError` where none is left, and not for what a person or a check said of them."""
+    weights = training_weights(project, names)
+    barred = [] if weights else barred_by_held_out(project, names)
+    if barred:
+        raise InputError(
+            f"{len(barred)} of {len(names)} pairs passed, but were made from the image that models are compared on now",
+            fix="Adapt anew, from the first stage: it was chosen by another run, and new engines will not see it.",
+        )
+    return weights
 
 
 def _engine_settings(kind: str, params: dict) -> dict:

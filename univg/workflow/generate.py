@@ -310,7 +310,7 @@ def _make_pair(plan: _Plan, index: int, device: str) -> float:
 
 def _made_pair(plan: _Plan, index: int, device: str) -> float:
     project, config = Project.open(plan.path), plan.config
-    support, mask_engine, image_engine, critic = _parts(plan, device)
+    support, mask_engine, image_engine, critic = _parts(plan, device, _engine_stamps(project, plan))
     size = engine_size(project.working_size)
 
     # 1. A tree, and a mask of it
@@ -337,8 +337,15 @@ def _made_pair(plan: _Plan, index: int, device: str) -> float:
     return checks.agreement
 
 
+def _engine_stamps(project: Project, plan: _Plan) -> tuple[tuple[int, int], ...]:
+    """Of the engines' cards: a worker outlives a project, and one made in its place has versions of the same names."""
+    folders = (project.adapters_folder / plan.mask_engine, project.image_engines_folder / plan.image_engine)
+    cards = (folder / "engine.json" for folder in folders)
+    return tuple((card.stat().st_mtime_ns, card.stat().st_ino) for card in cards if card.is_file())
+
+
 @lru_cache(maxsize=1)
-def _parts(plan: _Plan, device: str) -> tuple[SupportSet, MaskEngine | None, object, object]:
+def _parts(plan: _Plan, device: str, _: tuple) -> tuple[SupportSet, MaskEngine | None, object, object]:
     """What a run needs, loaded once in a process."""
     project = Project.open(plan.path)
     masks = load_mask_engine(project, plan.mask_engine, device=device) if plan.mask_engine else None

@@ -25,7 +25,7 @@ from univg.engines import (
 from univg.engines.backbone import new_controlnet
 from univg.engines.frames import resize
 from univg.errors import InputError
-from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progress, never_stop
+from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
 from univg.segmentation import Segmenter
 from univg.segmentation.render import measure_appearance, render_pair
 from univg.training.device import resolve_device
@@ -66,15 +66,19 @@ def load_base(where: str = "compact", *, device: str = "auto") -> tuple[Diffusio
 
 @dataclass(frozen=True, eq=False)
 class Critic:
-    """A segmenter trained on the real images alone, and its Dice on one that it had not seen."""
+    """A segmenter trained on the real images alone, and its Dice on one that it had not seen; None without such one."""
 
     segmenter: Segmenter
-    expected_agreement: float
+    expected_agreement: float | None
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Critic:
-        segmenter = Segmenter.load(folder, device)
-        return cls(segmenter, float(segmenter.card["held_out_figures"].get("dice", 0.0)))
+        return cls.of(Segmenter.load(folder, device))
+
+    @classmethod
+    def of(cls, segmenter: Segmenter) -> Critic:
+        dice = segmenter.card["held_out_figures"].get("dice")
+        return cls(segmenter, None if dice is None else float(dice))
 
 
 def train_critic(
@@ -95,12 +99,15 @@ def train_critic(
         on_progress=lambda event: on_progress(replace(event, stage="critic", picture=None)),
         should_stop=should_stop,
     )
-    return Critic(segmenter, float(segmenter.card["held_out_figures"].get("dice", 0.0)))
+    return Critic.of(segmenter)
 
 
 def run_image_engine_job(project: Project, params: dict, context: JobContext | JobPart) -> dict:
     """The work of an ``image-engine`` job: `params` are ``steps``, ``seed``, ``device``, ``backbone`` and ``without``,
     the name of a pair that is kept apart (by default see `kept_apart_in`).
+
+    The result has ``agreement`` and ``nearest_image`` of images drawn with the engine, and ``expected_agreement`` where
+    the judge kept an image apart: with a single one to learn from there is none.
     """
     support = support_without(project, kept_apart_in(context, project, params))
     device = params.get("device", "auto")
@@ -138,23 +145,19 @@ def run_image_engine_job(project: Project, params: dict, context: JobContext | J
     )
 
     # 3. Does it draw what the masks say? Mirrored ones are new to it
-    masks = [np.ascontiguousarray(pair.mask[:, ::-1]) for pair in support.pairs[:_CHECKED]]
-    figures = {}
-    if len({mask.shape for mask in masks}) == 1:
-        sampling = SamplingConfig(scale=1.0, size=size, seed=10_000)
-        fields = [np.ascontiguousarray(seen[:, ::-1]) for seen in engine.fields[:_CHECKED]]
-        images = synthesize_images(engine, masks, config=sampling, fields=fields, **common)
-        pairs = _as_pairs(images, masks)
-        picture = save_picture("images", pair_sheet(pairs))
-        context.on_progress(ProgressEvent("images", len(pairs), len(pairs), picture=picture))
-        checks = [check_synthetic_pair(pair, support.pairs, critic.segmenter) for pair in pairs]
-        figures = {
-            "agreement": float(np.mean([check.agreement for check in checks])),
-            "nearest_image": float(np.max([check.nearest_image for check in checks])),
-        }
+    sampling = SamplingConfig(scale=1.0, size=size, seed=10_000)
+    pairs = _drawn_mirrored(engine, support.pairs[:_CHECKED], sampling, **common)
+    picture = save_picture("images", pair_sheet(pairs))
+    context.on_progress(ProgressEvent("images", len(pairs), len(pairs), picture=picture))
+    checks = [check_synthetic_pair(pair, support.pairs, critic.segmenter) for pair in pairs]
+    figures = {
+        "agreement": float(np.mean([check.agreement for check in checks])),
+        "nearest_image": float(np.max([check.nearest_image for check in checks])),
+    }
+    if critic.expected_agreement is not None:
+        figures["expected_agreement"] = critic.expected_agreement
 
     # 4. Keep
-    figures["expected_agreement"] = critic.expected_agreement
     card = {
         **engine.card,
         "base": params.get("backbone", "compact"),
@@ -208,6 +211,25 @@ _appearance = lru_cache(maxsize=8)(measure_appearance)
 def as_pair(image: np.ndarray, mask: np.ndarray, name: str) -> ImageMaskPair:
     """A synthetic pair of an image as it was drawn and the mask that it was drawn of."""
     return ImageMaskPair(image, resize(mask, image.shape[:2]), name, synthetic=True)
+
+
+def _drawn_mirrored(
+    engine: ImageEngine,
+    pairs: Sequence[ImageMaskPair],
+    config: SamplingConfig,
+    *,
+    on_progress: OnProgress,
+    should_stop: ShouldStop,
+) -> list[ImageMaskPair]:
+    """An image of each mask, mirrored with its field of view; one by one, since their shapes may differ."""
+    clock, drawn = StageClock(warmup_steps=1), []
+    for number, (pair, seen) in enumerate(zip(pairs, engine.fields[: len(pairs)], strict=True)):
+        mask, field = (np.ascontiguousarray(part[:, ::-1]) for part in (pair.mask, seen))
+        sampling = replace(config, seed=config.seed + number)
+        image = synthesize_images(engine, [mask], config=sampling, fields=[field], should_stop=should_stop)[0]
+        drawn.append(as_pair(image, mask, f"check-{number}"))
+        on_progress(clock.timed(ProgressEvent("images", len(drawn), len(pairs))))
+    return drawn
 
 
 def _as_pairs(images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[ImageMaskPair]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,29 @@ WORSE_BY = 0.005  # Dice by which a new segmenter may fall short on the held-out
 
 
 @dataclass(frozen=True)
+class FrozenImage:
+    """The annotated image on which all versions of a project are compared, and the hashes of its mask and picture.
+
+    Records of earlier versions have no hash of the picture: it is empty there.
+    """
+
+    name: str
+    mask_sha256: str
+    image_sha256: str = ""
+
+    @classmethod
+    def among(cls, hashes: Mapping[str, str], name: str) -> FrozenImage:
+        """The image called `name` among `hashes` as in `SupportSet.sha256`; what they lack is empty."""
+        images = (sha for file, sha in hashes.items() if file.startswith("images/") and Path(file).stem == name)
+        return cls(name, str(hashes.get(f"masks/{name}.png", "")), str(next(images, "")))
+
+    def is_same_as(self, other: FrozenImage) -> bool:
+        """Whether both have one name, mask and, where both records say, picture."""
+        pictures = {self.image_sha256, other.image_sha256} - {""}
+        return self.name == other.name and self.mask_sha256 == other.mask_sha256 != "" and len(pictures) < 2
+
+
+@dataclass(frozen=True)
 class HeldOut:
     """How a segmenter did on the image that was kept apart from its training, before the image joined it.
 
@@ -41,15 +64,22 @@ class HeldOut:
         Of its mask as it was then.
     dice, cldice : float
         NaN where not known.
+    image_sha256 : str
+        Of the image itself; empty where not known.
     """
 
     name: str
     mask_sha256: str
     dice: float
     cldice: float
+    image_sha256: str = ""
+
+    @property
+    def image(self) -> FrozenImage:
+        return FrozenImage(self.name, self.mask_sha256, self.image_sha256)
 
     def comparable_with(self, other: HeldOut) -> bool:
-        return self.name == other.name and self.mask_sha256 == other.mask_sha256 and bool(self.mask_sha256)
+        return self.image.is_same_as(other.image)
 
 
 @dataclass(frozen=True)
@@ -83,14 +113,6 @@ class Settled:
 
 
 @dataclass(frozen=True)
-class FrozenImage:
-    """The annotated image on which all versions of a project are compared, and the hash of its mask."""
-
-    name: str
-    mask_sha256: str
-
-
-@dataclass(frozen=True)
 class Version:
     """A segmenter as a row of a table.
 
@@ -105,8 +127,8 @@ class Version:
     figures : HeldOut or None
         On the frozen image; None where they say nothing, for the `reason`.
     reason : {'', 'trained on it', 'another mask', 'not held out'}
-        Why `figures` is None: the frozen image was among those that trained; its mask was another one then; or no
-        image was held out at all.
+        Why `figures` is None: the frozen image was among those that trained; its mask, or the image itself, was
+        another one then; or no image was held out at all.
     in_use : bool
     """
 
@@ -160,7 +182,7 @@ def settle(project: Project, version: str) -> Settled:
     others = [v for v in project.segmenter_versions() if v != version]
     if in_use is not None and in_use.name == version:  # nothing was promoted so far
         in_use = project.segmenters_folder / others[-1] if others else None
-    _freeze(project, new)
+    _freeze_unless_one_is(project, new)
     if in_use is None:
         promote(project, version, why="first")
         return Settled(version, "first", None, new)
@@ -185,8 +207,8 @@ def held_out_of(folder: Path) -> HeldOut | None:
         return None
     if not name or "dice" not in figures:
         return None
-    sha256 = str(hashes.get(f"masks/{name}.png", ""))
-    return HeldOut(str(name), sha256, float(figures["dice"]), float(figures.get("cldice", float("nan"))))
+    image, cldice = FrozenImage.among(hashes, str(name)), float(figures.get("cldice", float("nan")))
+    return HeldOut(image.name, image.mask_sha256, float(figures["dice"]), cldice, image.image_sha256)
 
 
 def frozen_image(project: Project) -> FrozenImage | None:
@@ -195,14 +217,20 @@ def frozen_image(project: Project) -> FrozenImage | None:
     if file.is_file():
         try:
             data = read_json(file)
-            return FrozenImage(str(data["name"]), str(data["mask_sha256"]))
+            return FrozenImage(str(data["name"]), str(data["mask_sha256"]), str(data.get("image_sha256", "")))
         except (InputError, KeyError, TypeError):
             pass  # damaged: as if it had not been written
     for version in project.segmenter_versions():
         figures = held_out_of(project.segmenters_folder / version)
         if figures is not None and figures.mask_sha256:
-            return FrozenImage(figures.name, figures.mask_sha256)
+            return figures.image
     return None
+
+
+def frozen_as_now(project: Project) -> FrozenImage | None:
+    """The frozen image with the hashes that its files have now; None when it is not in the project."""
+    name = name_to_hold_out(project)
+    return None if name is None else _image_as_now(project, name)
 
 
 def name_to_hold_out(project: Project) -> str | None:
@@ -214,6 +242,15 @@ def name_to_hold_out(project: Project) -> str | None:
     return frozen.name if frozen is not None and frozen.name in project.support_names() else None
 
 
+def freeze(project: Project, name: str) -> None:
+    """Compare versions from now on on the annotated image called `name`, as it is now."""
+    chosen = _image_as_now(project, name)
+    if chosen != frozen_image(project):
+        with locked(project.path / ".lock"), writing(project.segmenters_folder):
+            project.segmenters_folder.mkdir(exist_ok=True)
+            _write_frozen(project, chosen)
+
+
 def image_kept_apart(project: Project) -> str | None:
     """The image that engines and synthetic pairs must not see: the frozen one, or one that is drawn and frozen now.
 
@@ -223,11 +260,7 @@ def image_kept_apart(project: Project) -> str | None:
     if len(names) < 3:
         return name_to_hold_out(project)
     name = name_to_hold_out(project) or names[int(np.random.default_rng(0).integers(len(names)))]
-    chosen, file = FrozenImage(name, project.support_hashes()[f"masks/{name}.png"]), project.segmenters_folder / FROZEN
-    if chosen != frozen_image(project):
-        with locked(project.path / ".lock"), writing(project.segmenters_folder):
-            project.segmenters_folder.mkdir(exist_ok=True)
-            _write_frozen(file, chosen)
+    freeze(project, name)
     return name
 
 
@@ -271,26 +304,25 @@ def _comparable_figures(folder: Path, card: dict, frozen: FrozenImage | None) ->
         return None, "not held out"
     if figures is None or figures.name != frozen.name:
         return None, "trained on it" if frozen.name in (card.get("train") or ()) else "not held out"
-    return (figures, "") if figures.mask_sha256 == frozen.mask_sha256 else (None, "another mask")
+    return (figures, "") if figures.image.is_same_as(frozen) else (None, "another mask")
 
 
-def _freeze(project: Project, held_out: HeldOut | None) -> None:
-    """Freeze the image of `held_out`, unless one is that still has its mask in the project."""
-    frozen = frozen_image(project)
-    file = project.segmenters_folder / FROZEN
+def _freeze_unless_one_is(project: Project, held_out: HeldOut | None) -> None:
+    """Freeze the image of `held_out`, unless one is that is still in the project as it was."""
     if held_out is None or not held_out.mask_sha256:
         return
-    if frozen is not None and frozen.name in project.support_names():
-        hashes = support_store.content_hashes(project.support_folder, [frozen.name])
-        if hashes.get(f"masks/{frozen.name}.png") == frozen.mask_sha256:
-            if not file.is_file():
-                _write_frozen(file, frozen)
-            return
-    _write_frozen(file, FrozenImage(held_out.name, held_out.mask_sha256))
+    frozen, now = frozen_image(project), frozen_as_now(project)
+    chosen = now if frozen is not None and now is not None and frozen.is_same_as(now) else held_out.image
+    if chosen != frozen or not (project.segmenters_folder / FROZEN).is_file():
+        _write_frozen(project, chosen)
 
 
-def _write_frozen(file: Path, frozen: FrozenImage) -> None:
-    write_json_atomic(file, {"name": frozen.name, "mask_sha256": frozen.mask_sha256, "frozen": utc_now()})
+def _image_as_now(project: Project, name: str) -> FrozenImage:
+    return FrozenImage.among(support_store.content_hashes(project.support_folder, [name]), name)
+
+
+def _write_frozen(project: Project, frozen: FrozenImage) -> None:
+    write_json_atomic(project.segmenters_folder / FROZEN, {**asdict(frozen), "frozen": utc_now()})
 
 
 def _card(folder: Path) -> dict:

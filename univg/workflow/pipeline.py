@@ -129,7 +129,8 @@ def run_on_project(
 ) -> dict:
     """`run_pipeline` on the annotated pairs of a project; the segmenter becomes its next version.
 
-    `held_out` names the pair to keep apart; by default see `held_out_name`.
+    `held_out` names the pair to keep apart; by default see `held_out_name`. ``pairs_used`` of what is returned counts
+    the synthetic pairs, made elsewhere or here.
     """
     support = project.load_support()
     if held_out is None:
@@ -158,6 +159,7 @@ def run_on_project(
     return {
         "segmenter": new.version,
         "training_steps": preset.segmentation.steps,
+        "pairs_used": segmenter.card["synthetic_pairs"],
         "held_out": dict(segmenter.card["held_out_figures"]),
         "versions": settled.to_json(),
     }

@@ -76,22 +76,24 @@ def summary_html(project: Project, job: Job) -> str:
 
 
 def _facts(project: Project, job: Job) -> dict[str, object]:
+    last = "last attempt " if job.attempt > 1 else ""  # the stages below are those of all attempts
     return {
         "kind": job.kind,
         "state": job.state,
         "reason": job.record.error_without_path or job.error,
         "modality": project.modality,
         "working size": f"{project.working_size} pixels",
-        "started": job.started,
+        f"{last}started": job.started,
         "finished": job.finished,
-        "took": _duration(job.started, job.finished),
+        f"{last}took": _duration(job.started, job.finished),
         "attempts": job.attempt,
     }
 
 
 def _settings(job: Job) -> dict[str, object]:
-    # Left out: folders of the user's, results of stages that an earlier run finished, and what stands for the pairs.
-    left_out = ("given", "support")
+    # Left out: folders and addresses of the user's, results of stages that an earlier run finished, what stands for the
+    # pairs, and a number for each of them.
+    left_out = ("given", "support", "scheduler", "weights")
     shown = {key: value for key, value in job.params.items() if not key.endswith("backbone") and key not in left_out}
     if isinstance(shown.get("pairs"), list):
         shown["pairs"] = f"{len(shown['pairs'])} synthetic pairs"

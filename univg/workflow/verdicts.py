@@ -29,6 +29,7 @@ POLICY = (
 )
 _UNCHECKED_WEIGHT = 0.5  # of an undecided pair of which nobody measured how well image and mask agree
 _LEAST_WEIGHT = 0.05
+_HEAD_BYTES = 512
 
 
 class Verdict(StrEnum):
@@ -78,18 +79,21 @@ class JudgementLog:
     def __init__(self, project: Project) -> None:
         self._file = project.pairs_folder / VERDICTS_FILE
         self._read_bytes = 0
+        self._head = b""  # tells this log from one that was put in its place: its first line has a time
         self._found: dict[str, Judgement] = {}
 
     def latest(self) -> dict[str, Judgement]:
         """The latest judgement of each pair that was ever judged; torn lines are passed over."""
         try:
             with self._file.open("rb") as log:
-                if log.seek(0, os.SEEK_END) < self._read_bytes:  # another file was put in its place
-                    self._read_bytes, self._found = 0, {}
+                head = log.read(_HEAD_BYTES)
+                if not head.startswith(self._head) or log.seek(0, os.SEEK_END) < self._read_bytes:
+                    self._read_bytes, self._found = 0, {}  # another file was put in its place
+                self._head = head
                 log.seek(self._read_bytes)
                 new = log.read()
         except FileNotFoundError:
-            self._read_bytes, self._found = 0, {}
+            self._read_bytes, self._head, self._found = 0, b"", {}
             return {}
         whole = new.rfind(b"\n") + 1
         for line in new[:whole].splitlines():
@@ -130,8 +134,17 @@ def training_weights(project: Project, names: Sequence[str] | None = None) -> di
     dict of str to float
         In order of the names; how often a pair is drawn against one that was accepted, in (0, 1].
     """
-    judged, twins, apart = read_judgements(project), read_near_duplicates(project), _hashes_kept_apart(project)
-    weights = {}
+    return _weights(project, names, _hashes_kept_apart(project))
+
+
+def barred_by_held_out(project: Project, names: Sequence[str]) -> list[str]:
+    """Those of `names` that would train, had they not been made from the image that models are compared on."""
+    trained = training_weights(project, names)
+    return [name for name in _weights(project, names, set()) if name not in trained]
+
+
+def _weights(project: Project, names: Sequence[str] | None, apart: Collection[str]) -> dict[str, float]:
+    judged, twins, weights = read_judgements(project), read_near_duplicates(project), {}
     for name in sorted(project.pair_names() if names is None else names):
         verdict = judged[name].verdict if name in judged else Verdict.UNDECIDED
         record = project.pair_record(name) if apart or verdict is Verdict.UNDECIDED else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from univg.io import read_image
 from univg.metrics import cldice
 from univg.segmentation.config import HELD_OUT_PICTURE
 from univg.types import as_float
-from univg.workflow.model_versions import HeldOut, compare_versions, frozen_image
+from univg.workflow.model_versions import HeldOut, compare_versions, frozen_as_now
 from univg.workflow.project import Project
 
 TILES = 8  # along each side of the image
@@ -62,22 +63,23 @@ def what_changed(project: Project, before: str, after: str) -> WhatChanged:
     Raises
     ------
     InputError
-        When a version did not keep that image apart, or was made by a UniVG that kept no picture of it.
+        When a version did not keep that image apart, or was made by a UniVG that kept no picture of it; or when the
+        image is not in the project as both versions saw it.
     """
     versions = {version.name: version for version in compare_versions(project)}
     figures, masks = [], []
-    frozen = frozen_image(project)
     for name in (before, after):
         if name not in versions:
             raise InputError(f"There is no model {name!r}", path=project.path, fix=f"There are: {', '.join(versions)}.")
-        if versions[name].figures is None or frozen is None:
+        if versions[name].figures is None:
             reason = versions[name].reason or "not held out"
             raise InputError(
                 f"Model {name} cannot be compared: {reason}", fix="Compare versions that kept the same image apart."
             )
         figures.append(versions[name].figures)
         masks.append(_mask_seen(project.segmenters_folder / name))
-    image, reference = _frozen_pair(project, frozen.name, masks[-1].shape)
+    _refuse_another_image(project, figures)
+    image, reference = _frozen_pair(project, figures[-1].name, masks[-1].shape)
     masks = [_fitted(mask, reference.shape) for mask in masks]
     difference, interval = dice_difference(masks[0], masks[1], reference)
     return WhatChanged(before, after, *figures, image, reference, *masks, difference, interval)
@@ -140,6 +142,21 @@ def _mask_seen(folder: Path) -> np.ndarray:
             fix="It was made by an earlier UniVG; train again to see what changes from now on.",
         )
     return as_float(read_image(file)) >= 0.5
+
+
+def _refuse_another_image(project: Project, figures: Sequence[HeldOut]) -> None:
+    """Raise unless `figures` are of the image and the mask that the project holds now: pictures are drawn of these."""
+    name, now = figures[-1].name, frozen_as_now(project)
+    if now is None:
+        raise InputError(
+            f"The image {name!r}, on which models are compared, is no longer in the project",
+            fix="Add it again to see what changed.",
+        )
+    if not all(seen.image.is_same_as(now) for seen in figures):
+        raise InputError(
+            f"The mask of {name!r}, on which models are compared, or the image itself was changed since",
+            fix="Train again: models from then on are compared on it as it is now.",
+        )
 
 
 def _frozen_pair(project: Project, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

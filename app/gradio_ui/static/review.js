@@ -179,7 +179,7 @@
       }
       return;
     }
-    say("");
+    say(answer.said || "");
     const tally = document.querySelector(".review-count");
     if (tally) tally.outerHTML = answer.tally;
     const pages = document.querySelector(".review-pages"); // gone when another list was asked for meanwhile

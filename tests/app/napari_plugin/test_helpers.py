@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -15,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from app.napari_plugin import correction, tools
+from app.napari_plugin import correction, models, tools
 from app.napari_plugin.helpers import Helper
 from app.napari_plugin.image_queue import ImageQueue
 from app.napari_plugin.mask_writer import MaskWriter
@@ -94,6 +95,17 @@ def test_what_the_helper_refuses_is_refused_here_with_file_and_fix(helper, tmp_p
     assert refused.value.path == tmp_path and refused.value.fix
     with pytest.raises(RuntimeError, match="TypeError"):
         helper.call(correction.cut_branch)
+
+
+def test_a_model_made_anew_in_a_folder_of_the_same_name_is_loaded_anew(tmp_path, tiny_segmenter):
+    folder, found = tmp_path / "v001", []
+    for _ in range(2):
+        folder.mkdir()
+        tiny_segmenter.save(folder)
+        found.append(models._loaded(folder))
+        assert models._loaded(folder) is found[-1]
+        shutil.rmtree(folder)
+    assert found[0] is not found[1]
 
 
 @POSIX

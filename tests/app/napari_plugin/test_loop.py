@@ -13,7 +13,8 @@ from app.napari_plugin.image_queue import ImageQueue, Status
 from tests.app.napari_plugin.conftest import SIDE
 from tests.conftest import make_pair
 from univg.io import read_json
-from univg.workflow.jobs import JobState, list_jobs
+from univg.workflow.job_records import JobRecord, write_record
+from univg.workflow.jobs import Job, JobState, list_jobs
 from univg.workflow.model_versions import active_segmenter
 from univg.workflow.project import Project
 
@@ -126,6 +127,49 @@ def test_what_a_job_put_in_use_is_told_and_said(session, viewer, qtbot, tiny, ti
     promote(tiny.project, "v001")
     session.model_changed.emit()
     assert panel.verdict.text().endswith(" v001 is in use.")
+
+
+def test_a_run_that_waits_for_a_review_says_so_and_offers_to_go_on(session, viewer, qtbot, tiny):
+    from app.napari_plugin.retrain_panel import RetrainPanel
+
+    finished_job(tiny.project, "20260101-000000-adapt-0000", state=JobState.CANCELLED, waits_for="review")
+    panel = RetrainPanel(viewer)
+    qtbot.addWidget(panel)
+    assert "wait for your review" in panel.progress_text.text()
+    assert panel.resume_button.text() == "Go on" and panel.resume_button.isEnabled()
+    panel._watch(finished_job(tiny.project, "20260101-000001-adapt-0000", state=JobState.CANCELLED))
+    assert panel.resume_button.text() == "Resume" and "review" not in panel.progress_text.text()
+
+
+def test_the_model_of_a_run_of_the_browser_is_compared_with_the_one_before(
+    session, viewer, qtbot, tiny, tiny_segmenter
+):
+    from app.napari_plugin.retrain_panel import RetrainPanel
+
+    for _ in range(2):
+        tiny.add_model(tiny_segmenter)
+    result = {"segmenter": "v002", "versions": {"before": "v001"}}
+    finished_job(tiny.project, "20260101-000000-adapt-0000", state=JobState.DONE, result=result)
+    panel = RetrainPanel(viewer)
+    qtbot.addWidget(panel)
+    assert panel._versions() == ("v001", "v002") and panel.keep_button.isEnabled()
+
+
+def finished_job(project, job_id, **record) -> Job:
+    """Of the kind that the browser starts, as its folder tells of it."""
+    folder = project.jobs_folder / job_id
+    folder.mkdir()
+    write_record(folder, JobRecord("adapt", {}, "2026-01-01T00:00:00+00:00", **record))
+    return Job.load(folder)
+
+
+def test_what_is_left_out_of_a_training_is_said():
+    from app.napari_plugin.image_queue import TakenIn
+    from app.napari_plugin.retrain_panel import _taken_in_words
+
+    said = _taken_in_words(TakenIn(["a"], ["b"], ["c", "d"]))
+    assert "1 approved image" in said and "another image of that name: “b”." in said and "“c”, “d”." in said
+    assert "Left out" not in _taken_in_words(TakenIn(["a"])) and "“" not in _taken_in_words(TakenIn(["a"]))
 
 
 def test_nothing_approved_cannot_train(viewer, qtbot, tmp_path):

@@ -730,6 +730,32 @@ def test_editing_an_approved_image_takes_the_approval_back(opened):
     assert opened.queue.entry("new-0").status is Status.CORRECTED
 
 
+def test_a_last_stroke_takes_the_approval_back_too(opened, qtbot):
+    opened.approve()
+    opened._timer.stop()  # the next image is opened before the next look
+    paint_square(opened)
+    opened.open_image("new-1")
+    qtbot.waitUntil(lambda: opened.open is not None and opened.open.name == "new-1", **WAIT)
+    assert opened.queue.entry("new-0").status is Status.CORRECTED
+
+
+@pytest.mark.parametrize("turn_away", [True, False])
+def test_a_mask_painted_in_the_browser_while_its_image_is_open_is_not_replaced_unasked(opened, qtbot, turn_away):
+    opened.open_image("pair-0")
+    qtbot.waitUntil(lambda: opened.open is not None and opened.open.name == "pair-0", **WAIT)
+    theirs = make_pair("x", size=SIDE, seed=30).mask
+    opened.project.replace_support_mask("pair-0", theirs)
+    paint_square(opened)
+    if turn_away:
+        opened.open_image("new-0")
+        qtbot.waitUntil(lambda: opened.open is not None and opened.open.name == "new-0", **WAIT)
+        opened.queue.update("pair-0", status=Status.APPROVED)
+    else:
+        opened.approve()
+    assert opened.queue.approved_into_support().painted_since == ["pair-0"]
+    assert np.array_equal(opened.project.support_pair("pair-0").mask, theirs)
+
+
 def test_a_stroke_is_looked_at_when_the_hand_rests(opened, monkeypatch):
     class Event:
         type, position = "mouse_press", (5.0, 5.0)

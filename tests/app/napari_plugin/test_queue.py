@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from app.napari_plugin.image_queue import ImageQueue, Status, patient_of
+from app.napari_plugin.image_queue import ImageQueue, Status, TakenIn, patient_of
 from tests.conftest import make_pair
 from tests.univg.test_io_dicom import write_dicom
 from univg.errors import InputError
+from univg.io import read_image, write_image
 
 
 @pytest.fixture
@@ -79,8 +80,8 @@ def test_approved_images_become_pairs_and_corrections_replace_masks(queue):
     queue.save_mask("pair-1", better)
     for name in ("new-0", "pair-1"):
         queue.update(name, status=Status.APPROVED)
-    assert sorted(queue.approved_into_support()) == ["new-0", "pair-1"]
-    assert queue.approved_into_support() == []
+    assert sorted(queue.approved_into_support().changed) == ["new-0", "pair-1"]
+    assert queue.approved_into_support() == TakenIn()
     project = queue.project
     assert project.support_names() == ["new-0", "pair-0", "pair-1"]
     assert np.array_equal(project.support_pair("new-0").mask, new)
@@ -95,14 +96,63 @@ def test_taking_in_again_undoes_nothing_that_the_browser_did(queue):
         queue.update(name, status=Status.APPROVED)
     queue.approved_into_support()
     project.replace_support_mask("pair-1", newer)
-    assert queue.approved_into_support() == []
+    assert queue.approved_into_support() == TakenIn()
     assert np.array_equal(project.support_pair("pair-1").mask, newer)
     assert np.array_equal(queue.mask("pair-1"), newer), "what is opened is the newer one, too"
     for name in ("new-0", "pair-1"):
         project.remove_support_pair(name)
-    assert queue.approved_into_support() == [] and project.support_names() == ["pair-0"]
+    assert queue.approved_into_support() == TakenIn() and project.support_names() == ["pair-0"]
     assert "pair-1" not in [entry.name for entry in queue.entries()], "there is nothing left to show"
     assert queue.entry("new-0").status is Status.UNSEEN and queue.next_name() is not None
+
+
+def test_a_mask_that_the_browser_painted_since_is_kept_until_the_correction_is_approved_again(queue):
+    ours, theirs = (make_pair("x", size=64, seed=seed).mask for seed in (20, 30))
+    queue.save_mask("pair-1", ours)
+    queue.update("pair-1", status=Status.APPROVED)
+    queue.project.replace_support_mask("pair-1", theirs)
+    assert queue.approved_into_support() == TakenIn(painted_since=["pair-1"])
+    assert np.array_equal(queue.project.support_pair("pair-1").mask, theirs)
+    assert np.array_equal(queue.mask("pair-1"), ours) and queue.entry("pair-1").status is Status.CORRECTED
+    queue.update("pair-1", status=Status.APPROVED)
+    assert queue.approved_into_support() == TakenIn(changed=["pair-1"])
+    assert np.array_equal(queue.project.support_pair("pair-1").mask, ours)
+
+
+def test_what_is_painted_on_after_the_taking_in_is_a_correction_like_any_other(queue):
+    first, better, late = (make_pair("x", size=64, seed=seed).mask for seed in (10, 20, 30))
+    for mask, known in ((first, np.zeros_like(first)), (better, first)):
+        queue.save_mask("new-0", mask, known)
+        queue.update("new-0", status=Status.APPROVED)
+        assert queue.approved_into_support() == TakenIn(changed=["new-0"])
+    queue.project.replace_support_mask("new-0", late)
+    queue.save_mask("new-0", first, better)  # on screen since before
+    queue.update("new-0", status=Status.APPROVED)
+    assert queue.approved_into_support() == TakenIn(painted_since=["new-0"])
+
+
+@pytest.mark.parametrize("with_source", [True, False])
+def test_another_image_of_the_name_keeps_its_mask_and_its_pixels_apart(queue, tiny, tmp_path, with_source):
+    """As when the browser adds a pair called like an image of the queue."""
+    theirs, ours = make_pair("new-0", size=64, seed=40), make_pair("new-0", size=64, seed=10)
+    source = tmp_path / "theirs.png"
+    write_image(source, theirs.image)
+    queue.project.add_support_pair(theirs, source={"image": source} if with_source else None)
+    assert queue.entry("new-0").status is Status.UNSEEN
+    assert queue.mask("new-0") is None
+    assert np.array_equal(queue.image("new-0"), read_image(tiny.files[0]))
+    queue.save_mask("new-0", ours.mask)
+    queue.update("new-0", status=Status.APPROVED)
+    assert queue.approved_into_support() == TakenIn(other_image=["new-0"])
+    assert np.array_equal(queue.project.support_pair("new-0").mask, theirs.mask)
+    assert np.array_equal(queue.mask("new-0"), ours.mask), "the work on it is not lost"
+
+
+def test_the_file_that_a_pair_came_from_is_its_image(queue, tiny):
+    pair = make_pair("new-0", size=64, seed=40)  # of which the hash of the file says otherwise
+    queue.project.add_support_pair(pair, source={"image": tiny.files[0]})
+    assert queue.entry("new-0").status is Status.APPROVED
+    assert np.array_equal(queue.mask("new-0"), pair.mask)
 
 
 def test_images_annotated_elsewhere_are_not_offered_to_the_model(queue):
@@ -140,7 +190,7 @@ def test_held_out_images_never_train(queue):
     queue.save_mask("new-0", make_pair("x", size=64, seed=10).mask)
     queue.hold_out("new-0", True)
     queue.update("new-0", status=Status.APPROVED)
-    assert queue.approved_into_support() == []
+    assert queue.approved_into_support() == TakenIn()
     assert [pair.name for pair in queue.held_out_pairs()] == ["new-0"]
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from app.napari_plugin import tree_scene
+from tests.app.napari_plugin.conftest import paint_square
 from univg.errors import InputError
 from univg.io import read_mask, read_provenance
 from univg.sca import TreeScene, grow_scene, preset_for
 from univg.types import Modality
-from univg.workflow.jobs import JobState, start_job
+from univg.workflow.jobs import JobState, list_jobs, start_job
 from univg.workflow.tree_sets import tree_set_params
 
 pytest.importorskip("napari")
@@ -113,6 +114,21 @@ def test_many_trees_started_elsewhere_are_found_and_cancelled(session, viewer, q
     panel.many.cancel_button.click()
     qtbot.waitUntil(lambda: panel.many.job.state is JobState.CANCELLED, **WAIT)
     qtbot.waitUntil(lambda: panel.many.start_button.isEnabled(), **WAIT)
+
+
+def test_many_trees_along_a_mask_that_was_corrected_on_screen_are_refused(session, viewer, qtbot, tiny):
+    from app.napari_plugin.trees_panel import TreesPanel
+
+    session.open_image("pair-0")
+    qtbot.waitUntil(lambda: session.labels is not None and session.busy == 0, **WAIT)
+    panel = TreesPanel(viewer)
+    qtbot.addWidget(panel)
+    assert panel.scene.mask_name == "pair-0"
+    panel.many._refuse_other_mask(tiny.project, "pair-0")  # as it is in the project
+    paint_square(session)
+    panel.many.start_button.click()
+    assert "another mask of “pair-0”" in panel.message.text() and "Approve it and retrain" in panel.message.text()
+    assert panel.many.job is None and list_jobs(tiny.project) == []
 
 
 def test_trees_along_a_mask_that_the_project_does_not_hold_are_refused(tiny, scene):

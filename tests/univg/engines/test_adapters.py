@@ -184,6 +184,17 @@ def test_loha_of_another_tool_is_imported(backbone, tmp_path):
     assert torch.equal(predict(backbone, imported, 0.5), predict(backbone, adapter, 0.5))
 
 
+def test_loha_that_changes_unknown_layers_is_refused(backbone, tmp_path):
+    save_adapter(new_adapter(backbone), tmp_path)
+    tensors = load_file(tmp_path / "loha.safetensors")
+    text = {"lora_te_text_model.alpha": torch.tensor(1.0)}  # of the text encoder, which has no part here
+    save_file(tensors | text, tmp_path / "foreign.safetensors")
+    import_loha(tmp_path / "foreign.safetensors", backbone)
+    save_file(tensors | {"lora_unet_conv_in.alpha": torch.tensor(1.0)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(InputError, match="conv_in"):
+        import_loha(tmp_path / "foreign.safetensors", backbone)
+
+
 @pytest.mark.parametrize("alpha", [0.5, 1.5])
 def test_imported_loha_keeps_a_fractional_alpha(backbone, tmp_path, alpha):
     save_adapter(new_adapter(backbone, rank=4, alpha=2, conv_rank=2, conv_alpha=2), tmp_path)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from univg.engines.backbone import new_controlnet
+from univg.engines.conditions import vessel_condition
 from univg.engines.config import ImageTrainConfig, SamplingConfig
 from univg.engines.diffusion import controlled_prediction, unet_prediction
 from univg.engines.folders import load_backbone, load_controlnet, save_controlnet
@@ -130,6 +131,30 @@ def test_less_of_a_start_s_detail_comes_back_the_more_noise_covers_it(pairs, mas
         return float(np.abs(one.astype(float) - other).mean())
 
     assert kept(0.25) > kept(0.75) > kept(1.0)
+
+
+def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_parts(pairs, backbone, monkeypatch):
+    found = {}
+
+    def look_into(weights, loss_of, batches_from, **_):
+        noisy = next(iter(batches_from(0)))
+        with torch.no_grad():
+            found["whole"] = float(loss_of(*noisy))
+            found["parts"] = [float(loss_of(*(part[i : i + 1] for part in noisy))) for i in range(2)]
+
+    monkeypatch.setattr("univg.engines.image_engine.optimize", look_into)
+    empty = replace(pairs[0], mask=np.zeros_like(pairs[0].mask))
+    adapt([empty, *pairs[1:]], backbone)
+    assert found["whole"] == pytest.approx(np.mean(found["parts"]), rel=1e-5)
+
+
+def test_every_pair_of_many_is_learnt_from(pairs, backbone, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "univg.engines.image_engine.vessel_condition", lambda *given: drawn.append(1) or vessel_condition(*given)
+    )
+    adapt([pairs[i % len(pairs)] for i in range(71)], backbone)
+    assert len(drawn) >= 71
 
 
 def test_synthesis_reports_and_can_be_cancelled(pairs, masks, backbone):

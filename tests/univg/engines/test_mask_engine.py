@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from univg.engines.backbone import mask_to_picture
 from univg.engines.config import AdapterConfig, DiffusionTrainConfig, SamplingConfig
 from univg.engines.folders import load_backbone
 from univg.engines.frames import from_square, random_warp, to_square
@@ -125,6 +126,15 @@ def test_augmented_masks_differ_but_not_much_in_density(masks, modality):
 def test_a_copy_is_known(masks):
     assert nearest_dice(masks[2], masks) == 1
     assert nearest_dice(masks[2], [masks[0]]) < 0.9
+
+
+def test_every_mask_of_many_is_learnt_from(masks, backbone, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "univg.engines.mask_engine.mask_to_picture", lambda part: seen.append(len(part)) or mask_to_picture(part)
+    )
+    adapt([masks[i % len(masks)] for i in range(61)], backbone)
+    assert sum(seen) >= 61
 
 
 def test_empty_mask_is_refused(masks, backbone):

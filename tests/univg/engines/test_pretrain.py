@@ -383,10 +383,16 @@ def test_command_line_trains_all(images, tmp_path, capsys):
     assert "psnr" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", [{"size": 0}, {"size": 100}, {"channels": (20, 40)}, {"layers": 0}])
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"size": 100}, {"size": 160}, {"channels": (20, 40)}, {"layers": 0}])
 def test_sizes_that_do_not_fit_the_network_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         PretrainConfig(**wrong)
+
+
+def test_patches_have_to_fit_the_prior_that_compares_them():
+    assert AutoencoderConfig(patch_size=40).patch_size == 40
+    with pytest.raises(ValueError, match="patch_size"):
+        AutoencoderConfig(patch_size=40, perceptual_weight=1.0)
 
 
 def test_command_line_refuses_nonsense(tmp_path, capsys):

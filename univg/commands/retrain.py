@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     params = {"preset": preset.name, "seed": args.seed, "device": checked_device(args.device), **choice}
     params |= {"full_length": True} if args.full_length else {}
     job = start_job(project, "retrain", params)
-    count = len(choice["pairs"])
-    print(f"Job {job.id}: {count} of {len(project.pair_names())} synthetic pairs train.", flush=True)
+    made, count = len(project.pair_names()), len(choice["pairs"])
+    which = f"{count} of {made} synthetic pairs train" if made else f"the preset makes {preset.pairs} synthetic pairs"
+    print(f"Job {job.id}: {which}.", flush=True)
     return 0 if args.detach else watch(job)

@@ -99,7 +99,9 @@ def test_five_pairs_to_the_overlay_of_an_unseen_image(serve, page, projects_fold
     page.wait_for_selector("#figures tfoot")
     assert float(page.inner_text("#figures tbody td >> nth=1")) > 0.6
     sources = [image.get_attribute("src") for image in page.locator("#segment-picture img").all()]
-    original, result = (np.asarray(Image.open(io.BytesIO(page.request.get(src).body()))) for src in sources)
+    original, result = (
+        np.asarray(Image.open(io.BytesIO(page.request.get(src, max_retries=2).body()))) for src in sources
+    )
     assert original.shape == result.shape == (512, 512, 3)
     assert 0.02 < (original != result).any(axis=2).mean() < 0.5
 

@@ -21,7 +21,7 @@ pytestmark = [
 
 def picture(page, element):
     source = page.get_attribute(f"{element} img", "src")
-    return Image.open(io.BytesIO(page.request.get(source).body()))
+    return Image.open(io.BytesIO(page.request.get(source, max_retries=2).body()))
 
 
 def wait_for_image(page, **wanted):

@@ -25,7 +25,11 @@ def parameters_of(page):
 
 def provenance_of(page, source):
     """Of a picture of the server, or of one that the page itself has put there from what was drawn already."""
-    inside = base64.b64decode(source.split(",")[1]) if source.startswith("data:") else page.request.get(source).body()
+    inside = (
+        base64.b64decode(source.split(",")[1])
+        if source.startswith("data:")
+        else page.request.get(source, max_retries=2).body()
+    )
     return json.loads(Image.open(io.BytesIO(inside)).info[PROVENANCE_KEY])
 
 

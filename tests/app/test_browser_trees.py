@@ -54,7 +54,7 @@ def slider_value(page, name):
 
 def scene_of(page):
     """The parameters inside the picture on screen."""
-    data = page.request.get(picture_source(page)).body()
+    data = page.request.get(picture_source(page), max_retries=2).body()
     return json.loads(Image.open(io.BytesIO(data)).info[PROVENANCE_KEY])
 
 
@@ -86,7 +86,7 @@ def test_roots_sliders_reroll_save_and_back(serve, page, projects_folder, tmp_pa
 
     # Saved, changed, and dropped back
     saved = tmp_path / "tree.png"
-    saved.write_bytes(page.request.get(saved_source).body())
+    saved.write_bytes(page.request.get(saved_source, max_retries=2).body())
     assert read_provenance(saved) == scene
     set_slider(page, "tortuosity", 0.4)
     before = picture_source(page)

@@ -287,18 +287,18 @@ def import_loha(file: str | Path, backbone: DiffusionBackbone) -> Adapter:
         large = isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1)
         alpha = tensors.get(f"{_PREFIX}{name}.alpha")
         ranks[large].add((len(factor), len(factor) if alpha is None else float(alpha)))
+    if not ranks[False] or any(len(found) > 1 for found in ranks.values()):
+        raise InputError(
+            "This LoHa does not fit: " + ("its ranks differ from layer to layer" if ranks[False] else "no known layer"),
+            path=file,
+            fix="Use one made for this base model, with one rank for linear layers and one for convolutions.",
+        )
     named = {name.rsplit(".", 1)[0].removeprefix(_PREFIX) for name in tensors if name.startswith(_PREFIX)}
     if unknown := named - paths.keys():
         raise InputError(
             f"This LoHa changes layers that adapters here do not have, such as {min(unknown)}",
             path=file,
             fix="Use one for the attention, feed-forward and convolution layers of this U-Net alone.",
-        )
-    if not ranks[False] or any(len(found) > 1 for found in ranks.values()):
-        raise InputError(
-            "This LoHa does not fit: " + ("its ranks differ from layer to layer" if ranks[False] else "no known layer"),
-            path=file,
-            fix="Use one made for this base model, with one rank for linear layers and one for convolutions.",
         )
     (rank, alpha), (conv_rank, conv_alpha) = next(iter(ranks[False])), next(iter(ranks[True]), (0, 1))
     try:

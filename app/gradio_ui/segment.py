@@ -245,7 +245,7 @@ def _status(session: Session, items: list[Item], done: list[Item], todo: list[It
         first += markup.problems_list([f"{item.upload.name}: {item.problem}"])
     if working:
         second = texts.SEG_WORKING.format(done=len(done), total=len(items))
-        second = second if done else f"{second} {texts.SEG_WARMING}"
+        second = second if done else f"{second}. {texts.SEG_WARMING}"
     elif done:
         seconds = float(np.mean([item.seconds for item in done]))
         second = texts.SEG_DONE.format(done=len(done), total=len(items), seconds=seconds)

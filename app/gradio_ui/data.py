@@ -14,10 +14,11 @@ from app.gradio_ui import markup, paint, pictures
 from app.gradio_ui.context import Ui
 from app.gradio_ui.errors import note
 from app.gradio_ui.files import Upload, check_uploads, file_drop, match_uploads, usable_pairs
+from app.gradio_ui.models import support_key
 from app.gradio_ui.numbers import slider
 from app.gradio_ui.state import Session
 from univg.errors import InputError
-from univg.io import read_image, read_mask
+from univg.io import file_stamp, read_image, read_mask
 from univg.overlay import REFERENCE, overlay_mask
 from univg.types import ImageMaskPair
 from univg.workflow.project import Project
@@ -267,13 +268,6 @@ def _count_text(count: int) -> str:
     return f"{text}. {texts.DATA_READY.format(adapt=texts.NEXT_ADAPT)}"
 
 
-def _stamp(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
 def _mask_path(project: Project, name: str) -> Path:
     return project.support_folder / "masks" / f"{name}.png"
 
@@ -282,33 +276,33 @@ def _pairs_signature(session: Session) -> tuple:
     project = session.project
     if project is None:
         return ()
-    return project.path, tuple((name, _stamp(_mask_path(project, name))) for name in project.support_names())
+    return project.path, support_key(project)
 
 
 def _selected_signature(session: Session) -> tuple:
     name = _selected(session)
-    return (session.project.path, name, _stamp(_mask_path(session.project, name))) if name else ()
+    return (session.project.path, name, file_stamp(_mask_path(session.project, name))) if name else ()
 
 
 def _picture(session: Session, name: str) -> str:
     project = session.required_project()
-    pair = _pair(project, name, _stamp(_mask_path(project, name)))
+    pair = _pair(project, name, file_stamp(_mask_path(project, name)))
     image, mask = pictures.reduce(pair.image), pictures.reduce(pair.mask)
     shown = overlay_mask(image, mask, colour=REFERENCE, opacity=session.view.opacity, outline=session.view.outline)
     return pictures.save_picture(shown, session.folder / "pictures", {"shows": "annotation"})
 
 
 @lru_cache(maxsize=4)
-def _pair(project: Project, name: str, changed: int) -> ImageMaskPair:
+def _pair(project: Project, name: str, changed: tuple) -> ImageMaskPair:
     return project.support_pair(name)
 
 
 def _thumbnail(project: Project, name: str):
-    return _small_picture(project, name, _stamp(_mask_path(project, name)))
+    return _small_picture(project, name, file_stamp(_mask_path(project, name)))
 
 
 @lru_cache(maxsize=64)
-def _small_picture(project: Project, name: str, changed: int):
+def _small_picture(project: Project, name: str, changed: tuple):
     side = pictures.THUMBNAIL_SIDE
     try:
         pair = project.support_pair(name)

@@ -12,7 +12,7 @@ from app import texts
 from app.gradio_ui.context import Ui
 from app.gradio_ui.errors import note
 from app.gradio_ui.job_watch import LEARNS_FROM, active_job, latest_job, support_digest, watch
-from app.gradio_ui.mask_studio import support_key
+from app.gradio_ui.models import support_key
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.workflow.jobs import Job, JobState, resume_job, start_job

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.gradio_ui.mask_studio import support_key
-from app.gradio_ui.models import model_stamp
+from app.gradio_ui.models import model_stamp, support_key
 from univg.errors import InputError
 from univg.types import ImageMaskPair
 from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from app.gradio_ui.mask_studio import support_key
+from app.gradio_ui.models import support_key
 from univg.progress import ProgressEvent
 from univg.workflow.job_records import EventReader
 from univg.workflow.jobs import Job, list_jobs

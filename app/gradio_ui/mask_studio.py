@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from app.gradio_ui import tree_studio
-from app.gradio_ui.models import model_stamp
+from app.gradio_ui.models import model_stamp, support_key
 from univg.geometry import TreeMorphometry
 from univg.workflow.project import Project
 
@@ -184,11 +184,6 @@ def _draw_one(project: Project, version: str, settings: MaskSettings) -> np.ndar
     )
     trees = [start_tree(project, settings.seed)] if settings.start == TREE else None
     return sample_masks(engine_of(project, version), 1, config=config, trees=trees)[0]
-
-
-def support_key(project: Project) -> tuple:
-    masks = project.support_folder / "masks"
-    return tuple((name, (masks / f"{name}.png").stat().st_mtime_ns) for name in project.support_names())
 
 
 @lru_cache(maxsize=64)

@@ -16,6 +16,7 @@ from app.gradio_ui.context import Ui
 from app.gradio_ui.devices import selectable
 from app.gradio_ui.engine_jobs import EngineJobs
 from app.gradio_ui.mask_studio import COMPARED, NOISE, STRIP, TREE, MaskSettings, MaskStudio
+from app.gradio_ui.models import support_key
 from app.gradio_ui.numbers import checked_seed, is_measured, seed_field, slider
 from app.gradio_ui.state import Session
 from univg.errors import InputError
@@ -187,7 +188,7 @@ def _swept_signature(session: Session) -> tuple:
     if project is None:
         return ()
     studio = studio_of(session)
-    return project.path, studio.version, mask_studio.support_key(project), replace(studio.settings, scale=0.0)
+    return project.path, studio.version, support_key(project), replace(studio.settings, scale=0.0)
 
 
 def _hide_other_sweep(session: Session) -> list:
@@ -304,7 +305,7 @@ def _first_signature(session: Session) -> tuple:
     project = session.project
     if project is None or session.at_start:
         return ()
-    return project.path, tuple(project.mask_engine_versions()), mask_studio.support_key(project)
+    return project.path, tuple(project.mask_engine_versions()), support_key(project)
 
 
 def _first(session: Session) -> list:
@@ -345,7 +346,7 @@ def _controls(session: Session) -> list:
 
 def _real_signature(session: Session) -> tuple:
     project = session.project
-    return () if project is None else (project.path, mask_studio.support_key(project))
+    return () if project is None else (project.path, support_key(project))
 
 
 def _real(session: Session) -> gr.Gallery:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from univg.errors import InputError
-from univg.io import read_json
+from univg.io import file_stamp, read_json
 from univg.workflow import support_store
 from univg.workflow.model_versions import active_segmenter
 from univg.workflow.project import Project
@@ -38,25 +38,20 @@ def is_stale(project: Project) -> bool:
     trained_on = _trained_on(folder, model_stamp(folder))
     if not trained_on:
         return False
+    return _hashes(project.support_folder, support_key(project)) != dict(trained_on)
+
+
+def support_key(project: Project) -> tuple[tuple[str, tuple[int, int, int]], ...]:
+    """Another one whenever an annotated image comes, goes or gets another mask."""
     masks = project.support_folder / "masks"
-    stamps = tuple((name, (masks / f"{name}.png").stat().st_mtime_ns) for name in project.support_names())
-    return _hashes(project.support_folder, stamps) != dict(trained_on)
+    return tuple((name, file_stamp(masks / f"{name}.png")) for name in project.support_names())
 
 
-def model_stamp(folder: Path) -> tuple[tuple[int, int], ...]:
+def model_stamp(folder: Path) -> tuple[tuple[int, int, int], ...]:
     """Another one when another model lies in `folder`: none is ever changed, but a project may be deleted and made anew
     in the same place.
     """
     return tuple(file_stamp(folder / card) for card in _CARDS)
-
-
-def file_stamp(file: Path) -> tuple[int, int]:
-    """Changes when another file is put in the place of `file`."""
-    try:
-        found = file.stat()
-    except OSError:
-        return (0, 0)
-    return (found.st_mtime_ns, found.st_ino)
 
 
 @lru_cache(maxsize=16)

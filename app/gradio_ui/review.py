@@ -13,8 +13,7 @@ from app.gradio_ui import markup, review_changed, review_view
 from app.gradio_ui.context import Ui
 from app.gradio_ui.errors import note
 from app.gradio_ui.job_watch import LEARNS_FROM, active_job, latest_job, support_digest, watch
-from app.gradio_ui.mask_studio import support_key
-from app.gradio_ui.models import reader
+from app.gradio_ui.models import reader, support_key
 from app.gradio_ui.numbers import slider
 from app.gradio_ui.review_board import FILTERS, FLAGS, SORTS, all_entries
 from app.gradio_ui.review_routes import board_of, draw_ahead

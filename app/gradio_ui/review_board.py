@@ -11,6 +11,7 @@ from pathlib import Path
 
 from app.gradio_ui.numbers import is_measured
 from univg.errors import InputError
+from univg.io import file_stamp
 from univg.workflow.near_duplicates import FLAG as NEAR_DUPLICATE
 from univg.workflow.near_duplicates import RESULT_FILE, read_near_duplicates
 from univg.workflow.project import Project
@@ -113,7 +114,7 @@ class ReviewBoard:
     def entries(self, project: Project) -> list[Entry]:
         """The listed pairs in order. A pair that is judged stays where it is until a control asks for a new list."""
         every = {entry.name: entry for entry in all_entries(project)}
-        wanted = (self.shown, self.flag, self.sort, len(every), _stamp(project.pairs_folder / RESULT_FILE))
+        wanted = (self.shown, self.flag, self.sort, len(every), file_stamp(project.pairs_folder / RESULT_FILE))
         if self._listed_for != wanted:
             listed = [entry for entry in every.values() if self._is_listed(entry)]
             self._listing = [entry.name for entry in sorted(listed, key=_KEYS[self.sort])]
@@ -233,15 +234,6 @@ def _or_last(number: float) -> float:
     return number if number == number else _NOT_MEASURED
 
 
-def _stamp(file: Path) -> tuple[int, int]:
-    """Changes whenever `file` does."""
-    try:
-        found = file.stat()
-    except OSError:
-        return (0, 0)
-    return (found.st_mtime_ns, found.st_size)
-
-
 class _Index:
     """What is known of the pairs of one project; files are read again only when they have changed."""
 
@@ -256,7 +248,7 @@ class _Index:
         folder = self._project.pairs_folder
         files = ("images", "masks", VERDICTS_FILE, RESULT_FILE)
         with self._lock:
-            stamps = tuple(_stamp(folder / name) for name in files)
+            stamps = tuple(file_stamp(folder / name) for name in files)
             # A folder's time has steps of some milliseconds: a pair may come right after a look at it.
             settled = time.time_ns() - max(stamps[0][0], stamps[1][0]) > _SETTLED_NS
             if stamps != self._seen or not settled:

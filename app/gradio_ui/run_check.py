@@ -10,7 +10,7 @@ from threading import Lock
 
 from app import texts
 from app.gradio_ui import markup
-from app.gradio_ui.models import reader
+from app.gradio_ui.models import reader, support_key
 from univg.errors import InputError
 from univg.io import Finding
 from univg.workflow.machine import Machine, look_at_machine
@@ -27,7 +27,7 @@ _lock = Lock()
 def support_check(project: Project, preset: str) -> Future:
     """Findings about the annotated pairs as they are now, once they are worked out."""
     hold_out = PRESETS[preset].hold_out
-    key = (project.path, project.modality, hold_out, _stamps(project))
+    key = (project.path, project.modality, hold_out, support_key(project))
     with _lock:
         if key not in _checks:
             _checks[key] = reader.submit(check_project, project, hold_out=hold_out)
@@ -52,7 +52,7 @@ def findings_before(project: Project, preset: str, device: str) -> list[Finding]
 def signature(project: Project, preset: str, device: str) -> tuple:
     """Cheap, and different whenever `view` would be."""
     machine = _of_machine(project, preset, device)
-    return project.path, preset, device, support_check(project, preset).done(), _stamps(project), tuple(machine)
+    return project.path, preset, device, support_check(project, preset).done(), support_key(project), tuple(machine)
 
 
 def view(project: Project, preset: str, device: str) -> str:
@@ -71,15 +71,3 @@ def view(project: Project, preset: str, device: str) -> str:
 
 def _of_machine(project: Project, preset: str, device: str) -> list[Finding]:
     return check_machine(PRESETS[preset], machine_for(project, device), missing=missing_weights(PRESETS[preset]))
-
-
-def _stamps(project: Project) -> tuple:
-    masks = project.support_folder / "masks"
-    return tuple((name, _stamp(masks / f"{name}.png")) for name in project.support_names())
-
-
-def _stamp(path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0

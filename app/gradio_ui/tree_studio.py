@@ -22,6 +22,7 @@ from univg.geometry import (
     rasterize_tree,
 )
 from univg.geometry.tree import select_nodes
+from univg.io import file_stamp
 from univg.metrics import dice
 from univg.overlay import MISSED, PREDICTION, REFERENCE, Colour, overlay_mask
 from univg.sca import TreeScene, find_hub, grow_scene, preset_for, preset_named, presets_of, recipes_for
@@ -65,7 +66,7 @@ class Studio:
     locked: bool = False
     history: list[tuple[str, TreeScene]] = field(default_factory=list)
     corners: list[tuple[float, float]] = field(default_factory=list)
-    changed: int = 0
+    changed: tuple = 0
     varied: tuple = ()
     _sliding: str = ""
 
@@ -270,23 +271,20 @@ def _ground(project: Project, scene: TreeScene, show: str) -> np.ndarray:
     return np.full(scene.shape, 11, np.uint8)
 
 
-def _stamp(project: Project, name: str) -> int:
-    try:
-        return (project.support_folder / "masks" / f"{name}.png").stat().st_mtime_ns
-    except OSError:
-        return 0
+def _stamp(project: Project, name: str) -> tuple[int, int, int]:
+    return file_stamp(project.support_folder / "masks" / f"{name}.png")
 
 
 @lru_cache(maxsize=8)
-def _pair(project: Project, name: str, changed: int):
+def _pair(project: Project, name: str, changed: tuple):
     return project.support_pair(name), content_hashes(project.support_folder, [name])[f"masks/{name}.png"]
 
 
 @lru_cache(maxsize=64)
-def _real_measurement(project: Project, name: str, changed: int) -> TreeMorphometry:
+def _real_measurement(project: Project, name: str, changed: tuple) -> TreeMorphometry:
     return measure_mask(_pair(project, name, changed)[0].mask)
 
 
 @lru_cache(maxsize=64)
-def _real_compliance(project: Project, name: str, changed: int) -> float:
+def _real_compliance(project: Project, name: str, changed: tuple) -> float:
     return mean_compliance(_pair(project, name, changed)[0].mask)

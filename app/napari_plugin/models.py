@@ -13,6 +13,7 @@ import numpy as np
 
 from app.napari_plugin.helpers import MODELS
 from app.napari_plugin.uncertainty import Doubt, doubtful_segments, uncertainty_map
+from univg.io import file_stamp
 from univg.metrics import cldice, dice
 from univg.types import ImageMaskPair
 
@@ -146,13 +147,11 @@ def run_model(
 
 def _loaded(folder: Path) -> Segmenter:
     """The model in `folder`, kept in memory; a project that is made anew has another one in a folder of that name."""
-    card = folder / "segmenter.json"
-    made = card.stat() if card.is_file() else None  # `load` says what is missing
-    return _loaded_as_of(folder, made and (made.st_mtime_ns, made.st_ino))
+    return _loaded_as_of(folder, file_stamp(folder / "segmenter.json"))
 
 
 @lru_cache(maxsize=2)
-def _loaded_as_of(folder: Path, _made: tuple[int, int] | None) -> Segmenter:
+def _loaded_as_of(folder: Path, _made: tuple[int, int, int]) -> Segmenter:
     from univg.segmentation import Segmenter
 
     return Segmenter.load(folder, "auto")

@@ -478,6 +478,7 @@ class TestRunner:
             (InputError("Bad mask", fix="Draw it again."), "Bad mask. Draw it again."),
             (MemoryError(), "computer ran out of memory"),
             (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), "graphics card ran out of memory"),
+            (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "graphics card ran out of memory"),
             (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "computer ran out of memory"),
             (OSError(errno.ENOSPC, "x"), "disk is full"),
             (ZeroDivisionError("secret"), "ZeroDivisionError"),

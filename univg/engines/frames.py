@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from univg.geometry import resize_mask
 from univg.sca.noise import smooth_noise
 from univg.types import Modality
 
@@ -43,12 +44,13 @@ def from_square(square: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
 
 
 def resize(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """`picture`, bool or float32, at ``(height, width)``; masks are cut at a half."""
+    """`picture`, bool or float32, at ``(height, width)``; for masks see `univg.geometry.resize_mask`."""
+    if picture.dtype == np.bool_:
+        return resize_mask(picture, shape)
     if picture.shape[:2] == tuple(shape):
         return picture
     interpolation = cv2.INTER_AREA if shape[0] < picture.shape[0] else cv2.INTER_LINEAR
-    scaled = cv2.resize(picture.astype(np.float32), shape[::-1], interpolation=interpolation)
-    return scaled > 0.5 if picture.dtype == np.bool_ else scaled
+    return cv2.resize(picture.astype(np.float32), shape[::-1], interpolation=interpolation)
 
 
 def _fitted(shape: tuple[int, ...], size: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from univg.geometry.morphometry import (
     measure_tree,
 )
 from univg.geometry.murray import mask_compliance, murray_compliance
-from univg.geometry.raster import rasterize_tree
+from univg.geometry.raster import rasterize_tree, resize_mask
 from univg.geometry.ridges import ridge_strength
 from univg.geometry.skeleton import (
     extract_network,
@@ -40,6 +40,7 @@ __all__ = [
     "nearest_centreline",
     "rasterize_tree",
     "read_swc",
+    "resize_mask",
     "ridge_strength",
     "skeleton_points",
     "write_swc",

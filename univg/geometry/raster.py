@@ -11,6 +11,14 @@ _SUBPIXEL_BITS = 4
 _SUBPIXEL = 1 << _SUBPIXEL_BITS
 
 
+def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """`mask`, (H, W) bool, at ``(height, width)``: vessel where at least half of a pixel would be."""
+    if mask.shape == tuple(shape):
+        return mask
+    kind = cv2.INTER_AREA if shape[0] * shape[1] < mask.size else cv2.INTER_LINEAR
+    return cv2.resize(mask.astype(np.float32), shape[1::-1], interpolation=kind) > 0.5
+
+
 def rasterize_tree(tree: VesselTree, shape: tuple[int, int] | None = None) -> np.ndarray:
     """Draw `tree` with its radii, tapering linearly along each segment.
 

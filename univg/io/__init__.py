@@ -15,6 +15,7 @@ from univg.io.pairs import (
 from univg.io.read import read_image, read_image_info, read_mask
 from univg.io.source import MAX_PIXELS, ImageInfo
 from univg.io.write import (
+    file_stamp,
     read_json,
     read_provenance,
     sha256_file,
@@ -32,6 +33,7 @@ __all__ = [
     "check_pair",
     "check_pairs",
     "check_stem",
+    "file_stamp",
     "load_support_set",
     "match_pair_files",
     "read_image",

@@ -159,6 +159,15 @@ def read_json(path: str | PathLike[str]) -> Any:
         raise InputError(f"The file is not valid JSON: {error}", path=path, fix="Restore it.") from error
 
 
+def file_stamp(path: str | PathLike[str]) -> tuple[int, int, int]:
+    """Another one whenever `path` is written or replaced, for what is kept in memory of it; zeros where nothing is."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return (0, 0, 0)
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
 def sha256_file(path: str | PathLike[str]) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     path = Path(path)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from univg.geometry import ridge_strength
+from univg.geometry import resize_mask, ridge_strength
 from univg.types import ImageMaskPair, Modality, SupportSet, as_float
 
 RIDGE_SIGMAS = (1.0, 2.0, 4.0)  # pixels of the working size: thin, middling and thick vessels at 512
@@ -50,16 +50,12 @@ def shrink_pair(pair: ImageMaskPair, longest: int) -> ImageMaskPair:
         return pair
     factor = longest / max(pair.shape)
     size = tuple(max(round(side * factor), 1) for side in pair.shape[::-1])
-
-    def shrunk(mask: np.ndarray) -> np.ndarray:
-        return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
-
     image = cv2.resize(pair.image, size, interpolation=cv2.INTER_AREA)
     return replace(
         pair,
         image=np.clip(image, 0, 1) if image.dtype == np.float32 else image,  # resampling may exceed them by rounding
-        mask=shrunk(pair.mask),
-        fov=None if pair.fov is None else shrunk(pair.fov),
+        mask=resize_mask(pair.mask, size[::-1]),
+        fov=None if pair.fov is None else resize_mask(pair.fov, size[::-1]),
     )
 
 

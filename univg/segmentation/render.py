@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from univg.geometry import estimate_fov, local_radius, nearest_centreline
+from univg.geometry import estimate_fov, local_radius, nearest_centreline, resize_mask
 from univg.types import ImageMaskPair, Modality, as_float
 
 _DEPTH_BINS = 5  # from the wall (0) to the centreline (1)
@@ -88,12 +88,7 @@ def render_pair(
     source: ImageMaskPair, mask: np.ndarray, *, appearance: Appearance, rng: np.random.Generator, name: str
 ) -> ImageMaskPair:
     """Draw `mask`, cut by the field of view, on the inpainted background of `source`, whose `appearance` this is."""
-    if mask.shape != source.shape:
-        size = (source.shape[1], source.shape[0])
-        shrinks = size[0] * size[1] < mask.size
-        kind = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        mask = cv2.resize(mask.astype(np.float32), size, interpolation=kind) > 0.5
-    mask = mask & appearance.fov
+    mask = resize_mask(mask, source.shape) & appearance.fov
     image = render_vessels(appearance, mask, rng=rng)
     if source.image.ndim == 2:
         image = image[..., 0]

@@ -21,7 +21,7 @@ import numpy as np
 
 from univg.engines import MaskEngine, SamplingConfig, sample_masks
 from univg.errors import Cancelled, InputError
-from univg.io import read_json, write_json_atomic
+from univg.io import file_stamp, read_json, write_json_atomic
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
 from univg.segmentation.inputs import shrink_support
 from univg.types import SupportSet
@@ -337,11 +337,10 @@ def _made_pair(plan: _Plan, index: int, device: str) -> float:
     return checks.agreement
 
 
-def _engine_stamps(project: Project, plan: _Plan) -> tuple[tuple[int, int], ...]:
+def _engine_stamps(project: Project, plan: _Plan) -> tuple[tuple[int, int, int], ...]:
     """Of the engines' cards: a worker outlives a project, and one made in its place has versions of the same names."""
     folders = (project.adapters_folder / plan.mask_engine, project.image_engines_folder / plan.image_engine)
-    cards = (folder / "engine.json" for folder in folders)
-    return tuple((card.stat().st_mtime_ns, card.stat().st_ino) for card in cards if card.is_file())
+    return tuple(file_stamp(folder / "engine.json") for folder in folders)
 
 
 @lru_cache(maxsize=1)

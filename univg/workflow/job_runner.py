@@ -122,7 +122,7 @@ def failure_reason(error: Exception) -> str:
     """One sentence that a person can act on."""
     if isinstance(error, InputError):
         return str(error)
-    if type(error).__name__ == "OutOfMemoryError":
+    if type(error).__name__ == "OutOfMemoryError" or "MPS backend out of memory" in str(error):
         return "The graphics card ran out of memory; close what else uses it, or choose the device cpu"
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return "The computer ran out of memory; close other programs or choose a quicker preset, then resume"

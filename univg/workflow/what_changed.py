@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from univg.errors import InputError
+from univg.geometry import resize_mask
 from univg.io import read_image
 from univg.metrics import cldice
 from univg.segmentation.config import HELD_OUT_PICTURE
@@ -80,7 +81,7 @@ def what_changed(project: Project, before: str, after: str) -> WhatChanged:
         masks.append(_mask_seen(project.segmenters_folder / name))
     _refuse_another_image(project, figures)
     image, reference = _frozen_pair(project, figures[-1].name, masks[-1].shape)
-    masks = [_fitted(mask, reference.shape) for mask in masks]
+    masks = [resize_mask(mask, reference.shape) for mask in masks]
     difference, interval = dice_difference(masks[0], masks[1], reference)
     return WhatChanged(before, after, *figures, image, reference, *masks, difference, interval)
 
@@ -162,13 +163,4 @@ def _refuse_another_image(project: Project, figures: Sequence[HeldOut]) -> None:
 def _frozen_pair(project: Project, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The frozen image and its mask at the size that the masks have."""
     pair = project.support_pair(name)
-    size = (shape[1], shape[0])
-    image = cv2.resize(pair.image, size, interpolation=cv2.INTER_AREA)
-    mask = cv2.resize(pair.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
-    return image, mask
-
-
-def _fitted(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if mask.shape == shape:
-        return mask
-    return cv2.resize(mask.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_AREA) > 0.5
+    return cv2.resize(pair.image, shape[1::-1], interpolation=cv2.INTER_AREA), resize_mask(pair.mask, shape)

@@ -14,6 +14,10 @@ from univg.types import ImageMaskPair, Modality, SupportSet
 
 # Without a screen Qt would end the process; set before anything imports it.
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+# Tests run beside one another, and threads of torch that wait for a core cost more than they bring.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    _threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(_threads, 1)))
 
 
 @pytest.fixture(scope="session")

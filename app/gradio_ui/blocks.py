@@ -72,10 +72,7 @@ def _shown(session: Session) -> tuple[str, str]:
 
 
 def _page_state(session: Session) -> str:
-    """Tells the style which views are on screen.
-
-    Not `visible=False`, which takes a view out of the page: the mask painter would lose its canvas.
-    """
+    """Tells the style which views are on screen; it follows sooner than Gradio's `visible`."""
     view, painting = _shown(session)
     return f'<i id="page-state" data-view="{view}" data-painting="{painting}"></i>'
 

@@ -64,6 +64,8 @@ class Canvas:
                 buttons=["fullscreen"],
                 show_label=False,
                 elem_id="editor",
+                # Only while painting: it takes a page a second to set up its canvas, which is drawn over and over then.
+                visible=False,
             )
 
 
@@ -90,7 +92,7 @@ def wire(
         if target not in [value for _, value in choices]:
             raise InputError(texts.PAINT_NO_TARGET, fix=texts.PAINT_NO_TARGET_FIX)
         session.painting = _begin(session, target, True)
-        return [gr.Dropdown(choices=choices, value=target), True, None]
+        return [gr.Dropdown(choices=choices, value=target), True, gr.ImageEditor(None, visible=True)]
 
     def turn_to(session: Session, value: dict | None, target: str, from_mask: bool) -> None:
         """Go to another image, or begin otherwise; unsaved strokes stay with the one they are on."""
@@ -103,6 +105,9 @@ def wire(
     def close(session: Session, value: dict | None) -> None:
         _keep_strokes(session, value)
         session.painting = None
+
+    def put_away(session: Session) -> gr.ImageEditor:
+        return gr.ImageEditor(None, visible=False)
 
     # In steps: the editor must not be the output of a handler that reads it, and layers of a new image end up in the
     # right place only when it was cleared before.
@@ -117,8 +122,9 @@ def wire(
         beginnings.append(ui.on(turned, clear, [], [editor], redraw=False))
     for beginning in beginnings:
         ui.on(beginning, _content, [], [editor, controls.help])
-    ui.on(controls.close.click, close, [editor])
-    ui.on(controls.save.click, save, [editor])
+    for button, leave in ((controls.close, close), (controls.save, save)):
+        left = ui.on(button.click, leave, [editor])
+        ui.on(left, put_away, [], [editor], redraw=False)
 
 
 def save(session: Session, value: dict | None) -> None:

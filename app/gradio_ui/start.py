@@ -91,6 +91,6 @@ def build(ui: Ui, switch: gr.Button) -> gr.Column:
         ([create.click, name.submit], create_named, [name, modality], [opened, name]),
     ):
         # A fresh page, so that no picture and no setting of the project before stays on screen.
-        reload = f"(how) => {{ if (how === '{_ANOTHER}') window.location.reload(); }}"
+        reload = f"(how) => {{ if (how === '{_ANOTHER}') window.univg.openAnother(); }}"
         ui.on(triggers, handler, inputs, outputs).success(None, [opened], None, js=reload, **QUIET)
     return tabs

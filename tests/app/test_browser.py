@@ -230,15 +230,16 @@ def test_wrong_folder_is_refused_and_stays_in_its_field(serve, page, tmp_path):
     page.wait_for_selector("#data-strip .thumbnail-item >> nth=4")
 
 
-def test_chosen_theme_is_kept_and_strips_have_names(serve, page, projects_folder):
+def test_chosen_theme_and_tab_are_kept_and_strips_have_names(serve, page, projects_folder):
     project = create_sample_project(projects_folder / "theme")
     open_page(page, serve("--project", str(project.path)))
     page.wait_for_selector("#data-strip[aria-label='Annotated images']", state="attached")
     assert not page.evaluate("document.body.classList.contains('dark')")
     page.click("#switch-theme")
     page.wait_for_selector("body.dark", state="attached")
+    page.click("#tab-segment-button")
     page.reload()
-    page.wait_for_selector("#data-picture img")
+    page.wait_for_selector("#tab-segment-button[aria-selected=true]")
     page.wait_for_selector("body.dark", state="attached")
 
 
@@ -303,8 +304,8 @@ def editor_alpha(page):
     data = page.evaluate(
         """async () => {
             if (!window.editor) return null;
-            const blobs = await window.editor.get_blobs();
-            if (blobs.layers.length !== 1 || !blobs.layers[0]) return null;
+            const blobs = await window.editor.get_blobs().catch(() => null);  // it is being set up
+            if (!blobs || blobs.layers.length !== 1 || !blobs.layers[0]) return null;
             const bytes = new Uint8Array(await blobs.layers[0].arrayBuffer());
             let text = '';
             for (const byte of bytes) text += String.fromCharCode(byte);

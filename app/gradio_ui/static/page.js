@@ -85,6 +85,29 @@
     }
   }
 
+  // A page that is loaded anew shows the tab that it showed before.
+  const TAB = "univg-tab";
+  let restored = false;
+  let leaving = false;
+  function keepTab() {
+    if (leaving || document.body.dataset.view !== "work") return;
+    const stored = restored ? null : document.getElementById(window.sessionStorage.getItem(TAB));
+    restored = true;
+    if (stored && stored.getAttribute("aria-selected") !== "true") {
+      stored.click();
+      return;
+    }
+    const chosen = document.querySelector("#tabs button[role=tab][aria-selected=true]");
+    if (chosen) window.sessionStorage.setItem(TAB, chosen.id);
+  }
+  window.univg.openAnother = () => {
+    leaving = true;
+    window.sessionStorage.removeItem(TAB);
+    window.location.reload();
+  };
+
+  const WATCHED = ["data-view", "data-painting", "aria-selected"];
+
   function start() {
     apply(wanted());
     // Gradio sets its own class while it starts.
@@ -93,9 +116,10 @@
     let due = 0;
     new MutationObserver(() => {
       showViews();
+      keepTab();
       window.clearTimeout(due);
       due = window.setTimeout(label, 200);
-    }).observe(document.body, { childList: true, subtree: true, attributeFilter: ["data-view", "data-painting"] });
+    }).observe(document.body, { childList: true, subtree: true, attributeFilter: WATCHED });
   }
 
   // Strokes are in the browser alone until they are saved or put aside.

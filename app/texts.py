@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from univg.types import Modality
 
 APP = "UniVG"
@@ -37,6 +39,8 @@ JOB_KINDS = {
     "trees": "Growing trees",
     "selftest": "Checking",
 }
+JOB_RUNNING = "This project has a job at work already: {job}"
+JOB_RUNNING_FIX = "Wait for it, or cancel it first."
 WAITING = "Waiting for the device"
 WAITING_BEHIND = "Waiting for the device, {count} {noun} ahead"
 CANCELLING = "Stopping after this step"
@@ -169,11 +173,17 @@ PAINT_SAVED = "The mask of “{name}” is saved. The one before is kept in the 
 PAINT_SAVED_NEW = "“{name}” with its mask is now in the project."
 PAINT_UNCHANGED = "The mask of “{name}” is as it was."
 PAINT_DRAFT = "Your unsaved strokes on “{name}” were kept."
-PAINT_DRAFT_DROPPED = "Your unsaved strokes on “{name}” were dropped: they were on another image or mask of this name."
+PAINT_DRAFT_DROPPED = "Your unsaved strokes on “{name}” were dropped: its mask is another one now."
 PAINT_EMPTY = "Nothing is painted yet"
 PAINT_EMPTY_FIX = "Draw over the vessels, then save."
 PAINT_TOO_LARGE = "This image is {width} × {height}; the painter holds at most {limit} pixels a side"
 PAINT_TOO_LARGE_FIX = "Draw its mask in another program and drop it here."
+PAINT_REMOVED = "“{name}” was removed from the project meanwhile"
+PAINT_REMOVED_FIX = "Your strokes are kept: close the painter, press Undo, then paint on it again."
+PAINT_OTHER_IMAGE = "Another image is called “{name}” in the project now than the one you painted on"
+PAINT_OTHER_IMAGE_FIX = "Your strokes are kept for the image they are on. Close the painter to go on."
+PAINT_OTHER_MASK = "The mask of “{name}” was changed meanwhile, by another page or program"
+PAINT_OTHER_MASK_FIX = "Save again to put yours in its place; it is kept in the project."
 PAINT_OTHER_SIZE = "The painted mask is {got}, the image {expected}"
 PAINT_OTHER_SIZE_FIX = "Close the painter and open it again."
 PAINT_NO_TARGET = "There is no image to paint on"
@@ -217,6 +227,7 @@ TREE_SLIDERS = {
     "taper": ("Taper (share per 100 px)", "Widening towards the base", 0, 0.5, 0.01),
 }
 TREES_MAIN = 7
+TREES_ROOT_OUTSIDE = "A root lies outside the picture or the boundary, or on an obstacle"
 TREES_CLOSED = "Closed loops"
 TREES_CLOSED_HELP = "Join tips to the vessel ahead"
 TREES_UNIT_HELP = "Pixels are those of a frame of 512; larger images scale them."
@@ -351,6 +362,7 @@ IMAGES_SOURCE = "Mask"
 IMAGES_SOURCE_HELP = "What the image is drawn of"
 IMAGES_SOURCE_NEW = "A new one, by seed"
 IMAGES_SOURCE_DRAWN = "The one drawn or dropped"
+IMAGES_SOURCE_HELD = "The one of the four looks"
 IMAGES_SOURCE_OWN = "Yours: {name}"
 IMAGES_CONDITIONING = "Conditioning"
 IMAGES_CONDITIONING_HELP = "How strongly the mask decides the image: 0 not at all, 1 as learnt"
@@ -557,9 +569,11 @@ FULL_LENGTH = "Full length"
 FULL_LENGTH_HELP = (
     "To save time this computer trains for {shorter:,} of {steps:,} steps; with all of them a run takes about {minutes}"
 )
-PRESET_NAMES = {"preview": "Preview", "standard": "Standard"}
+PRESET_NAMES = {"preview": "Preview", "standard": "Standard", "full": "Full"}
 PRESET_BASELINE = "Baseline"
-PRESET_BASELINE_HELP = "The plain preset: real images only, no synthetic pairs, none held out, about {minutes}"
+PRESET_BASELINE_HELP = (
+    "In place of the effort above: real images only, no synthetic pairs, none held out, about {minutes}"
+)
 MINUTES = ("{n} minute", "{n} minutes")
 ADAPT_BUTTON = "Adapt"
 ADAPT_FROM = "Adapt again from “{stage}”"
@@ -567,6 +581,11 @@ RESUME_BUTTON = "Resume"
 GO_ON_BUTTON = "Go on"
 PREFLIGHT_WAIT = "Looking at the images and this computer …"
 PREFLIGHT_OK = "Checked: {count} images and this computer are fine."
+PREFLIGHT_WORDS = {
+    # as the command line says it: as the page does
+    "the standard preset": "the effort Standard",
+    "the device cpu, or auto": "CPU as the device, or Automatic",
+}
 PREFLIGHT_SUBJECTS = {"set": "Images", "this computer": "This computer"}
 REVIEW_PAUSE = "Let me review the pairs before training"
 REVIEW_PAUSE_HELP = "The run stops once they are drawn, until you press Go on"
@@ -653,7 +672,7 @@ JOB_STARTING = "Starting: loading the software takes a few seconds."
 JOB_CANCELLING = "Finishing the step and saving."
 JOB_CANCELLED = "What was done is saved. Resume goes on from there."
 JOB_FAILED = "The job failed: {reason}."
-JOB_FAILED_FIX = "Resume goes on from the last checkpoint. If it fails again, adapt anew with the preset Preview."
+JOB_FAILED_FIX = "Resume goes on from the last checkpoint. If it fails again, adapt anew with the effort Preview."
 JOB_DONE = "Model {version} is ready."
 HELD_OUT = "Dice {dice:.2f}, clDice {cldice:.2f} on 1 held-out image (n = 1: too few to judge the spread)."
 HELD_OUT_DICE = "Dice {dice:.2f} on 1 held-out image (n = 1: too few to judge the spread)."
@@ -695,12 +714,16 @@ SEG_VIEW_HELP = "Hold B to see the original alone"
 SEG_AGREEMENT_NEEDS = "Agreement needs a reference mask; this is the overlay."
 SEG_THRESHOLD = "Threshold"
 SEG_THRESHOLD_HELP = "Probability, all images"
+SEG_THRESHOLD_OWN = "Back to the model's own: {threshold:.2f}"
+SEG_KEPT = "From before this page was loaded anew: {files}."
+SEG_KEPT_REMOVE = "Remove earlier files"
+SEG_KEPT_REPLACED = "“{new}” takes the place of the earlier “{old}”."
 SEG_OPACITY = "Opacity (%)"
 SEG_OPACITY_HELP = "Of the result"
 SEG_EMPTY_TITLE = "No image yet"
 SEG_EMPTY = "Drop one or more images at the left, then press Segment. They stay on this computer."
 SEG_NO_MODEL_TITLE = "No model yet"
-SEG_NO_MODEL = "Adapt the project first: the preview takes about a minute."
+SEG_NO_MODEL = "Adapt the project first: the effort Preview takes about a minute."
 SEG_WAITING = "Press Segment."
 SEG_WORKING = "{done} of {total} done"
 SEG_WARMING = "Loading the model; the first image takes a few seconds longer."
@@ -761,6 +784,21 @@ def noun(count: int, singular: str) -> str:
 def review_left(count: int) -> str:
     verb = "was" if count == 1 else "were"
     return REVIEW_LEFT_ALONE.format(count=count, noun=noun(count, "pair"), verb=verb)
+
+
+def tree_problem(error: ValueError) -> str:
+    """Why a tree cannot grow: parameters are called as their sliders are; no trailing full stop."""
+    text = str(error).rstrip(".")
+    if text.startswith("`roots` must lie inside"):
+        return TREES_ROOT_OUTSIDE
+    text = re.sub(r"`(\w+)`", lambda found: _parameter(found[1]), text)
+    return text[:1].upper() + text[1:]
+
+
+def _parameter(name: str) -> str:
+    if name not in TREE_SLIDERS:
+        return name.replace("_", " ")
+    return f"“{TREE_SLIDERS[name][0].partition(' (')[0]}”"
 
 
 def saved_trees(count: int, folder: str) -> str:

@@ -2,7 +2,7 @@
 
 usage: python benchmarks/at_once.py [DATA] --results DIR [--sets NAME ...] [--presets NAME ...] [--rows NAME ...]
                                     [--splits N] [--pairs N] [--jobs N] [--minutes M] [--steps N]
-                                    [--synthetic-until F] [--threads N]
+                                    [--synthetic-until F] [--start prior|random] [--threads N]
 
 Presets are those of few_shot.py, rows those of `univg benchmark --ablation`, with --pairs synthetic pairs. Splits go to
 files in DIR/splits; those of a set and preset or row are joined in DIR/<set>-<preset>.json, where `few_shot.py --table
@@ -64,6 +64,8 @@ def run(task: Task, folder: Path, data: Path, args: argparse.Namespace) -> None:
         preset = preset.with_steps(args.steps)
     if args.synthetic_until is not None:
         preset = replace(preset, segmentation=replace(preset.segmentation, synthetic_until=args.synthetic_until))
+    if args.start:
+        preset = replace(preset, segmentation=replace(preset.segmentation, start=args.start))
     config = BenchmarkConfig(SETS[task.data], preset, splits=1, seed=task.split, engines_sha256=engines)
     run_benchmark(data / task.data, config=config, json_file=folder / f"{task.part}.json", synthetic=make)
 
@@ -120,6 +122,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--steps", type=int, help="train for so many steps instead of the preset's")
     parser.add_argument("--synthetic-until", type=float, help="the share of the steps that pairs take part in")
+    parser.add_argument("--start", choices=("prior", "random"), help="what the segmenter starts from")
     args = parser.parse_args()
     if args.results.resolve() == RESULTS.resolve():
         parser.error("--results must not be the folder of the published results")

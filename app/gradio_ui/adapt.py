@@ -10,9 +10,10 @@ from app import texts
 from app.gradio_ui import adapt_view, markup, pictures, run_check
 from app.gradio_ui.context import Ui
 from app.gradio_ui.devices import selectable
+from app.gradio_ui.engine_jobs import learns_from_present
 from app.gradio_ui.errors import note
 from app.gradio_ui.header import cancel_running
-from app.gradio_ui.job_watch import active_job, jobs_of, watch
+from app.gradio_ui.job_watch import LEARNS_FROM, active_job, jobs_of, support_digest, watch
 from app.gradio_ui.models import is_stale
 from app.gradio_ui.numbers import checked_seed, seed_field
 from app.gradio_ui.run_settings import (
@@ -39,6 +40,7 @@ from univg.workflow.stages import FULL_DEFAULTS, FULL_STAGES
 from univg.workflow.summary import write_summary
 
 _FIRST, _NEXT, _BASELINE = "preview", "standard", "plain"
+_NAMES = {**texts.PRESET_NAMES, _BASELINE: texts.PRESET_BASELINE}
 
 
 def build(ui: Ui) -> tuple[gr.Button, gr.Button]:
@@ -149,7 +151,7 @@ def _start(session: Session) -> None:
         if name == FULL:
             params |= full_params(form) | ({"review": True} if form.review else {})
         params |= {"full_length": True} if form.full_length else {}
-        start_job(project, "adapt", params)
+        start_job(project, "adapt", {**params, LEARNS_FROM: support_digest(project)})
     form.begin = ""
 
 
@@ -229,7 +231,9 @@ def _latest(session: Session) -> Job | None:
 
 def _resumable(session: Session) -> Job | None:
     job = _latest(session)
-    return job if job is not None and job.state in (JobState.CANCELLED, JobState.FAILED) and job.created else None
+    if job is None or job.state not in (JobState.CANCELLED, JobState.FAILED) or not job.created:
+        return None
+    return job if learns_from_present(session.project, job) else None
 
 
 def _controls_signature(session: Session) -> tuple:
@@ -240,7 +244,7 @@ def _controls_signature(session: Session) -> tuple:
     in_use = active_segmenter(project), is_stale(project)
     running = active_job(project)
     run = running and (running.id, running.state)
-    latest = job and (job.id, job.state, job.waits_for)
+    latest = job and (job.id, job.state, job.waits_for, _resumable(session) is not None)
     return project.path, names, versions, in_use, run, latest, begin_signature(session)
 
 
@@ -278,7 +282,8 @@ def _progress_signature(session: Session) -> tuple:
     job = _latest(session)
     if job is None:
         return session.project and (session.project.path, len(session.project.support_names()))
-    return job.id, job.state, job.waits_for, job.attempt, watch(job).count, begin_signature(session)
+    of_job = job.id, job.state, job.waits_for, job.attempt, _resumable(session) is not None
+    return of_job, watch(job).count, begin_signature(session)
 
 
 def _progress(session: Session) -> list:
@@ -320,12 +325,12 @@ def _runs(session: Session) -> str:
         return ""
     rows = []
     for job in jobs[:20]:
-        result = job.result() or {}
+        result, preset = job.result() or {}, str(job.params.get("preset", texts.UNDEFINED))
         dice = (result.get("held_out") or {}).get("dice")
         rows.append(
             (
                 _local_time(job.created),
-                str(job.params.get("preset", texts.UNDEFINED)),
+                _NAMES.get(preset, preset),
                 texts.JOB_WAITS if job.waits_for else texts.JOB_STATES[job.state],
                 result.get("segmenter") or texts.UNDEFINED,
                 texts.UNDEFINED if dice is None else f"{dice:.2f}",

@@ -11,7 +11,8 @@ from PIL import Image
 
 from app import texts
 from app.gradio_ui import markup, pictures
-from app.gradio_ui.job_watch import JobWatch
+from app.gradio_ui.engine_jobs import learns_from_present
+from app.gradio_ui.job_watch import LEARNS_FROM, JobWatch
 from app.gradio_ui.plots import learning_curve
 from app.gradio_ui.state import Session
 from app.gradio_ui.tabs import tab_title
@@ -92,7 +93,8 @@ def _review(job: Job, seen: JobWatch) -> tuple[float, str, str]:
 def status(project: Project, job: Job, seen: JobWatch) -> str:
     """How it goes, in a sentence."""
     state, kind, latest = texts.JOB_STATES[job.state], str(job.state), seen.latest
-    if job.waits_for:
+    goes_on = learns_from_present(project, job)
+    if job.waits_for and goes_on:
         state, kind = texts.JOB_WAITS, "waits"
         count = seen.stages["pairs"].total if "pairs" in seen.stages else 0
         tab, noun = tab_title("review", project), texts.noun(count, "pair")
@@ -104,12 +106,20 @@ def status(project: Project, job: Job, seen: JobWatch) -> str:
     elif job.state is JobState.RUNNING:
         text = texts.JOB_STARTING if latest is None else _running_text(latest)
     elif job.state is JobState.CANCELLED:
-        text = texts.JOB_CANCELLED
+        text = texts.JOB_CANCELLED if goes_on else texts.ENGINES_OTHER_PAIRS
     elif job.state is JobState.FAILED:
-        text = f"{texts.JOB_FAILED.format(reason=(job.error or '').rstrip('.'))} {texts.JOB_FAILED_FIX}"
+        text = _failed_text(job, goes_on)
     else:
         text = f"{texts.JOB_DONE.format(version=(job.result() or {}).get('segmenter', ''))} {_held_out_text(job)}"
-    return f'<p class="status {kind}" role="status"><b>{escape(state)}</b> {escape(text)}</p>'
+    role = ' role="status"' if job.state.finished else ""  # else every step would be read aloud
+    return f'<p class="status {kind}"{role}><b>{escape(state)}</b> {escape(text)}</p>'
+
+
+def _failed_text(job: Job, goes_on: bool) -> str:
+    """Why it failed, and what to do unless the reason says that itself, in a sentence of its own."""
+    reason = (job.error or "").rstrip(".")
+    fix = "" if ". " in reason else texts.JOB_FAILED_FIX
+    return f"{texts.JOB_FAILED.format(reason=reason)} {fix if goes_on else texts.ENGINES_OTHER_PAIRS}".rstrip()
 
 
 def _running_text(event: ProgressEvent) -> str:
@@ -157,7 +167,8 @@ def live_pictures(session: Session, job: Job | None, seen: JobWatch | None) -> l
         step, path = found[stage]
         with Image.open(path) as opened:
             picture = np.asarray(opened.convert("RGB"))
-        params = {key: value for key, value in job.params.items() if key != "given" and not key.endswith("backbone")}
+        left_out = ("given", LEARNS_FROM)
+        params = {k: v for k, v in job.params.items() if k not in left_out and not k.endswith("backbone")}
         parameters = {"job": job.id, "stage": stage, "step": step, **params}
         shown = pictures.save_picture(picture, session.folder / "pictures", parameters)
         updates += [gr.Image(shown, visible=True), markup.line(_caption(stage, step))]

@@ -94,7 +94,7 @@ def build(ui: Ui) -> gr.Button:
         ]
 
     def show_selected(session: Session) -> list:
-        name = _selected(session)
+        name = session.named_pair = _selected(session)
         if not name:
             return [gr.Image(value=None, visible=False), "", gr.Column(visible=False)]
         facts = f'<h3 class="selected-name">{texts.SELECTED}: {escape(name)}</h3>'
@@ -107,7 +107,7 @@ def build(ui: Ui) -> gr.Button:
         return [gr.Image(picture, visible=True), facts, gr.Column(visible=True)]
 
     def select(session: Session, name: str) -> None:
-        session.view.selected = name
+        session.view.selected = session.named_pair = name
 
     def change_view(session: Session, percent: float, as_outline: bool) -> str | None:
         session.view.opacity, session.view.outline = percent / 100, as_outline
@@ -115,10 +115,12 @@ def build(ui: Ui) -> gr.Button:
         return _picture(session, name) if name else None
 
     def remove_selected(session: Session) -> None:
-        name = _selected(session)
+        project, name = session.required_project(), session.named_pair
         if not name:
             raise InputError(texts.NO_SELECTION, fix=texts.NO_SELECTION_FIX)
-        session.required_project().remove_support_pair(name)
+        if name not in project.support_names():  # a second click, or another page was first
+            return
+        project.remove_support_pair(name)
         session.not_brought_back.discard(name)
         note(texts.REMOVED.format(name=name))
 

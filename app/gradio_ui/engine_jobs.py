@@ -16,6 +16,17 @@ from app.gradio_ui.models import support_key
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.workflow.jobs import Job, JobState, resume_job, start_job
+from univg.workflow.project import Project
+
+
+def learns_from_present(project: Project, job: Job) -> bool:
+    """Whether the annotated pairs are those that `job` was started with: its checkpoint is of no use with others.
+
+    Jobs of the command line and of earlier versions do not say, and may go on.
+    """
+    if "rerun_of" in job.params and "given" not in job.params:
+        return True  # it began anew, with other pairs perhaps than the run whose parameters it took over
+    return job.params.get(LEARNS_FROM) in (None, support_digest(project))
 
 
 @dataclass(frozen=True)
@@ -97,8 +108,7 @@ class EngineJobs:
         job = self.latest(session)
         if job is None or not _was_stopped(job):
             return None
-        digest = job.params.get(LEARNS_FROM)  # jobs of the command line and of earlier versions have none
-        return job if digest in (None, support_digest(session.project)) else None
+        return job if learns_from_present(session.project, job) else None
 
     def _signature(self, session: Session) -> tuple:
         job, project = self.latest(session), session.project
@@ -116,7 +126,8 @@ class EngineJobs:
             text = f"{text} {texts.ENGINES_GOES_ON if goes_on else texts.ENGINES_OTHER_PAIRS}"
         button = gr.Button(texts.ENGINES_GO_ON if goes_on else self.label, interactive=has_pairs and running is None)
         anew = gr.Button(visible=goes_on, interactive=running is None)
-        return [button, anew, f'<p class="status {kind}" role="status">{escape(text)}</p>']
+        role = "" if kind == "running" else ' role="status"'  # else it would be read aloud with every percent
+        return [button, anew, f'<p class="status {kind}"{role}>{escape(text)}</p>']
 
     def _describe(self, job: Job | None) -> tuple[str, str]:
         if job is None:

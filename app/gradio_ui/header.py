@@ -28,6 +28,8 @@ def build(ui: Ui) -> tuple[gr.Button, gr.Button, gr.HTML]:
         title = gr.HTML(elem_id="header-title")
         page_state = gr.HTML()
         chip = gr.HTML(elem_id="job-chip")
+        # What is read aloud of a job, without the numbers that change with every second; see page.js.
+        said = gr.HTML(elem_id="job-said", elem_classes="off-screen")
         cancel = gr.Button(texts.CANCEL, size="sm", elem_id="header-cancel", visible=False, min_width=70)
         projects = gr.Button(texts.SWITCH_PROJECT, size="sm", elem_id="switch-project", min_width=90)
         guide = gr.Button(texts.GUIDE_BUTTON, size="sm", elem_id="open-guide", min_width=60)
@@ -36,6 +38,7 @@ def build(ui: Ui) -> tuple[gr.Button, gr.Button, gr.HTML]:
 
     ui.part([title], lambda s: (_project_key(s), device_text()), lambda s: [_title(s)])
     ui.part([chip, cancel], _chip_signature, lambda s: _chip(_running(s)))
+    ui.part([said], lambda s: _said(_running(s)), lambda s: [escape(_said(_running(s)))])
     ui.on(cancel.click, cancel_running)
     return projects, guide, page_state
 
@@ -92,6 +95,22 @@ def _left(event) -> str:
     return "" if event.seconds_left is None else texts.duration(event.seconds_left)
 
 
+def _what(job: Job) -> str:
+    """The work of `job`, and the stage of an adaptation."""
+    event, kind = watch(job).latest, texts.JOB_KINDS[job.kind]
+    if event is None or job.kind != "adapt":
+        return kind
+    return f"{kind}: {texts.STAGES.get(event.stage, (event.stage, ''))[0]}"
+
+
+def _said(job: Job | None) -> str:
+    if job is None:
+        return ""
+    if job.state is JobState.QUEUED:
+        return texts.WAITING
+    return texts.CANCELLING if job.state is JobState.CANCELLING else _what(job)
+
+
 def _chip(job: Job | None) -> list:
     if job is None:
         return ["", gr.Button(visible=False)]
@@ -102,15 +121,13 @@ def _chip(job: Job | None) -> list:
     elif job.state is JobState.CANCELLING:
         text = texts.CANCELLING
     elif event is None:
-        text = texts.JOB_KINDS[job.kind]
+        text = _what(job)
     else:
         percent = int(100 * event.fraction)
-        name = texts.STAGES.get(event.stage, (event.stage, ""))[0]
-        what = f"{texts.JOB_KINDS[job.kind]}: {name}" if job.kind == "adapt" else texts.JOB_KINDS[job.kind]
-        text = texts.JOB_CHIP.format(what=what, percent=percent)
+        text = texts.JOB_CHIP.format(what=_what(job), percent=percent)
         text = f"{text}, {texts.CHIP_LEFT.format(time=_left(event))}" if _left(event) else text
     chip = (
-        f'<div class="chip" role="status" style="--done:{percent}%">'
+        f'<div class="chip" style="--done:{percent}%">'
         f'<span class="pulse" aria-hidden="true"></span>{escape(text)}</div>'
     )
     return [chip, gr.Button(visible=True, interactive=job.state is not JobState.CANCELLING)]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from univg.workflow.image_engines import Critic
     from univg.workflow.pair_checks import PairChecks
 
-NEW, DRAWN, OWN = "new", "drawn", "own:"
+NEW, DRAWN, HELD, OWN = "new", "drawn", "held", "own:"
 LOOKS = 4  # images of one mask side by side
 _KEPT = 120
 
@@ -42,7 +42,8 @@ class ImageSettings:
     Attributes
     ----------
     source : str
-        `NEW` for a mask of the mask engine, or of a tree before that is adapted; `DRAWN`, or `OWN` and a name.
+        `NEW` for a mask of the mask engine, or of a tree before that is adapted; `DRAWN`; `HELD` for the mask of
+        several looks; or `OWN` and a name.
     seed : int
         Of the image, and of a new mask.
     conditioning : float
@@ -78,28 +79,34 @@ class ImageStudio:
         Of the image engine; empty for the pretrained one.
     mask : (H, W) ndarray of bool, or None
         What was drawn by hand or dropped.
+    held : (H, W) ndarray of bool, or None
+        A new mask of which several images were drawn.
     overlay : bool
         Whether the mask is shown on the image.
     drawn : mapping
         Images by version, mask and settings.
     changed : int
         Counts changes that the controls on the page must follow.
+    engines : tuple of str
+        The versions that were there at the last look.
     """
 
     settings: ImageSettings = field(default_factory=ImageSettings)
     version: str = ""
     support: tuple = ()
     mask: np.ndarray | None = None
+    held: np.ndarray | None = None
     overlay: bool = False
     drawn: OrderedDict[tuple, Drawn] = field(default_factory=OrderedDict)
     changed: int = 0
+    engines: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, project: Project) -> ImageStudio:
         names = project.support_names()
         settings = ImageSettings(source=f"{OWN}{names[0]}" if names else NEW)
-        version = next(reversed(project.image_engine_versions()), "")
-        return cls(settings, version=version, support=state_of(project))
+        engines = tuple(project.image_engine_versions())
+        return cls(settings, version=next(reversed(engines), ""), support=state_of(project), engines=engines)
 
     def follow(self, project: Project) -> None:
         """Forget what was drawn when the masks, or the engine that draws new ones, have become others."""
@@ -108,9 +115,17 @@ class ImageStudio:
             self.support = key
             self.drawn.clear()
 
+    def turn_to_newer(self, engines: Sequence[str]) -> None:
+        """Take the newest of `engines` when one has come since the last look, or the chosen one is gone."""
+        if len(engines) > len(self.engines) or self.version not in ("", *engines):
+            self.version = next(reversed(engines), "")
+            self.changed += 1
+        self.engines = tuple(engines)
+
     def key(self, settings: ImageSettings) -> tuple:
-        by_hand = self.mask.tobytes() if settings.source == DRAWN and self.mask is not None else b""
-        return self.version, replace(settings, conditioning=round(settings.conditioning, 2)), hash(by_hand)
+        mask = {DRAWN: self.mask, HELD: self.held}.get(settings.source)
+        pixels = b"" if mask is None else mask.tobytes()
+        return self.version, replace(settings, conditioning=round(settings.conditioning, 2)), hash(pixels)
 
     def found(self, settings: ImageSettings) -> Drawn | None:
         return self.drawn.get(self.key(settings))
@@ -138,6 +153,8 @@ def mask_of(project: Project, studio: ImageStudio, settings: ImageSettings) -> n
         if studio.mask is None or not studio.mask.any():
             raise InputError("No mask is drawn yet", fix="Paint one below, or drop a file.")
         return studio.mask
+    if settings.source == HELD:
+        return studio.held
     if settings.source.startswith(OWN):
         return project.support_pair(settings.source.removeprefix(OWN)).mask
     return _new_mask(project.path, state_of(project), settings.seed)

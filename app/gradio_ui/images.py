@@ -18,15 +18,17 @@ from app.gradio_ui.devices import selectable
 from app.gradio_ui.engine_jobs import EngineJobs
 from app.gradio_ui.errors import note
 from app.gradio_ui.files import Upload, read_single_mask
-from app.gradio_ui.image_studio import DRAWN, LOOKS, NEW, OWN, ImageSettings, ImageStudio
+from app.gradio_ui.image_studio import DRAWN, HELD, LOOKS, NEW, OWN, ImageSettings, ImageStudio
 from app.gradio_ui.job_watch import active_job, latest_job
 from app.gradio_ui.numbers import checked_seed, checked_whole, is_measured, seed_field, slider
 from app.gradio_ui.paint import painted_mask
+from app.gradio_ui.review_board import all_entries
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.io import sha256_file
 from univg.overlay import overlay_mask
 from univg.workflow.jobs import start_job
+from univg.workflow.near_duplicates import read_near_duplicates
 from univg.workflow.project import Project
 
 # What draws an image is done in the order in which it was asked for.
@@ -235,8 +237,8 @@ def _looks(session: Session) -> gr.Gallery:
     studio = studio_of(session)
     wanted = [replace(studio.settings, seed=studio.settings.seed + number) for number in range(LOOKS)]
     if studio.settings.source == NEW:  # one mask, several images: hold on to it
-        studio.mask = image_studio.mask_of(session.required_project(), studio, studio.settings)
-        wanted = [replace(settings, source=DRAWN) for settings in wanted]
+        studio.held = image_studio.mask_of(session.required_project(), studio, studio.settings)
+        wanted = [replace(settings, source=HELD) for settings in wanted]
         studio.settings = wanted[0]
         studio.changed += 1
     drawn = image_studio.draw(session.required_project(), studio, wanted)
@@ -401,8 +403,9 @@ def _with_known_source(project: Project, studio: ImageStudio, settings: ImageSet
 def _known_sources(project: Project, studio: ImageStudio) -> dict[str, str]:
     """What images can be drawn of, and how it is called on the page."""
     drawn = {} if studio.mask is None else {DRAWN: texts.IMAGES_SOURCE_DRAWN}
+    held = {} if studio.held is None else {HELD: texts.IMAGES_SOURCE_HELD}
     own = {f"{OWN}{name}": texts.IMAGES_SOURCE_OWN.format(name=name) for name in project.support_names()}
-    return {NEW: texts.IMAGES_SOURCE_NEW, **drawn, **own}
+    return {NEW: texts.IMAGES_SOURCE_NEW, **held, **drawn, **own}
 
 
 def _first_signature(session: Session) -> tuple:
@@ -417,10 +420,7 @@ def _first(session: Session) -> list:
     if session.project is None:
         return [None, None, "", ""]
     studio = studio_of(session)
-    newest = next(reversed(session.project.image_engine_versions()), "")
-    if newest != studio.version:
-        studio.version = newest
-        studio.changed += 1
+    studio.turn_to_newer(session.project.image_engine_versions())
     if studio.found(studio.settings) is not None:  # a reload
         return _shown(session)
     return [None, None, markup.line(texts.IMAGES_PRESS), ""]
@@ -475,7 +475,8 @@ def _pairs_signature(session: Session) -> tuple:
     running = active_job(project)
     latest = latest_job(project, "generate")
     state = latest and (latest.id, latest.state)
-    return project.path, len(names), running and running.id, state, bool(project.image_engine_versions())
+    pairs = len(names), len(read_near_duplicates(project))
+    return project.path, pairs, running and running.id, state, bool(project.image_engine_versions())
 
 
 def _pairs(session: Session) -> list:
@@ -486,11 +487,12 @@ def _pairs(session: Session) -> list:
     if not names:
         text = texts.IMAGES_NO_PAIRS if project and project.image_engine_versions() else texts.IMAGES_PAIRS_FIRST
         return [gr.Button(interactive=ready), markup.line(text) + problem, "", gr.Gallery(visible=False)]
-    flagged = sum(bool(project.pair_record(name).get("checks", {}).get("flags")) for name in names)
-    items = []
-    for name in names[-6:]:
-        pair = project.synthetic_pair(name)
-        items.append((pictures.reduce(pictures.as_rgb(pair.image), pictures.THUMBNAIL_SIDE), name))
+    flagged = sum(bool(entry.flags) for entry in all_entries(project))
+    items = [(pictures.small_or_unreadable(partial(_pair_image, project, name)), name) for name in names[-6:]]
     text = texts.IMAGES_PAIRS.format(count=len(names), noun=texts.noun(len(names), "pair"), flagged=flagged)
     caption = markup.line(texts.IMAGES_LATEST)
     return [gr.Button(interactive=ready), markup.line(text) + problem, caption, gr.Gallery(items, visible=True)]
+
+
+def _pair_image(project: Project, name: str) -> np.ndarray:
+    return project.synthetic_pair(name).image

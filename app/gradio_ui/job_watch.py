@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from app.gradio_ui.models import support_key
+from univg.io import file_stamp
 from univg.progress import ProgressEvent
-from univg.workflow.job_records import EventReader
-from univg.workflow.jobs import Job, list_jobs
+from univg.workflow.job_records import RECORD_FILE, EventReader
+from univg.workflow.jobs import Job
+from univg.workflow.jobs import list_jobs as read_jobs
 from univg.workflow.project import Project
 
+_SETTLED_NS = 100_000_000
 LEARNS_FROM = "support"  # among the parameters of a job, see `support_digest`
 
 
@@ -86,6 +90,46 @@ def _watch(folder: Path) -> JobWatch:
 def watch(job: Job) -> JobWatch:
     """The watch of `job`, shared by every page that shows it, with its newest events."""
     return _watch(job.folder).read_new()
+
+
+class _JobList:
+    """The jobs of one project; a finished one is read again only when its record has changed."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._seen: tuple = ()
+        self._jobs: list[Job] = []
+        self._records: dict[Path, tuple] = {}
+        self._lock = threading.Lock()
+
+    def now(self) -> list[Job]:
+        with self._lock:
+            stamp = file_stamp(self._project.jobs_folder)
+            # The time of a folder has steps of some milliseconds: a job may come right after a look at it.
+            settled = time.time_ns() - stamp[0] > _SETTLED_NS
+            if stamp != self._seen or not settled:
+                self._jobs, self._records = read_jobs(self._project), {}
+                self._seen = stamp
+            else:
+                self._jobs = [self._as_now(job) for job in self._jobs]
+            return list(self._jobs)
+
+    def _as_now(self, job: Job) -> Job:
+        stamp = file_stamp(job.folder / RECORD_FILE)
+        if job.record.state.finished and self._records.get(job.folder) == stamp:
+            return job
+        self._records[job.folder] = stamp  # as it was before the reading
+        return job.refreshed()
+
+
+@lru_cache(maxsize=8)
+def _job_list(project: Project) -> _JobList:
+    return _JobList(project)
+
+
+def list_jobs(project: Project) -> list[Job]:
+    """Every job of `project` as it is now, the newest first; a page asks for them many times with each tick."""
+    return _job_list(project).now()
 
 
 def jobs_of(project: Project) -> list[Job]:

@@ -61,6 +61,8 @@ class MaskStudio:
         Counts changes that the controls on the page must follow.
     swept : tuple
         What the strip of a sweep was made of.
+    engines : tuple of str
+        The versions that were there at the last look.
     """
 
     settings: MaskSettings = field(default_factory=MaskSettings)
@@ -70,10 +72,12 @@ class MaskStudio:
     milliseconds: float = 0.0
     changed: int = 0
     swept: tuple = ()
+    engines: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, project: Project) -> MaskStudio:
-        return cls(version=next(reversed(project.mask_engine_versions()), ""), support=support_key(project))
+        engines = tuple(project.mask_engine_versions())
+        return cls(version=next(reversed(engines), ""), support=support_key(project), engines=engines)
 
     def follow(self, project: Project) -> None:
         """Forget what was drawn when the annotated masks, which trees grow along, have become others."""
@@ -81,6 +85,13 @@ class MaskStudio:
         if key != self.support:
             self.support = key
             self.drawn.clear()
+
+    def turn_to_newer(self, engines: Sequence[str]) -> None:
+        """Take the newest of `engines` when one has come since the last look, or the chosen one is gone."""
+        if len(engines) > len(self.engines) or self.version not in ("", *engines):
+            self.version = next(reversed(engines), "")
+            self.changed += 1
+        self.engines = tuple(engines)
 
     def found(self, settings: MaskSettings) -> np.ndarray | None:
         return self.drawn.get((self.version, _canonical(settings)))
@@ -146,17 +157,22 @@ def feature_map(groups: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     return np.split(points, np.cumsum([len(group) for group in groups])[:-1])
 
 
-def measure(masks: Sequence[np.ndarray]) -> list[TreeMorphometry]:
-    """Empty masks, which have nothing to measure, are left out."""
-    return [tree_studio.measure_mask(mask) for mask in masks if mask.any()]
+def measure(masks: Sequence[np.ndarray], side: int) -> list[TreeMorphometry]:
+    """At `side` pixels along the longer side; empty masks, which have nothing to measure, are left out."""
+    return [tree_studio.measure_mask(tree_studio.at_side(mask, side)) for mask in masks if mask.any()]
 
 
 def nearest_copy(project: Project, mask: np.ndarray) -> float:
     """Dice with the most similar mask of the project; 0 without any."""
     from univg.engines import nearest_dice
 
-    support = [project.support_pair(name).mask for name in project.support_names()]
+    support = support_masks(project)
     return nearest_dice(mask, support) if support else 0.0
+
+
+def support_masks(project: Project) -> Sequence[np.ndarray]:
+    """The masks of the project, kept in memory: every mask that is drawn is compared with them."""
+    return _support_masks(project, support_key(project))
 
 
 def engine_of(project: Project, version: str) -> MaskEngine:
@@ -184,6 +200,11 @@ def _draw_one(project: Project, version: str, settings: MaskSettings) -> np.ndar
     )
     trees = [start_tree(project, settings.seed)] if settings.start == TREE else None
     return sample_masks(engine_of(project, version), 1, config=config, trees=trees)[0]
+
+
+@lru_cache(maxsize=2)
+def _support_masks(project: Project, key: tuple) -> tuple[np.ndarray, ...]:
+    return tuple(project.support_pair(name).mask for name, _ in key)
 
 
 @lru_cache(maxsize=64)

@@ -208,18 +208,18 @@ def _choose_from_strip(session: Session, caption: str) -> list:
 def _compare(session: Session) -> str:
     """Masks of as many seeds against the user's own, with the trees they started from between."""
     project, studio = session.required_project(), studio_of(session)
-    names = project.support_names()
-    if not names:
+    real = mask_studio.support_masks(project)
+    if not real:
         raise InputError(texts.TREES_COMPARE_NEEDS, fix=texts.TREES_COMPARE_FIX)
     wanted = [replace(studio.settings, seed=studio.settings.seed + number) for number in range(COMPARED)]
     drawn = mask_studio.draw(project, studio, wanted)
     trees = [mask_studio.start_tree(project, settings.seed) for settings in wanted]
-    real = [project.support_pair(name).mask for name in names]
+    side = max(drawn[0].shape)  # diameters of the user's masks at their own size would be others
     groups = {
-        texts.MASKS_GROUPS["trees"]: mask_studio.measure(trees),
-        texts.MASKS_GROUPS["engine"]: mask_studio.measure(drawn),
+        texts.MASKS_GROUPS["trees"]: mask_studio.measure(trees, side),
+        texts.MASKS_GROUPS["engine"]: mask_studio.measure(drawn, side),
     }
-    histograms = tree_plots.comparison(groups, tree_studio.real_measurements(project))
+    histograms = tree_plots.comparison(groups, tree_studio.real_measurements(project, side))
     points = mask_studio.feature_map([trees, drawn, real])
     copies = [mask_studio.nearest_copy(project, mask) for mask in drawn]
     sentence = texts.MASKS_COPIES.format(
@@ -312,10 +312,7 @@ def _first(session: Session) -> list:
     if session.project is None:
         return [None, "", None, "", ""]
     studio = studio_of(session)
-    newest = next(reversed(session.project.mask_engine_versions()), "")
-    if newest != studio.version:
-        studio.version = newest
-        studio.changed += 1
+    studio.turn_to_newer(session.project.mask_engine_versions())
     if studio.found(studio.settings) is not None:  # a reload
         return _shown(session)
     return [None, markup.line(texts.MASKS_PRESS), _tree_picture(session), _facts(session, studio), _frames(studio)]

@@ -138,6 +138,7 @@ def save(session: Session, value: dict | None) -> None:
         raise InputError(texts.PAINT_OTHER_SIZE.format(**sizes), fix=texts.PAINT_OTHER_SIZE_FIX)
     project = session.required_project()
     if painting.upload is None:
+        _refuse_unseen_changes(session, value, mask)
         kept = project.replace_support_mask(painting.name, mask)
         text = texts.PAINT_UNCHANGED if kept is None else texts.PAINT_SAVED
     else:
@@ -150,10 +151,29 @@ def save(session: Session, value: dict | None) -> None:
         session.unmasked.pop(painting.name, None)
         text = texts.PAINT_SAVED_NEW
     for from_mask in (True, False):
-        session.drafts.pop(session.draft_key(painting.name, from_mask), None)
+        session.drafts.pop(session.draft_key(painting, from_mask), None)
     session.view.selected = painting.name
     session.painting = None
     note(text.format(name=painting.name))
+
+
+def _refuse_unseen_changes(session: Session, value: dict, mask: np.ndarray) -> None:
+    """Raise when the pair changed since the painting began, by another page or napari; the strokes are kept."""
+    project, painting = session.required_project(), session.painting
+    if painting.name not in project.support_names():
+        _keep_strokes(session, value)
+        raise InputError(texts.PAINT_REMOVED.format(name=painting.name), fix=texts.PAINT_REMOVED_FIX)
+    pair = project.support_pair(painting.name)
+    if _fingerprint(pair.image) != painting.image_sha256:
+        _keep_strokes(session, value)
+        raise InputError(texts.PAINT_OTHER_IMAGE.format(name=painting.name), fix=texts.PAINT_OTHER_IMAGE_FIX)
+    if np.array_equal(pair.mask, painting.in_project) or np.array_equal(pair.mask, mask):
+        return
+    painting.in_project = pair.mask  # of which the user hears now
+    if painting.from_mask:
+        painting.started_from = pair.mask  # so that strokes put aside after this are not taken for older ones
+    _keep_strokes(session, value)
+    raise InputError(texts.PAINT_OTHER_MASK.format(name=painting.name), fix=texts.PAINT_OTHER_MASK_FIX)
 
 
 def painted_mask(value: dict) -> np.ndarray | None:
@@ -179,11 +199,11 @@ def _keep_strokes(session: Session, value: dict | None) -> None:
     mask = None if painting is None or value is None else painted_mask(value)
     if mask is None or mask.shape != painting.shape:
         return
-    key = session.draft_key(painting.name, painting.from_mask)
+    key = session.draft_key(painting, painting.from_mask)
     if np.array_equal(mask, painting.started_from):  # all were taken back
         session.drafts.pop(key, None)
         return
-    session.drafts[key] = Draft(mask, painting.started_from, painting.image_sha256)
+    session.drafts[key] = Draft(mask, painting.started_from)
     note(texts.PAINT_DRAFT.format(name=painting.name))
 
 
@@ -193,24 +213,27 @@ def _begin(session: Session, target: str, from_mask: bool) -> Painting:
     if target.startswith(_NEW):
         if name not in session.unmasked:
             raise InputError(texts.PAINT_NO_TARGET, fix=texts.PAINT_NO_TARGET_FIX)
-        upload, mask = session.unmasked[name], None
+        upload, in_project = session.unmasked[name], None
         image = read_single_image(upload)
     else:
         pair = session.required_project().support_pair(name)
-        upload, image, mask = None, pair.image, pair.mask
+        upload, image, in_project = None, pair.image, pair.mask
     height, width = image.shape[:2]
     if max(height, width) > LIMIT:
         raise InputError(
             texts.PAINT_TOO_LARGE.format(width=width, height=height, limit=LIMIT), fix=texts.PAINT_TOO_LARGE_FIX
         )
-    if mask is None or not from_mask:
-        mask = np.zeros((height, width), bool)
-    return Painting(name, upload, (height, width), mask, from_mask, hashlib.sha256(image.tobytes()).hexdigest())
+    begun = np.zeros((height, width), bool) if in_project is None or not from_mask else in_project
+    return Painting(name, upload, (height, width), begun, from_mask, _fingerprint(image), in_project)
+
+
+def _fingerprint(image: np.ndarray) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()
 
 
 def _draft(session: Session, painting: Painting) -> np.ndarray | None:
-    """Unsaved strokes on `painting`; they are dropped when its image or the mask they began with is another one now."""
-    key = session.draft_key(painting.name, painting.from_mask)
+    """Unsaved strokes on the image of `painting`; they are dropped when the mask they began with is another one now."""
+    key = session.draft_key(painting, painting.from_mask)
     draft = session.drafts.get(key)
     if draft is None or draft.fits(painting):
         return draft and draft.mask

@@ -116,7 +116,8 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 changed = gr.HTML()
 
     view = [picture, grid, progress]
-    ui.part(view, _signature, _view)
+    ui.part([picture, grid], _signature, _pictures)
+    ui.part([progress], _tally_signature, lambda session: [_tally(session)])
     ui.part([retrain, status], _retrain_signature, _retrain_state)
     ui.part([changed], review_changed.signature, lambda session: [review_changed.draw(session)])
     for button, script in (
@@ -133,7 +134,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     ui.on(effort.input, _choose_effort, [effort], **_CHOICE)
     ui.on(retrain.click, _retrain, [effort])
     ui.on(tab.select, _look_for_near_duplicates)
-    prepared = ui.on(export.click, _export, [form], [exported], redraw=False)
+    prepared = ui.on(export.click, _export, [form], [exported], redraw=False, show_progress="minimal")
     prepared.success(None, None, None, js=_FETCH, api_visibility="private")
     left.change(
         None,
@@ -235,27 +236,43 @@ def _signature(session: Session) -> tuple:
     project = session.project
     if project is None:
         return ()
-    # Not what keys change: the page shows that itself, and a late redraw must not bring back an earlier pair.
-    return project.path, len(project.pair_names()), len(read_near_duplicates(project))
+    # Not what keys change, nor pairs that are new: the page sees to that itself, in turn with its verdicts. A late
+    # redraw must not bring back an earlier pair.
+    board = board_of(session)
+    with board.lock:
+        is_empty = not board.entries(project)
+    return project.path, is_empty, len(read_near_duplicates(project))
+
+
+def _tally_signature(session: Session) -> tuple:
+    project = session.project
+    return () if project is None else (project.path, len(project.pair_names()), len(read_near_duplicates(project)))
 
 
 def _view(session: Session) -> list:
+    return [*_pictures(session), _tally(session)]
+
+
+def _tally(session: Session) -> str:
+    entries = all_entries(session.project) if session.project is not None else []
+    return review_view.tally(entries) if entries else ""
+
+
+def _pictures(session: Session) -> list:
     project = session.project
     if project is None or not project.pair_names():
-        return [markup.empty_state(texts.REVIEW_EMPTY_TITLE, texts.REVIEW_EMPTY), "", ""]
+        return [markup.empty_state(texts.REVIEW_EMPTY_TITLE, texts.REVIEW_EMPTY), ""]
     board = board_of(session)
     with board.lock:
         entry, entries = board.on_screen(project), board.entries(project)
-        tally = review_view.tally(all_entries(project))
     if entry is None:
-        return [markup.empty_state(texts.REVIEW_NONE_TITLE, texts.REVIEW_NONE), "", tally]
+        return [markup.empty_state(texts.REVIEW_NONE_TITLE, texts.REVIEW_NONE), ""]
     at = [other.name for other in entries].index(entry.name)
     line = review_view.facts(entry, at + 1, len(entries))
     draw_ahead(project, entries, at)  # before anybody turns to this tab
     return [
         review_view.stage(session.id, project.path, entry, position=line),
         review_view.grid(session.id, project.path, entries, entry.name),
-        tally,
     ]
 
 

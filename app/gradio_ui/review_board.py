@@ -109,16 +109,22 @@ class ReviewBoard:
     flag: str = ""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _listing: list[str] = field(default_factory=list, repr=False)
+    _looked_at: set[str] = field(default_factory=set, repr=False)
     _listed_for: tuple = field(default=(), repr=False)
 
     def entries(self, project: Project) -> list[Entry]:
-        """The listed pairs in order. A pair that is judged stays where it is until a control asks for a new list."""
+        """The listed pairs in order.
+
+        A pair that is judged stays where it is until a control asks for a new list, and one that is new comes last:
+        what is on screen must not move while pairs are drawn.
+        """
         every = {entry.name: entry for entry in all_entries(project)}
-        wanted = (self.shown, self.flag, self.sort, len(every), file_stamp(project.pairs_folder / RESULT_FILE))
+        wanted = (self.shown, self.flag, self.sort, sum(bool(entry.twin) for entry in every.values()))
         if self._listed_for != wanted:
-            listed = [entry for entry in every.values() if self._is_listed(entry)]
-            self._listing = [entry.name for entry in sorted(listed, key=_KEYS[self.sort])]
-            self._listed_for = wanted
+            self._listing, self._looked_at, self._listed_for = [], set(), wanted
+        new = [entry for entry in every.values() if entry.name not in self._looked_at and self._is_listed(entry)]
+        self._listing += [entry.name for entry in sorted(new, key=_KEYS[self.sort])]
+        self._looked_at.update(every)
         return [every[name] for name in self._listing if name in every]
 
     def list_anew(self, **choice: str) -> None:
@@ -288,7 +294,7 @@ def _index(project: Project) -> _Index:
 @lru_cache(maxsize=100_000)
 def _checks_of(folder: Path, name: str) -> dict:
     """Pairs never change, so their records are read once."""
-    record = read_sidecar(folder, name)
+    record = _record_of(folder, name)
     checks = record.get("checks") or {}
     return {
         "flags": flags_of(record),
@@ -297,6 +303,15 @@ def _checks_of(folder: Path, name: str) -> dict:
         "likeness": max(filter(is_measured, map(checks.get, ("nearest_mask", "nearest_image"))), default=float("nan")),
         "pieces": int(checks.get("components") or 0),
     }
+
+
+def _record_of(folder: Path, name: str) -> dict:
+    """Empty for one that is damaged: the other pairs must not go with it."""
+    try:
+        record = read_sidecar(folder, name)
+    except InputError:
+        return {}
+    return record if isinstance(record, dict) and isinstance(record.get("checks") or {}, dict) else {}
 
 
 def _number(value: object) -> float:

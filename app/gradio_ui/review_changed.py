@@ -9,12 +9,13 @@ from urllib.parse import quote
 
 from app import texts
 from app.gradio_ui import markup, pictures
+from app.gradio_ui.job_watch import list_jobs
 from app.gradio_ui.models import model_stamp
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.io import file_stamp
 from univg.overlay import overlay_agreement
-from univg.workflow.jobs import JobState, list_jobs
+from univg.workflow.jobs import JobState
 from univg.workflow.model_versions import FrozenImage, frozen_as_now, frozen_image
 from univg.workflow.project import Project
 from univg.workflow.what_changed import WhatChanged, centreline_figures, what_changed

@@ -77,14 +77,15 @@ def answer(session: Session, act: dict) -> dict:
     session : Session
     act : dict
         ``do``: 'judge' with ``name``, ``verdict`` and ``note``; 'undo'; 'go' to ``name``; or 'step' from ``name``
-        ``by`` so many. ``page``: number of the grid's page on screen; ``waiting``: of those in waiting beside it.
+        ``by`` so many. ``page``: number of the grid's page on screen, and ``shown`` of the pairs on it; ``waiting``: of
+        those in waiting beside it.
 
     Returns
     -------
     dict
         ``name`` of the pair to show, ``said`` of what was done, ``tally`` as HTML, ``verdicts`` that may have changed
-        by name, ``facts`` of the pairs concerned, ``grid`` as HTML where another page of it is on screen, and else
-        ``pages`` as HTML by number that should wait beside it.
+        by name, ``facts`` of the pairs concerned, ``line`` below the grid, ``grid`` as HTML where another page of it is
+        on screen or pairs have joined that one, and else ``pages`` as HTML by number that should wait beside it.
     """
     project, board = session.required_project(), board_of(session)
     with board.lock:
@@ -104,7 +105,9 @@ def answer(session: Session, act: dict) -> dict:
         "facts": {other.name: review_view.facts(other, at[other.name] + 1, len(entries)) for other in concerned},
     }
     page = at[entry.name] // review_view.PAGE
-    if page != act.get("page"):
+    shown["line"] = review_view.page_line(page, len(entries))
+    count = len(entries[page * review_view.PAGE :][: review_view.PAGE])
+    if (page, count) != (act.get("page"), act.get("shown", count)):
         shown["grid"] = review_view.grid(session.id, project.path, entries, entry.name)
         draw_ahead(project, entries, at[entry.name])
     elif lacking := [n for n in review_view.pages_beside(page, len(entries)) if n not in (act.get("waiting") or ())]:

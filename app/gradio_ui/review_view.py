@@ -92,9 +92,14 @@ def _page(session_id: str, project_path: Path, entries: Sequence[Entry], page: i
         _cell(session_id, project_path, entry, facts(entry, first + at + 1, len(entries)), entry.name == current)
         for at, entry in enumerate(entries[first:][:PAGE])
     )
-    count = -(-len(entries) // PAGE)
-    where = texts.REVIEW_PAGE.format(page=page + 1, pages=count, all=len(entries)) if count > 1 else ""
-    return f'<div class="review-grid" data-page="{page}">{cells}</div><p class="line">{escape(where)}</p>'
+    line = escape(page_line(page, len(entries)))
+    return f'<div class="review-grid" data-page="{page}">{cells}</div><p class="line">{line}</p>'
+
+
+def page_line(page: int, count: int) -> str:
+    """Which page of a list of `count` pairs is on screen; nothing where there is one alone."""
+    pages = -(-count // PAGE)
+    return texts.REVIEW_PAGE.format(page=page + 1, pages=pages, all=count) if pages > 1 else ""
 
 
 def tally(entries: Sequence[Entry]) -> str:

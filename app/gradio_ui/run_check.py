@@ -14,7 +14,7 @@ from app.gradio_ui.models import reader, support_key
 from univg.errors import InputError
 from univg.io import Finding
 from univg.workflow.machine import Machine, look_at_machine
-from univg.workflow.preflight import check_machine, check_project, missing_weights
+from univg.workflow.preflight import check_machine, check_project, check_single, missing_weights
 from univg.workflow.presets import PRESETS
 from univg.workflow.project import Project
 
@@ -46,13 +46,13 @@ def findings_before(project: Project, preset: str, device: str) -> list[Finding]
         of_support = support_check(project, preset).result(_SECONDS)
     except TimeoutError:
         raise InputError("The images could not be looked at within a minute", fix="Try again.") from None
-    return [*of_support, *_of_machine(project, preset, device)]
+    return _in_words_of_the_page(project, [*of_support, *_of_now(project, preset, device)])
 
 
 def signature(project: Project, preset: str, device: str) -> tuple:
     """Cheap, and different whenever `view` would be."""
-    machine = _of_machine(project, preset, device)
-    return project.path, preset, device, support_check(project, preset).done(), support_key(project), tuple(machine)
+    of_now = tuple(_of_now(project, preset, device))
+    return project.path, preset, device, support_check(project, preset).done(), support_key(project), of_now
 
 
 def view(project: Project, preset: str, device: str) -> str:
@@ -60,7 +60,7 @@ def view(project: Project, preset: str, device: str) -> str:
     check = support_check(project, preset)
     if not check.done():
         return markup.line(texts.PREFLIGHT_WAIT, "help")
-    findings = [*check.result(), *_of_machine(project, preset, device)]
+    findings = _in_words_of_the_page(project, [*check.result(), *_of_now(project, preset, device)])
     if findings:
         named = [replace(f, subject=texts.PREFLIGHT_SUBJECTS.get(f.subject, f.subject)) for f in findings]
         return markup.findings_list(named)
@@ -69,5 +69,23 @@ def view(project: Project, preset: str, device: str) -> str:
     return f'<p class="line good"><span role="img" aria-label="{word}">{icon}</span> {escape(line)}</p>'
 
 
-def _of_machine(project: Project, preset: str, device: str) -> list[Finding]:
-    return check_machine(PRESETS[preset], machine_for(project, device), missing=missing_weights(PRESETS[preset]))
+def _of_now(project: Project, preset: str, device: str) -> list[Finding]:
+    """What needs no look at the images."""
+    chosen = PRESETS[preset]
+    single = check_single(project) if chosen.engine_pairs else []
+    return [*single, *check_machine(chosen, machine_for(project, device), missing=missing_weights(chosen))]
+
+
+def _in_words_of_the_page(project: Project, findings: list[Finding]) -> list[Finding]:
+    """`findings` with presets, devices and kinds of images called as the controls call them."""
+    words = {
+        f"the kind {project.modality}": f"the kind “{texts.MODALITIES[project.modality]}”",
+        **texts.PREFLIGHT_WORDS,
+    }
+    found = []
+    for finding in findings:
+        message, fix = finding.message, finding.fix
+        for library, page in words.items():
+            message, fix = message.replace(library, page), fix.replace(library, page)
+        found.append(replace(finding, message=message, fix=fix))
+    return found

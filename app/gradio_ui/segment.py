@@ -8,10 +8,11 @@ import numpy as np
 from app import texts
 from app.gradio_ui import markup, pictures, segment_views, versions
 from app.gradio_ui.context import Ui
-from app.gradio_ui.files import Upload, file_drop
+from app.gradio_ui.errors import note
+from app.gradio_ui.files import MASK_ENDINGS, Upload, file_drop
 from app.gradio_ui.models import warm_up
 from app.gradio_ui.numbers import slider
-from app.gradio_ui.segment_board import Item, Run
+from app.gradio_ui.segment_board import Board, Item, Run
 from app.gradio_ui.state import Session
 from univg.errors import InputError
 from univg.workflow.model_versions import active_segmenter
@@ -28,6 +29,8 @@ def build(ui: Ui, tab: gr.Tab) -> None:
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
             images = file_drop(label=texts.SEG_IMAGES, height=86, elem_id="segment-images")
             references = file_drop(label=texts.SEG_REFERENCES, height=86, elem_id="segment-references")
+            kept = gr.HTML(elem_id="segment-kept")
+            forget = gr.Button(texts.SEG_KEPT_REMOVE, size="sm", elem_id="segment-kept-remove", visible=False)
             files_help = gr.HTML()
             sample = gr.Button(texts.SEG_SAMPLE, size="sm", elem_id="segment-sample", visible=False)
             model = gr.Dropdown([], label=texts.SEG_MODEL, info=" ", elem_id="model")
@@ -52,6 +55,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
                 info=texts.SEG_THRESHOLD_HELP,
                 elem_id="threshold",
             )
+            own = gr.Button(size="sm", elem_id="threshold-own", visible=False)
             opacity = slider(
                 0, 100, 60, step=1, label=texts.SEG_OPACITY, info=texts.SEG_OPACITY_HELP, elem_id="segment-opacity"
             )
@@ -92,10 +96,15 @@ def build(ui: Ui, tab: gr.Tab) -> None:
             ready = gr.DownloadButton(visible="hidden", elem_id="ready-file")
 
     def take_files(session: Session, dropped: list[Upload], masks: list[Upload]) -> str:
-        found = session.board.set_files(
-            _with_kept(session.kept_images, dropped), _with_kept(session.kept_references, masks)
-        )
+        images = _still_kept(session.kept_images, dropped)
+        references = _still_kept(session.kept_references, masks, MASK_ENDINGS)
+        found = session.board.set_files([*images, *dropped], [*references, *masks])
+        session.kept_images, session.kept_references = images, references
         return markup.problems_list(found)
+
+    def forget_kept(session: Session, dropped: list[Upload], masks: list[Upload]) -> str:
+        session.kept_images, session.kept_references = [], []
+        return take_files(session, dropped, masks)
 
     def forget_images(session: Session, masks: list[Upload]) -> str:
         session.kept_images = []
@@ -124,6 +133,9 @@ def build(ui: Ui, tab: gr.Tab) -> None:
         if folder:
             warm_up(folder, DEVICE)
 
+    def choose_model(session: Session, version: str | None) -> None:
+        session.segment_view.model = version or ""
+
     def select(session: Session, name: str) -> None:
         session.board.selected = name
 
@@ -147,13 +159,20 @@ def build(ui: Ui, tab: gr.Tab) -> None:
 
     ui.part([files_help, sample, model, use], _models_signature, _models)
     ui.on(use.click, versions.use, [model])
-    ui.part([empty, picture, strip, run, stop, status, downloads], _board_signature, _board)
+    ui.part([kept, forget], _kept_text, _kept)
+    ui.part([empty, run, stop, status, downloads], _board_signature, _board)
+    ui.part([picture], _picture_signature, _show_picture)
+    ui.part([strip], _strip_signature, _strip)
     ui.part([legend], _legend_signature, _legend)
     ui.part([table], _figures_signature, lambda session: [segment_views.figures_table(session.board)])
-    ui.part([threshold], _threshold_signature, _threshold)
+    ui.part([threshold, own], _threshold_signature, _threshold)
     ui.on([images.change, references.change], take_files, [images, references], [problems])
     ui.on(images.clear, forget_images, [references], [problems])
     ui.on(references.clear, forget_references, [images], [problems])
+    ui.on(forget.click, forget_kept, [images, references], [problems])
+    # The page shows the choice itself; the latest one counts.
+    ui.on(model.input, choose_model, [model], redraw=False, trigger_mode="always_last")
+    ui.on(own.click, lambda session: session.board.set_threshold(None))
     ui.on(sample.click, take_sample, [], [images, references])
     ui.on(run.click, start, [model, augment])
     ui.on(stop.click, lambda session: session.board.stop())
@@ -167,10 +186,34 @@ def build(ui: Ui, tab: gr.Tab) -> None:
         prepared.success(None, None, None, js=_CLICK.format(id="ready-file"), api_visibility="private")
 
 
-def _with_kept(kept: list[Upload], dropped: list[Upload]) -> list[Upload]:
-    """What is in a field, and before it what was on the board when a reload emptied the field."""
-    names = {upload.name for upload in dropped}
-    return [*(upload for upload in kept if upload.name not in names), *dropped]
+def _still_kept(kept: list[Upload], dropped: list[Upload], endings: tuple[str, ...] = ()) -> list[Upload]:
+    """What was on the board when a reload emptied its field, without what files in the field take the place of."""
+    newer = {_subject(upload, endings): upload for upload in dropped}
+    for upload in kept:
+        new = newer.get(_subject(upload, endings))
+        if new is not None and new.name != upload.name:
+            note(texts.SEG_KEPT_REPLACED.format(new=new.name, old=upload.name))
+    return [upload for upload in kept if _subject(upload, endings) not in newer]
+
+
+def _subject(upload: Upload, endings: tuple[str, ...]) -> str:
+    """The name of the image that a file is, or is of."""
+    try:
+        stem = upload.stem
+    except InputError:
+        return upload.name
+    return next((stem.removesuffix(ending) for ending in endings if stem.endswith(ending)), stem)
+
+
+def _kept_text(session: Session) -> str:
+    counts = ((len(session.kept_images), "image"), (len(session.kept_references), "reference mask"))
+    files = ", ".join(f"{count} {texts.noun(count, what)}" for count, what in counts if count)
+    return texts.SEG_KEPT.format(files=files) if files else ""
+
+
+def _kept(session: Session) -> list:
+    text = _kept_text(session)
+    return [markup.line(text, "help"), gr.Button(visible=bool(text))]
 
 
 def _picture(session: Session) -> tuple[str, str] | None:
@@ -196,20 +239,21 @@ def _models(session: Session) -> list:
     if project is None:
         return ["", gr.Button(visible=False), gr.Dropdown(choices=[], value=None), gr.Button(visible=False)]
     versions, active = project.segmenter_versions()[::-1], active_segmenter(project)
+    in_use = active.name if active else None
+    chosen = session.segment_view.model if session.segment_view.model in versions else in_use
     used = texts.SEG_MODEL_HELP.format(active=active.name) if active else texts.SEG_NO_MODEL_TITLE
     text = texts.SEG_FILES_HELP.format(modality=texts.MODALITIES[project.modality])
     return [
         markup.line(text, "help"),
         gr.Button(visible=project.modality is SAMPLE_MODALITY),
-        gr.Dropdown(choices=versions, value=active.name if active else None, info=used),
+        gr.Dropdown(choices=versions, value=chosen, info=used),
         gr.Button(visible=len(versions) > 1),
     ]
 
 
 def _board_signature(session: Session) -> tuple:
     has_model = bool(session.project and active_segmenter(session.project))
-    view = session.segment_view
-    return session.board.revision, session.board.selected, session.board.threshold, view.mode, has_model
+    return session.board.revision, session.board.selected, session.board.threshold, has_model
 
 
 def _board(session: Session) -> list:
@@ -224,11 +268,8 @@ def _board(session: Session) -> list:
         blank = "" if items else markup.empty_state(texts.SEG_EMPTY_TITLE, texts.SEG_EMPTY)
     count = len(items)
     label = texts.SEG_BUTTON_COUNT.format(count=count, noun=texts.noun(count, "image")) if items else texts.SEG_BUTTON
-    shown = _picture(session)
     return [
         gr.HTML(blank, visible=bool(blank)),
-        gr.ImageSlider(shown, visible=shown is not None),
-        gr.Gallery([(_thumbnail(item), item.name) for item in items], visible=len(items) > 1),
         gr.Button(label, interactive=has_model and bool(items) and not working),
         gr.Button(visible=bool(working)),
         _status(session, items, done, todo, working),
@@ -236,11 +277,46 @@ def _board(session: Session) -> list:
     ]
 
 
+def _picture_signature(session: Session) -> tuple:
+    item = session.board.selected_item
+    if item is None:
+        return ()
+    of_item = item.name, item.upload, item.reference, item.state, item.run, item.thumbnail is None
+    return of_item, session.board.threshold_of(item), session.segment_view.mode
+
+
+def _show_picture(session: Session) -> list:
+    shown = _picture(session)
+    return [gr.ImageSlider(shown, visible=shown is not None)]
+
+
+def _strip_signature(session: Session) -> tuple:
+    return tuple(_thumbnail_key(session.board, item) for item in session.board.items)
+
+
+def _thumbnail_key(board: Board, item: Item) -> tuple:
+    run = item.run if item.state == "done" else None
+    return item.name, item.upload, item.thumbnail is None, run, board.threshold_of(item)
+
+
+def _strip(session: Session) -> list:
+    """As files, of which those that are new are drawn: Gradio would write every array anew, each time."""
+    board, files, shown = session.board, {}, []
+    for item in board.items:
+        key, folder = _thumbnail_key(board, item), session.folder / "thumbnails" / item.name
+        # A folder each: in one for all, the oldest files would be forgotten while they are on screen.
+        path = session.thumbnails.get(key) or pictures.save_picture(segment_views.thumbnail(board, item), folder)
+        files[key] = path
+        shown.append((path, item.name))
+    session.thumbnails = files
+    return [gr.Gallery(shown, visible=len(shown) > 1)]
+
+
 def _status(session: Session, items: list[Item], done: list[Item], todo: list[Item], working: list[Item]) -> str:
     item = session.board.selected_item
     first = ""
     if item is not None and item.state != "failed" and item.shape[0]:
-        first = markup.line(_facts(item))
+        first = markup.line(_facts(session.board, item))
     if item is not None and item.problem:  # of a result that is there, too: another model or its reference failed
         first += markup.problems_list([f"{item.upload.name}: {item.problem}"])
     if working:
@@ -254,7 +330,7 @@ def _status(session: Session, items: list[Item], done: list[Item], todo: list[It
     return first + markup.line(second)
 
 
-def _facts(item: Item) -> str:
+def _facts(board: Board, item: Item) -> str:
     """Size and main figures of the image on screen."""
     height, width = item.shape
     factor = pictures.shown_factor(item.shape)
@@ -262,20 +338,17 @@ def _facts(item: Item) -> str:
     text = (texts.SEG_SIZE if factor == 1 else texts.SEG_REDUCED).format(width=width, height=height, shown=shown)
     if item.state == "done" and item.run is not None:
         text = f"{text.removesuffix('.')}. {texts.SEG_BY.format(model=item.run.label)}"
-    if item.figures is None:
+    if item.reference is None or item.state != "done":
         return f"{item.name}: {text}"
-    figures = texts.SEG_FIGURES.format(dice=item.figures.dice, cldice=item.figures.cldice)
+    if segment_views.is_measured(board, item):
+        figures = texts.SEG_FIGURES.format(dice=item.figures.dice, cldice=item.figures.cldice)
+    else:
+        figures = f"{texts.FIGURES_WAIT.capitalize()}."
     return f"{item.name}: {text.removesuffix('.')}. {figures}"
 
 
 def _has_result(session: Session) -> bool:
     return any(item.state == "done" for item in session.board.items)
-
-
-def _thumbnail(item: Item) -> np.ndarray:
-    if item.thumbnail is not None:
-        return item.thumbnail
-    return np.full((96, 96, 3), 40, np.uint8)
 
 
 def _legend_signature(session: Session) -> tuple:
@@ -304,5 +377,6 @@ def _threshold_signature(session: Session) -> tuple:
 
 def _threshold(session: Session) -> list:
     item = session.board.selected_item
-    own = item.model_threshold if item and item.state == "done" else 0.5
-    return [own if session.board.threshold is None else session.board.threshold]
+    own, chosen = item.model_threshold if item and item.state == "done" else 0.5, session.board.threshold
+    label = texts.SEG_THRESHOLD_OWN.format(threshold=own)
+    return [own if chosen is None else chosen, gr.Button(label, visible=chosen is not None)]

@@ -19,7 +19,6 @@ from app.gradio_ui.files import MASK_ENDINGS, Upload, read_single_image, read_si
 from univg.errors import InputError
 from univg.io import sha256_file
 from univg.metrics import SegmentationMetrics, evaluate
-from univg.overlay import overlay_mask
 
 MAX_IMAGES = 200
 MAX_CACHED_BYTES = 256 << 20
@@ -58,6 +57,7 @@ class Item:
     figures_at: float | None = None
     earlier: Item | None = None  # its finished result, until another run has one
     thumbnail: np.ndarray | None = field(default=None, compare=False)
+    small: np.ndarray | None = field(default=None, compare=False)  # the probability at the size of the thumbnail
 
 
 @dataclass(frozen=True)
@@ -192,8 +192,8 @@ class Board:
                 lambda: (item := self._items.get(name)) is None or item.state not in ("waiting", "working"), seconds
             )
 
-    def set_threshold(self, threshold: float) -> None:
-        """Use `threshold` for all images and measure them again."""
+    def set_threshold(self, threshold: float | None) -> None:
+        """Use `threshold` for all images, or what each model chose for itself, and measure them again."""
         with self._lock:
             self.threshold = threshold
             self.revision += 1
@@ -257,10 +257,9 @@ class Board:
         reference = self._read_reference(item)
         _check_reference(item, image, reference)
         probability, seconds = models.timed_probability(image, segmenter, augmented=run.augmented)
-        small = pictures.reduce(image, pictures.THUMBNAIL_SIDE)
-        small_mask = pictures.reduce(probability, pictures.THUMBNAIL_SIDE) >= segmenter.threshold
         found = {
-            "thumbnail": overlay_mask(small, small_mask, opacity=0.8),
+            "thumbnail": pictures.as_rgb(pictures.reduce(image, pictures.THUMBNAIL_SIDE)),
+            "small": pictures.reduce(probability, pictures.THUMBNAIL_SIDE).astype(np.float16),
             "shape": image.shape[:2],
             "seconds": seconds,
             "model_threshold": segmenter.threshold,
@@ -307,6 +306,7 @@ class Board:
         threshold = self.threshold_of(item)
         try:
             arrays = self.arrays(item)
+            _check_reference(item, arrays.image, arrays.reference)  # it may have been dropped after the segmenting
             figures = evaluate(arrays.probability >= threshold, arrays.reference, probability=arrays.probability)
             found = {"figures": figures, "figures_at": threshold}
         except Exception as error:
@@ -350,7 +350,7 @@ def _as_before(item: Item, *, state: str) -> dict:
     before = item.earlier
     if before is None:
         return {"state": state}
-    names = ("state", "run", "seconds", "model_threshold", "sha256", "thumbnail")
+    names = ("state", "run", "seconds", "model_threshold", "sha256", "thumbnail", "small")
     return {**{name: getattr(before, name) for name in names}, "earlier": None, "figures_at": None}
 
 

@@ -36,12 +36,26 @@ def draw(board: Board, item: Item, *, mode: str, opacity: float, folder: Path) -
         shown = colour_probability(probability, image, opacity=opacity)
     elif mode == "mask":
         shown = pictures.as_rgb(mask.astype(np.uint8) * 255)
-    elif mode == "agreement" and arrays.reference is not None:
+    elif mode == "agreement" and arrays.reference is not None and arrays.reference.shape == arrays.image.shape[:2]:
         shown = overlay_agreement(image, mask, pictures.reduce(arrays.reference), opacity=opacity)
     else:
         shown = overlay_mask(image, mask, opacity=opacity, outline=mode == "outline")
     parameters = {**provenance(item, threshold), "view": mode, "opacity": opacity}
     return original, pictures.save_picture(shown, folder, parameters)
+
+
+def thumbnail(board: Board, item: Item) -> np.ndarray:
+    """The small picture of `item`, with its mask once there is one."""
+    if item.thumbnail is None:
+        return pictures.unreadable(96)
+    if item.small is None:
+        return item.thumbnail
+    return overlay_mask(item.thumbnail, item.small >= board.threshold_of(item), opacity=0.8)
+
+
+def is_measured(board: Board, item: Item) -> bool:
+    """Whether the figures of `item` are those at the present threshold."""
+    return item.figures is not None and item.figures_at == board.threshold_of(item)
 
 
 def provenance(item: Item, threshold: float) -> dict:
@@ -63,7 +77,7 @@ def figures_table(board: Board) -> str:
     rows, known = [], []
     for item in items:
         named = (item.name, item.run.label)
-        if item.figures is None or item.figures_at != board.threshold_of(item):
+        if not is_measured(board, item):
             rows.append((*named, texts.FIGURES_WAIT, *[""] * (len(texts.FIGURES) - 1)))
             continue
         known.append(item)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import gradio as gr
 
 from app import texts
@@ -55,7 +57,8 @@ def build(ui: Ui, switch: gr.Button) -> gr.Column:
 
     def show(session: Session) -> list:
         at_start = session.at_start
-        label = texts.BACK_TO_PROJECT if at_start and session.project else texts.SWITCH_PROJECT
+        session.offers_start = not (at_start and session.project)
+        label = texts.SWITCH_PROJECT if session.offers_start else texts.BACK_TO_PROJECT
         choices = [(project.name, str(project)) for project in known_projects()] if at_start else []
         return [
             # Not while painting: the strokes are in the browser alone.
@@ -79,18 +82,32 @@ def build(ui: Ui, switch: gr.Button) -> gr.Column:
         project = Project.create(new_project_path(typed), modality=Modality.parse(kind))
         return [open_at(session, str(project.path)), ""]
 
-    def toggle(session: Session) -> None:
-        session.choosing_project = not session.choosing_project
+    def open_sample(session: Session) -> str:
+        return open_at(session, str(create_sample().path))
+
+    def once(handler: Callable, count: int) -> Callable:
+        """`handler` for the first of several clicks: after it the start view, with the button, is on its way out."""
+
+        def answer(session: Session, *values: str | None) -> object:
+            if session.at_start:
+                return handler(session, *values)
+            return gr.skip() if count == 1 else [gr.skip()] * count
+
+        return answer
+
+    def switch_view(session: Session) -> None:
+        """To where the label of the button says, however often it is pressed."""
+        session.choosing_project = session.offers_start
 
     ui.part([switch, recent], signature, show)
-    ui.on(switch.click, toggle)
+    ui.on(switch.click, switch_view)
     ui.on(recent.input, lambda session: "", [], [path], redraw=False)  # the latest choice counts
     for triggers, handler, inputs, outputs in (
-        (sample.click, lambda session: open_at(session, str(create_sample().path)), [], [opened]),
+        (sample.click, open_sample, [], [opened]),
         ([open_button.click, path.submit], open_named, [recent, path], [opened, path]),
         ([create.click, name.submit], create_named, [name, modality], [opened, name]),
     ):
         # A fresh page, so that no picture and no setting of the project before stays on screen.
         reload = f"(how) => {{ if (how === '{_ANOTHER}') window.univg.openAnother(); }}"
-        ui.on(triggers, handler, inputs, outputs).success(None, [opened], None, js=reload, **QUIET)
+        ui.on(triggers, once(handler, len(outputs)), inputs, outputs).success(None, [opened], None, js=reload, **QUIET)
     return tabs

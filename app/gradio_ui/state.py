@@ -40,6 +40,7 @@ class SegmentView:
 
     mode: str = "overlay"
     opacity: float = 0.6
+    model: str = ""  # the version that the user chose; empty means the one in use
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Painting:
     """What is on the painter's canvas: `name`, and the dropped image when it is not in the project yet.
 
     `from_mask` says whether it began with the present mask, which is `started_from`, or empty; `image_sha256` is of the
-    image's pixels.
+    image's pixels. `in_project` is the mask that the project held then, or when the user last heard of another one.
     """
 
     name: str
@@ -85,20 +86,19 @@ class Painting:
     started_from: np.ndarray
     from_mask: bool = True
     image_sha256: str = ""
+    in_project: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """Strokes that were not saved, and what they were painted on."""
+    """Strokes that were not saved, and the mask that they began with."""
 
     mask: np.ndarray
     started_from: np.ndarray
-    image_sha256: str
 
     def fits(self, painting: Painting) -> bool:
-        """Whether `painting` is on the same image and begins with the same mask."""
-        same_image = self.image_sha256 == painting.image_sha256
-        return same_image and np.array_equal(self.started_from, painting.started_from)
+        """Whether `painting`, on the same image, begins with the same mask."""
+        return np.array_equal(self.started_from, painting.started_from)
 
 
 @dataclass
@@ -112,8 +112,12 @@ class Session:
     segment_view: SegmentView = field(default_factory=SegmentView)
     unmasked: dict[str, Upload] = field(default_factory=dict)
     painting: Painting | None = None
-    drafts: dict[tuple[Path, str, bool], Draft] = field(default_factory=dict)  # see `draft_key`
+    drafts: dict[tuple[Path, str, bool, str], Draft] = field(default_factory=dict)  # see `draft_key`
+    # What the page names beside its buttons: a second click must not act on what came in its place.
+    named_pair: str = ""  # the annotated pair that Remove removes
     offered_back: str = ""  # the removed pair that the button for it names
+    offered_version: str = ""  # the model that "Undo: back to" names
+    offers_start: bool = True  # whether the button in the header leads to the start view, and not back
     not_brought_back: set[str] = field(default_factory=set)  # removed pairs for which that was tried in vain
     run: RunForm = field(default_factory=RunForm)
     retrain_effort: str = "standard"
@@ -128,6 +132,7 @@ class Session:
     images: ImageStudio | None = None
     review: ReviewBoard | None = None
     board: Board = field(init=False)
+    thumbnails: dict[tuple, str] = field(default_factory=dict)  # the files of the strip on the Segment tab
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -136,10 +141,12 @@ class Session:
     def open(self, project: Project) -> None:
         """Turn to `project`; what was on screen of another one is let go."""
         self.board.clear()
-        self.kept_images, self.kept_references = [], []
+        self.kept_images, self.kept_references, self.thumbnails = [], [], {}
         self.project, self.choosing_project = project, False
         self.view, self.unmasked, self.painting = PairView(), {}, None
-        self.offered_back, self.not_brought_back = "", set()
+        self.segment_view.model = ""
+        self.named_pair, self.offered_back, self.offered_version = "", "", ""
+        self.not_brought_back = set()
         self.trees, self.masks, self.images, self.review = None, None, None, None
 
     @property
@@ -147,9 +154,11 @@ class Session:
         """Whether the start view is on screen, and not the tabs."""
         return self.project is None or self.choosing_project
 
-    def draft_key(self, name: str, from_mask: bool) -> tuple[Path, str, bool]:
-        """What unsaved strokes are kept under: those that began with a mask and those that began empty are two."""
-        return self.required_project().path, name, from_mask
+    def draft_key(self, painting: Painting, from_mask: bool) -> tuple[Path, str, bool, str]:
+        """What unsaved strokes are kept under: those that began with a mask and those that began empty are two, and
+        those on another image of the same name wait for that one.
+        """
+        return self.required_project().path, painting.name, from_mask, painting.image_sha256
 
     def required_project(self) -> Project:
         if self.project is None:

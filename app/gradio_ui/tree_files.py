@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from html import escape
 
 import gradio as gr
 
@@ -118,10 +119,11 @@ def _restore(session: Session, uploads: list[Upload]) -> list:
         if not known:
             first = next(iter(tree_studio.sources(project)))
             base = tree_studio.scene_from(project, first, config=scene.config, seed=scene.seed)
-            drawn = {} if base.shape != scene.shape else {"roots": scene.roots, "obstacles": scene.obstacles}
+            fits = base.shape == scene.shape
+            drawn = {name: getattr(scene, name) for name in ("roots", "obstacles", "boundary")} if fits else {}
             scene, source = replace(base, **drawn), first
         if not same:
-            gr.Warning(texts.TREES_RESTORED_OTHER_MASK.format(name=name), title=texts.CHECK_THIS)
+            gr.Warning(escape(texts.TREES_RESTORED_OTHER_MASK.format(name=name)), title=texts.CHECK_THIS)
     tree_view.check_grows(session, scene)
     studio.corners.clear()
     studio.go_to(scene, source)

@@ -20,6 +20,7 @@ from univg.geometry import (
     measure_tree,
     murray_compliance,
     rasterize_tree,
+    resize_mask,
 )
 from univg.geometry.tree import select_nodes
 from univg.io import file_stamp
@@ -226,9 +227,15 @@ def mean_compliance(mask: np.ndarray) -> float:
     return float(scores.mean()) if len(scores) else float("nan")
 
 
-def real_measurements(project: Project) -> list[TreeMorphometry]:
-    """One for each mask of the project, measured once."""
-    return [_real_measurement(project, name, _stamp(project, name)) for name in project.support_names()]
+def at_side(mask: np.ndarray, side: int) -> np.ndarray:
+    """`mask` with its longer side of `side` pixels, proportions kept."""
+    factor = side / max(mask.shape)
+    return resize_mask(mask, tuple(max(round(length * factor), 1) for length in mask.shape))
+
+
+def real_measurements(project: Project, side: int | None = None) -> list[TreeMorphometry]:
+    """One for each mask of the project, measured once: at its own size, or with a longer side of `side` pixels."""
+    return [_real_measurement(project, name, _stamp(project, name), side) for name in project.support_names()]
 
 
 def real_compliance(project: Project) -> float:
@@ -237,13 +244,23 @@ def real_compliance(project: Project) -> float:
     return float(np.nanmean(values)) if values else float("nan")
 
 
+def compared_side(scene: TreeScene) -> int | None:
+    """The longer side that masks must have to be compared with trees like `scene`; None where each has its own."""
+    return None if _takes_turns(scene) else max(scene.shape)
+
+
+def _takes_turns(scene: TreeScene) -> bool:
+    """Whether trees like `scene` grow along all masks in turn: what was drawn on one is not put on others."""
+    return bool(scene.mask_name) and not (scene.roots or scene.obstacles or scene.boundary)
+
+
 def generated_measurements(project: Project, scene: TreeScene, count: int) -> list[TreeMorphometry]:
     """Trees of as many seeds, along all masks in turn when the scene grows along one."""
-    names = project.support_names() if scene.mask_name else []
+    names = project.support_names() if _takes_turns(scene) else []
     results = []
     for number in range(count):
         current = replace(scene, seed=scene.seed + number)
-        if names and not (scene.roots or scene.obstacles or scene.boundary):
+        if names:
             source = f"{MASK}{names[number % len(names)]}"
             current = scene_from(project, source, config=scene.config, seed=current.seed)
         results.append(measure_mask(grow(project, current).mask))
@@ -280,9 +297,10 @@ def _pair(project: Project, name: str, changed: tuple):
     return project.support_pair(name), content_hashes(project.support_folder, [name])[f"masks/{name}.png"]
 
 
-@lru_cache(maxsize=64)
-def _real_measurement(project: Project, name: str, changed: tuple) -> TreeMorphometry:
-    return measure_mask(_pair(project, name, changed)[0].mask)
+@lru_cache(maxsize=128)
+def _real_measurement(project: Project, name: str, changed: tuple, side: int | None) -> TreeMorphometry:
+    mask = _pair(project, name, changed)[0].mask
+    return measure_mask(mask if side is None else at_side(mask, side))
 
 
 @lru_cache(maxsize=64)

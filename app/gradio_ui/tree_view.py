@@ -45,7 +45,7 @@ def check_grows(session: Session, scene: TreeScene) -> None:
     try:
         tree_studio.grow(session.required_project(), scene)
     except ValueError as error:
-        raise InputError(str(error)) from error
+        raise InputError(texts.tree_problem(error)) from error
 
 
 def shown(session: Session, replace_scene: TreeScene | None = None) -> list:
@@ -80,7 +80,7 @@ def shown_part(session: Session) -> list:
     try:
         return shown(session)
     except ValueError as error:
-        return [gr.skip(), markup.line(str(error), "notice")]
+        return [gr.skip(), markup.line(f"{texts.tree_problem(error)}.", "notice")]
 
 
 def picture_signature(session: Session) -> tuple:

@@ -97,10 +97,10 @@ def build(ui: Ui) -> None:
     ui.on(close.click, _close_shape, [click], [picture, facts], **_IN_TURN)
     ui.on(undo.click, _undo_last, [], [picture, facts], **_IN_TURN)
     ui.on(clear.click, _clear_drawing, [], [picture, facts], **_IN_TURN)
-    ui.on(animate.click, _watch_growth, [], [picture], **_IN_TURN)
-    ui.on(vary.click, _variations, [], [strip], **_IN_TURN)
+    ui.on(animate.click, _watch_growth, [], [picture], show_progress="minimal", **_IN_TURN)
+    ui.on(vary.click, _variations, [], [strip], show_progress="minimal", **_IN_TURN)
     ui.on_selected(strip, _choose_variation, [picture, facts], **_IN_TURN)
-    ui.on(compare.click, _compare_with_masks, [], [plots])
+    ui.on(compare.click, _compare_with_masks, [], [plots], show_progress="minimal")
     many.wire(ui)
     files.wire(ui, picture, facts, **_IN_TURN)
 
@@ -121,7 +121,7 @@ def slide(session: Session, is_closed: bool, *values: float) -> list:
         shown = tree_view.shown(session, replace_scene=scene)
     except ValueError as error:
         # The handle stays where it is; the last tree that could grow stays on screen.
-        return [gr.skip(), markup.line(str(error), "notice")]
+        return [gr.skip(), markup.line(f"{texts.tree_problem(error)}.", "notice")]
     studio.go_to(scene, sliding=moved[0])
     return shown
 
@@ -145,7 +145,7 @@ def _turn_to(session: Session, scene: TreeScene) -> list:
     try:
         shown = tree_view.shown(session, replace_scene=scene)
     except ValueError as error:
-        raise InputError(str(error)) from error
+        raise InputError(texts.tree_problem(error)) from error
     tree_view.studio_of(session).go_to(scene)
     return shown
 
@@ -236,7 +236,7 @@ def _variations(session: Session) -> gr.Gallery:
         try:
             mask = tree_studio.grow(project, scene).mask
         except ValueError as error:  # of this seed alone, see `_turn_to`
-            problem = str(error)
+            problem = texts.tree_problem(error)
             continue
         small = pictures.reduce(mask, pictures.THUMBNAIL_SIDE)
         items.append((np.repeat(small[..., None] * np.uint8(255), 3, axis=2), str(scene.seed)))
@@ -252,7 +252,7 @@ def _choose_variation(session: Session, caption: str) -> list:
 
 def _compare_with_masks(session: Session) -> str:
     project, studio = session.required_project(), tree_view.studio_of(session)
-    real = tree_studio.real_measurements(project)
+    real = tree_studio.real_measurements(project, tree_studio.compared_side(studio.scene))
     if not real:
         raise InputError(texts.TREES_COMPARE_NEEDS, fix=texts.TREES_COMPARE_FIX)
     generated = tree_studio.generated_measurements(project, studio.scene, _COMPARED)

@@ -35,13 +35,21 @@ def build(ui: Ui) -> None:
             chosen = gr.Button("use", elem_id="version-use")
     ui.part([panel, table, back], _signature, _draw)
     ui.on(chosen.click, use, [choice], js=_WITH_CHOSEN)
-    ui.on(back.click, lambda session: use(session, used_before(session.required_project())))
+    ui.on(back.click, go_back)
 
 
 def use(session: Session, version: str | None) -> None:
-    """Promote a version, or roll back to it."""
+    """Promote a version, or roll back to it; new images are segmented by it, too."""
     promote(session.required_project(), version or "")
+    session.segment_view.model = ""
     note(texts.SEG_USED.format(version=version))
+
+
+def go_back(session: Session) -> None:
+    """Use the version that the button names; a second click, before it names another one, does nothing."""
+    active = active_segmenter(session.required_project())
+    if active is None or active.name != session.offered_version:
+        use(session, session.offered_version)
 
 
 def _signature(session: Session) -> tuple:
@@ -59,6 +67,7 @@ def _draw(session: Session) -> list:
     if not versions:
         return [gr.Accordion(visible=False), "", gr.Button(visible=False)]
     frozen, before = frozen_image(project), used_before(project)
+    session.offered_version = before
     said = texts.MODELS_ON.format(image=frozen.name) if frozen else texts.MODELS_NO_IMAGE
     return [
         gr.Accordion(visible=True),

@@ -101,12 +101,13 @@ class Session(QObject):
         self._saved_at = self._looked_at = time.monotonic()
         self._dragged_at = -math.inf
         self._saving = False
+        self._problem = ""  # that the last look met
         self._writer = MaskWriter()
         self._windows: set[int] = set()
         self._scoring = Newest(self._take_score, self._fail)
         self._timer = QTimer(self)
         self._timer.setInterval(LOOK_MS)
-        self._timer.timeout.connect(self.look)
+        self._timer.timeout.connect(self._look_by_timer)
         self._timer.start()
         if QApplication.instance() is not None:
             QApplication.instance().aboutToQuit.connect(self.save_now)
@@ -474,6 +475,17 @@ class Session(QObject):
             yield
         self._dragged_at = -math.inf
 
+    def _look_by_timer(self) -> None:
+        """What goes wrong is said once, and not at every look."""
+        problem = ""
+        try:
+            self.look()
+        except Exception as error:  # a slot that raises would end the window on some platforms
+            problem = str(error)
+            if problem != self._problem:
+                self._fail(error)
+        self._problem = problem
+
     def look(self) -> None:
         """See whether the mask was changed, by whatever means, and save it when the last time was long ago.
 
@@ -489,14 +501,13 @@ class Session(QObject):
         mask = self.mask()
         if mask is None:
             return
-        if not np.array_equal(mask, self.open.seen):
-            self.open.seen = mask
-            self._mark_corrected()
-            self.mask_changed.emit()
-        if self._saving or np.array_equal(mask, self.open.saved):
-            return
-        if time.monotonic() - self._saved_at >= preferences.autosave_seconds():
+        is_saved = self._saving or np.array_equal(mask, self.open.saved)
+        if not is_saved and time.monotonic() - self._saved_at >= preferences.autosave_seconds():
             self._save_in_background(mask)
+        if not np.array_equal(mask, self.open.seen):
+            self._mark_corrected()  # last, as this may fail: then it is tried again at the next look
+            self.open.seen = mask
+            self.mask_changed.emit()
 
     def save_now(self) -> bool:
         """Write an unsaved mask before this returns; False when it could not be, which is said."""

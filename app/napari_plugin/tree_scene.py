@@ -70,7 +70,7 @@ def with_settings(config: SCAConfig, values: Mapping[str, float], *, closed: boo
     try:
         return replace(config, **whole, venation="closed" if closed else "open")
     except ValueError as error:
-        raise InputError(str(error).rstrip(".")) from error
+        raise InputError(texts.tree_problem(error)) from error
 
 
 def grow(scene: TreeScene, mask: np.ndarray | None, image: np.ndarray | None) -> tuple[TreeScene, Grown]:
@@ -97,7 +97,7 @@ def grow(scene: TreeScene, mask: np.ndarray | None, image: np.ndarray | None) ->
     except InputError:
         raise
     except ValueError as error:
-        raise InputError(str(error).rstrip(".")) from error
+        raise InputError(texts.tree_problem(error)) from error
     drawn = rasterize_tree(tree)
     return scene, Grown(tree, drawn, 1000 * (time.perf_counter() - started))
 
@@ -138,14 +138,25 @@ def growth_of(tree: VesselTree) -> Growth:
 
 
 def variations(scene: TreeScene, mask: np.ndarray | None, image: np.ndarray | None) -> list[tuple[int, np.ndarray]]:
-    """Trees of the seeds after that of `scene`: (seed, small mask, uint8 0 or 255)."""
-    found = []
-    for _ in range(VARIATIONS):
-        scene, grown = grow(replace(scene, seed=scene.seed + 1), mask, image)
+    """Trees of the seeds after that of `scene`, those that can grow: (seed, small mask, uint8 0 or 255)."""
+    found, problem, first = [], None, scene.seed + 1
+    for seed in range(first, first + VARIATIONS):
+        try:
+            scene, grown = grow(replace(scene, seed=seed), mask, image)
+        except InputError as error:  # with roots and obstacles that were drawn, a seed may leave no way to grow
+            problem = error
+            continue
         factor = min(_THUMBNAIL_SIDE / max(grown.mask.shape), 1.0)
         size = (max(round(grown.mask.shape[1] * factor), 1), max(round(grown.mask.shape[0] * factor), 1))
-        found.append((scene.seed, cv2.resize(grown.mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)))
+        found.append((seed, cv2.resize(grown.mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)))
+    if problem is not None and not found:
+        raise problem
     return found
+
+
+def without_seed(scene: TreeScene) -> TreeScene:
+    """What `variations` of `scene` have in common; the hub follows from mask and image."""
+    return replace(scene, seed=0, hub=None)
 
 
 def new_seed() -> int:

@@ -38,6 +38,7 @@ class TreesPanel(parts.Panel):
         failed = self.while_open(self._say_error)
         self._newest = Newest(self.while_open(self._show), failed)
         self._extra = Newest(self.while_open(lambda show: show()), failed)
+        self._varied: TreeScene | None = None  # what the variations on screen, or on their way to it, are of
         self._growth: Growth | None = None
         self._frame = 0
         self._film = QTimer(self)
@@ -108,6 +109,7 @@ class TreesPanel(parts.Panel):
         self.recipe.currentIndexChanged.connect(self.guarded(lambda _: self._recipe_chosen()))
         self.session.project_changed.connect(self.guarded(self._project_changed))
         self.session.image_changed.connect(self.guarded(self.refresh))
+        self.session.mask_changed.connect(self.while_open(self._mask_painted))  # not guarded: that empties the message
         self.session.project_changed.connect(self.guarded(self.many.project_changed))
         for name in _DRAWN:  # by a panel that was closed since
             if (layer := self.session.layer(name)) is not None:
@@ -122,7 +124,7 @@ class TreesPanel(parts.Panel):
         self._stop_film()
         self._offer_back({})
         self.grown = None
-        self.variations.show_trees([])
+        self._forget_variations()
         if project is None:
             self.scene = None
             return
@@ -186,8 +188,10 @@ class TreesPanel(parts.Panel):
                 obstacles=layers.polygons_in(drawn["obstacles"]) if drawn["obstacles"] is not None else (),
             )
         except ValueError as error:
-            raise InputError(str(error).rstrip(".")) from error
+            raise InputError(texts.tree_problem(error)) from error
         self.scene = scene
+        if self._varied is not None and tree_scene.without_seed(scene) != self._varied:
+            self._forget_variations()
         mask, image = self._guide()
         self._newest.ask(lambda: TOOLS.call(tree_scene.grow, scene, mask, image))
 
@@ -210,12 +214,22 @@ class TreesPanel(parts.Panel):
     def vary(self) -> None:
         """Grow nine more trees of the same parameters, to choose one of."""
         scene, (mask, image) = self._required_scene(), self._guide()
+        varied = self._varied = tree_scene.without_seed(scene)
 
         def work():
             trees = TOOLS.call(tree_scene.variations, scene, mask, image)
-            return lambda: self.variations.show_trees(trees)
+            return lambda: self.variations.show_trees(trees) if self._varied is varied else None
 
         self._extra.ask(work)
+
+    def _forget_variations(self) -> None:
+        """A click on one would grow another tree than it shows."""
+        self._varied = None
+        self.variations.show_trees([])
+
+    def _mask_painted(self) -> None:
+        if self.scene is not None and self._guide()[0] is not None:
+            self._forget_variations()
 
     def _guide(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The mask and image that the scene grows along; None for a preset."""

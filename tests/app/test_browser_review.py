@@ -110,7 +110,10 @@ def test_fifty_pairs_by_keyboard_then_trainings_without_the_rejected_and_back(se
     assert opacity(page, ".layer") > 0 and opacity(page, ".white") == 0
     page.keyboard.press("m")
     assert opacity(page, ".white") == 1
+    page.wait_for_selector("#review-left input[value=mask]:checked", state="attached")
     page.keyboard.press("m")
+    page.wait_for_selector("#review-left input[value=image]:checked", state="attached")
+    assert opacity(page, ".white") == 0
     page.keyboard.press("?")
     page.wait_for_selector("#review-help[open]")
     page.keyboard.press("Escape")
@@ -220,8 +223,10 @@ def test_verdict_that_cannot_be_written_is_said_and_not_shown(serve, page, tmp_p
     open_review(page, serve("--project", str(project.path)))
     page.route("**/act", lambda route: route.abort())
     judged = current(page)
-    page.keyboard.press("a")
+    page.fill("#review-note textarea, #review-note input", "a dark rim")
+    page.click("#review-accept")
     page.wait_for_selector("#review-message:not([hidden])")
+    assert page.input_value("#review-note textarea, #review-note input") == "a dark rim"
     assert "not on record" in page.inner_text("#review-message") and current(page) == judged
     assert page.query_selector(".review-grid .cell.accepted") is None and read_judgements(project) == {}
 
@@ -240,3 +245,19 @@ def test_two_thousand_pairs_stay_quick(serve, page, tmp_path):
     page.locator(".review-stage").click()
     times = sorted(press(page, "ArrowRight") for _ in range(20))
     assert first_paint < 5 and times[10] < 1000, f"{first_paint:.2f} s and {times} ms: far above an idle machine's"
+
+
+def test_pairs_that_are_drawn_meanwhile_join_the_grid_and_nothing_else_moves(serve, page, tmp_path):
+    project = with_pairs(tmp_path / "p", 5)
+    open_review(page, serve("--project", str(project.path)))
+    page.keyboard.press("a")
+    page.wait_for_selector("#review-progress:has-text('1 of 5')")
+    page.locator(".review-grid .cell").nth(2).focus()
+    shown, focused = current(page), "document.activeElement.dataset.name"
+    before = page.evaluate(focused)
+    page.evaluate("document.querySelector('.review-stage').dataset.kept = 'yes'")
+    project.add_synthetic_pair(make_pair("synthetic-9999", size=64, seed=9), {})
+    page.wait_for_function("document.querySelectorAll('.review-grid .cell').length === 6")
+    assert current(page) == shown and page.evaluate(focused) == before
+    assert page.get_attribute(".review-stage", "data-kept") == "yes"
+    assert page.locator(".review-grid .cell.accepted").count() == 1

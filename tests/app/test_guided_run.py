@@ -10,11 +10,12 @@ import pytest
 
 from tests.conftest import make_pair
 from univg.errors import InputError
-from univg.io import write_image, write_json_atomic
+from univg.io import Finding, write_image, write_json_atomic
 from univg.progress import ProgressEvent
 from univg.types import Modality
 from univg.workflow.job_records import JobRecord, write_record
 from univg.workflow.jobs import JobState, find_job
+from univg.workflow.model_versions import FROZEN
 from univg.workflow.project import Project
 from univg.workflow.sample import create_sample_project
 
@@ -22,7 +23,7 @@ gr = pytest.importorskip("gradio")
 
 from app import texts  # noqa: E402
 from app.gradio_ui import adapt, adapt_view, guide, run_check, run_settings  # noqa: E402
-from app.gradio_ui.job_watch import JobWatch  # noqa: E402
+from app.gradio_ui.job_watch import LEARNS_FROM, JobWatch, support_digest  # noqa: E402
 from app.gradio_ui.state import RunForm, Sessions  # noqa: E402
 
 DEFAULTS = {"mask_steps": 240, "image_steps": 400, "pairs": 200, "alpha": 0.7}
@@ -88,7 +89,8 @@ def test_without_a_change_adapt_starts_anew(session, tmp_path, monkeypatch):
     monkeypatch.setattr(adapt, "refuse_impossible", lambda findings: None)
     session.run.review = True
     adapt._start(session)
-    assert started == [{"preset": "full", "seed": 0, "device": "cpu", "review": True}]
+    digest = support_digest(session.project)
+    assert started == [{"preset": "full", "seed": 0, "device": "cpu", "review": True, LEARNS_FROM: digest}]
 
 
 def test_stages_that_were_not_kept_cannot_be_begun_after(session, tmp_path):
@@ -116,6 +118,37 @@ def test_run_that_waits_says_what_to_do_and_offers_it(session, tmp_path):
     button, _, go_on, _, _, review = adapt._controls(session)
     assert go_on.value == texts.GO_ON_BUTTON and go_on.interactive and go_on.variant == "primary"
     assert review.visible and button.variant == "secondary"
+
+
+@pytest.mark.parametrize("state", [JobState.CANCELLED, JobState.FAILED])
+def test_run_of_other_pairs_is_not_resumed(session, tmp_path, state):
+    job = with_full_run(session, tmp_path / "p", state=state)
+    assert adapt._resumable(session), "a run that does not say what it learns from"
+    for digest, goes_on in ((support_digest(session.project), True), ("of others", False)):
+        write_record(job.folder, replace(job.record, params={**job.params, LEARNS_FROM: digest}))
+        job = find_job(session.project)
+        said = adapt_view.status(session.project, job, JobWatch(job.folder))
+        assert bool(adapt._resumable(session)) is adapt._controls(session)[2].interactive is goes_on
+        assert (texts.ENGINES_OTHER_PAIRS in said, "Resume" in said) == (not goes_on, goes_on)
+    seen = adapt._controls_signature(session), adapt._progress_signature(session)
+    write_record(job.folder, replace(job.record, params={**job.params, LEARNS_FROM: support_digest(session.project)}))
+    assert adapt._controls_signature(session) != seen[0] and adapt._progress_signature(session) != seen[1]
+    write_record(job.folder, replace(job.record, params={**job.params, LEARNS_FROM: "of others", "rerun_of": "x"}))
+    assert adapt._resumable(session), "one that began anew took over the parameters of a run of other pairs"
+
+
+def test_advice_of_an_error_is_not_followed_by_another(session, tmp_path):
+    job = with_full_run(session, tmp_path / "p", state=JobState.FAILED)
+    for error, advised in (("Mask 'a' is empty. Paint it.", False), ("The process ended; resume goes on", True)):
+        said = adapt_view.status(session.project, replace(job, error=error), JobWatch(job.folder))
+        assert (texts.JOB_FAILED_FIX in said) is advised
+
+
+def test_runs_are_listed_by_the_names_on_the_controls(session, tmp_path):
+    job = with_full_run(session, tmp_path / "p", params={"preset": "plain"})
+    assert texts.PRESET_BASELINE in adapt._runs(session)
+    write_record(job.folder, replace(job.record, params={"preset": "full"}))
+    assert f"<td>{texts.PRESET_NAMES['full']}</td>" in adapt._runs(session)
 
 
 def test_pictures_and_curve_are_those_of_the_present_stage(session, tmp_path):
@@ -160,6 +193,20 @@ def test_check_is_one_line_of_good_news_or_a_list(tmp_path):
     findings = run_check.findings_before(project, "preview", "cpu")
     assert [finding.level for finding in findings] == ["warning"]
     assert "4 annotated images" in run_check.view(project, "preview", "cpu")
+
+
+def test_check_calls_things_as_the_controls_do(session, tmp_path, monkeypatch):
+    with_full_run(session, tmp_path / "p")
+    project = session.project
+    found = [Finding("warning", "a", f"In images of the kind {project.modality} vessels are darker.", "Check it.")]
+    found += [Finding("error", "this computer", "There is none.", "Choose the device cpu, or auto.")]
+    monkeypatch.setattr(run_check, "check_machine", lambda *_, missing: found)
+    for name in project.support_names()[1:]:
+        project.remove_support_pair(name)
+    write_json_atomic(project.segmenters_folder / FROZEN, {"name": "pair 0", "mask_sha256": "1234"})
+    fixes = " ".join(finding.fix for finding in run_check.findings_before(project, "full", "cpu"))
+    assert "the effort Standard" in fixes and "Automatic" in fixes and "preset" not in fixes
+    assert texts.MODALITIES[project.modality] in run_check.view(project, "full", "cpu")
 
 
 def test_guide_follows_the_project_and_stays_closed(session, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import make_pair
 from univg.errors import InputError
 from univg.io import read_provenance, write_json_atomic
+from univg.progress import ProgressEvent
 from univg.workflow import model_versions, what_changed
 from univg.workflow.job_records import JobRecord, JobState
 from univg.workflow.jobs import Job
@@ -22,6 +23,7 @@ gr = pytest.importorskip("gradio")
 from app import texts  # noqa: E402
 from app.gradio_ui import (  # noqa: E402
     adapt,
+    adapt_view,
     blocks,
     engine_jobs,
     header,
@@ -126,7 +128,7 @@ def test_seed_that_cannot_grow_is_said_and_not_taken(session, monkeypatch):
 
     monkeypatch.setattr(tree_studio, "grow", grow_some)
     for ask in (trees._reroll_seed, lambda session: trees._set_seed(session, 7), trees._variations):
-        with pytest.raises(InputError, match="no place"):
+        with pytest.raises(InputError, match="No place"):
             ask(session)
     assert studio.scene == before and not studio.history
 
@@ -236,6 +238,20 @@ def test_training_says_which_model_is_in_use_now(session, reason):
     assert review._retrain_signature(session) != before and "nan" not in said
 
 
+def test_second_click_on_undo_goes_back_no_further(session, monkeypatch):
+    monkeypatch.setattr(versions, "note", lambda text: None)
+    monkeypatch.setattr(versions, "compare_versions", lambda project: [])
+    with_models(session.project, "v001", "v002")
+    for version in ("v001", "v002"):
+        promote(session.project, version)
+    monkeypatch.setattr(versions, "compare_versions", lambda project: ["some"])
+    monkeypatch.setattr(versions, "_table", lambda found: "")
+    assert "v001" in versions._draw(session)[2].value
+    for _ in range(2):
+        versions.go_back(session)
+        assert model_versions.active_segmenter(session.project).name == "v001"
+
+
 def test_table_of_models_follows_the_image_they_are_compared_on(session):
     with_models(session.project, "v001")
     seen = set()
@@ -295,6 +311,22 @@ def test_cancelling_promises_only_what_there_is(session, jobs, monkeypatch):
         jobs.add(kind, {})
         header.cancel_running(session)
     assert said == [texts.CANCEL_ASKED_MADE, texts.CANCEL_ASKED]
+
+
+@pytest.mark.parametrize("kind", ["adapt", "mask-engine"])
+def test_numbers_that_count_are_not_read_aloud(session, jobs, monkeypatch, kind):
+    seen = job_watch.JobWatch(session.folder)
+    for module in (header, engine_jobs):
+        monkeypatch.setattr(module, "watch", lambda job: seen)
+    jobs.add(kind, {}, JobState.RUNNING)
+    said = []
+    for step in (3, 4):
+        seen._take(ProgressEvent("segmenter", step, 9))
+        said.append(header._said(jobs.found[0]))
+        line = masks.JOBS._render(session)[2] if kind == "mask-engine" else ""
+        line += adapt_view.status(session.project, jobs.found[0], seen) + header._chip(jobs.found[0])[0]
+        assert 'role="status"' not in line and f"{step} of 9" in line
+    assert said[0] == said[1] and texts.JOB_KINDS[kind] in said[0]
 
 
 def test_emptied_seed_stays_empty_and_is_refused(session, monkeypatch):

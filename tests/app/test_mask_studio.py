@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.gradio_ui import images, mask_studio, masks, tree_plots
+from app.gradio_ui import images, mask_studio, masks, tree_plots, tree_studio
 from app.gradio_ui.mask_studio import NOISE, STRIP, MaskSettings, MaskStudio
 from app.gradio_ui.state import Sessions
 from tests.conftest import make_pair
@@ -91,6 +91,46 @@ def test_project_without_masks_starts_from_a_preset(tmp_path):
     empty = Project.create(tmp_path / "p", modality=Modality.OCTA, working_size=96)
     assert mask_studio.start_tree(empty, 3).any()
     assert mask_studio.nearest_copy(empty, np.ones((8, 8), bool)) == 0
+
+
+def test_masks_of_the_project_are_read_once_for_all_that_is_drawn(project, monkeypatch):
+    mask = project.support_pair("pair 0").mask
+    assert mask_studio.nearest_copy(project, mask) == 1
+    monkeypatch.setattr(Project, "support_pair", lambda *_: pytest.fail("read again"))
+    assert mask_studio.nearest_copy(project, ~mask) < 0.5
+
+
+def test_comparison_measures_all_masks_at_the_size_of_those_drawn(project, tmp_path, monkeypatch):
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(project)
+    compared = []
+    monkeypatch.setattr(mask_studio, "_draw_one", lambda *_: np.pad(np.ones((60, 128), bool), ((34, 34), (0, 0))))
+    monkeypatch.setattr(tree_plots, "comparison", lambda groups, real: compared.append((*groups.values(), real)) or "")
+    masks._compare(session)
+    assert [len(group) for group in compared[0]] == [6, 6, 2]
+    assert compared[0][2] == tree_studio.real_measurements(project, 128) != tree_studio.real_measurements(project)
+    bar = np.pad(np.ones((4, 28), bool), ((14, 14), (2, 2)))
+    (small,), (large,) = (mask_studio.measure([bar], side) for side in (32, 128))
+    assert large.segment_diameters[0] > 2 * small.segment_diameters[0]
+
+
+@pytest.mark.parametrize(("tab", "kind"), [(masks, "mask"), (images, "image")])
+def test_an_engine_that_was_chosen_stays_until_a_newer_one_comes(tab, kind, project, tmp_path, monkeypatch):
+    engines = ["v001", "v002"]
+    monkeypatch.setattr(Project, f"{kind}_engine_versions", lambda project: list(engines))
+    monkeypatch.setattr(tab, "_shown", lambda session: [])
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(project)
+    assert tab.studio_of(session).version == "v002"
+    tab._choose_version(session, "v001")
+    tab._first(session)  # as after a look at the list of projects
+    assert tab.studio_of(session).version == "v001"
+    engines.append("v003")
+    tab._first(session)
+    assert tab.studio_of(session).version == "v003"
+    del engines[1:]
+    tab._first(session)
+    assert tab.studio_of(session).version == "v001", "the one on screen is gone"
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ import pytest
 
 from tests.app.conftest import wait_until_it_answers
 from tests.conftest import make_pair
-from univg.errors import InputError
+from univg.errors import InputError, JobRunningError
 from univg.io import read_provenance, write_image, write_json_atomic, write_mask
 from univg.progress import ProgressEvent
 from univg.workflow.job_records import JobState
@@ -50,7 +50,9 @@ from app.gradio_ui import (  # noqa: E402
     segment_board,
     segment_views,
     server,
+    start,
     tree_view,
+    versions,
 )
 from app.gradio_ui.files import Upload, check_uploads, match_uploads, usable_pairs  # noqa: E402
 from app.gradio_ui.paint import painted_mask  # noqa: E402
@@ -124,6 +126,11 @@ def test_message_names_the_file_without_its_folders():
     error = InputError("The file is empty", path="/home/someone/secret/eye.png", fix="Export it again.")
     message = errors.message(error).message
     assert message == "The file is empty (eye.png). Export it again."
+
+
+def test_job_that_is_running_is_named_in_words():
+    said = errors.message(JobRunningError("20260101-120000-image-engine-0a1b")).message
+    assert texts.JOB_KINDS["image-engine"] in said and "0a1b" not in said
 
 
 def test_log_of_an_unexpected_error_holds_no_message():
@@ -414,6 +421,80 @@ def test_reference_that_cannot_be_measured_against_is_said(tmp_path, monkeypatch
     assert "Model v001." in (said := segment._status(session, items, items, [], [])) and 'class="error"' in said
 
 
+def segmented(tmp_path, monkeypatch, probability=0.6, reference=True):
+    """A session with one image, done."""
+    stub_models(monkeypatch, lambda image, _, *, augmented: (np.full(image.shape[:2], probability, np.float32), 0.0))
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    images, references = unseen()
+    session.board.set_files(images, references if reference else [])
+    session.board.start(Run("v001", tmp_path, False), "cpu")
+    wait_while_busy(session.board)
+    return session
+
+
+def test_reference_of_another_size_dropped_afterwards_is_said(tmp_path, monkeypatch):
+    session = segmented(tmp_path, monkeypatch, reference=False)
+    (item,) = session.board.items
+    write_mask(tmp_path / item.upload.name, np.eye(32, dtype=bool))
+    session.board.set_files([item.upload], [upload(item.upload.name, tmp_path)])
+    wait_while_busy(session.board)
+    assert "is 32 × 32, its image" in session.board.get(item.name).problem
+
+
+def test_figures_beside_the_picture_are_those_of_the_threshold(tmp_path, monkeypatch):
+    session = segmented(tmp_path, monkeypatch)
+    board = session.board
+    assert "Dice" in segment._facts(board, board.selected_item)
+    board.threshold = 0.3
+    said = segment._facts(board, board.selected_item)
+    assert "Dice" not in said and said.endswith("Measuring.")
+
+
+def test_way_back_to_the_threshold_of_the_model(tmp_path, monkeypatch, wired):
+    session = segmented(tmp_path, monkeypatch)
+    draw = wired.parts["threshold"].render
+    slider, own = draw(session)
+    assert slider == 0.5 and not own.visible
+    session.board.set_threshold(0.9)
+    slider, own = draw(session)
+    assert slider == 0.9 and own.visible and "0.50" in own.value
+    session.board.set_threshold(None)
+    assert draw(session)[0] == 0.5 and not draw(session)[1].visible
+
+
+def test_strip_is_drawn_only_for_what_changes_it_and_agrees_with_the_picture(tmp_path, monkeypatch, wired):
+    session = segmented(tmp_path, monkeypatch)
+    board, strip = session.board, wired.parts["segment-strip"]
+    (item,) = board.items
+    before, drawn = strip.signature(session), segment_views.thumbnail(board, item)
+    session.segment_view.mode, board.selected = "mask", item.name
+    board._update(item.name, problem="of no concern")
+    assert strip.signature(session) == before
+    paths = [strip.render(session)[0].value[0]["image"]["path"] for _ in range(2)]
+    written = list((session.folder / "thumbnails" / item.name).iterdir())
+    assert paths[0] == paths[1] and len(written) == 1, "written once"
+    with monkeypatch.context() as patch:
+        patch.setattr(segment_views, "thumbnail", None)
+        strip.render(session)  # nothing is drawn again
+    board.set_threshold(0.9)
+    assert strip.signature(session) != before
+    assert not np.array_equal(segment_views.thumbnail(board, item), drawn)
+
+
+def test_model_that_was_chosen_stays_chosen_until_one_is_put_to_use(tmp_path, monkeypatch):
+    project = Project.create(tmp_path / "p", modality="octa")
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(project)
+    for version in ("v001", "v002"):
+        (project.segmenters_folder / version).mkdir(parents=True)
+    assert segment._models(session)[2].value == "v002"
+    session.segment_view.model = "v001"
+    (project.segmenters_folder / "v003").mkdir()
+    assert segment._models(session)[2].value == "v001"
+    versions.use(session, "v002")
+    assert segment._models(session)[2].value == "v002"
+
+
 def test_no_mean_is_taken_over_results_of_different_models(tmp_path, monkeypatch):
     def probability(image, segmenter, *, augmented):
         return np.full(image.shape[:2], 0.9, np.float32), 0.0
@@ -487,11 +568,30 @@ def test_engines_made_anew_in_the_place_of_deleted_ones_are_others(tmp_path, mon
     assert all(before != after for before, after in zip(*seen, strict=True))
 
 
-def test_masks_dropped_after_a_reload_join_the_images_that_are_there():
-    images = [upload("a.png"), upload("b.png")]
-    assert segment._with_kept(images, []) == images
-    newer = Upload(Path("elsewhere/b.png"), "b.png")
-    assert segment._with_kept(images, [newer]) == [images[0], newer]
+def test_files_dropped_after_a_reload_take_the_place_of_those_of_their_name(monkeypatch):
+    said = []
+    monkeypatch.setattr(segment, "note", said.append)
+    kept = [upload("a.png"), upload("b.png")]
+    assert segment._still_kept(kept, []) == kept
+    assert segment._still_kept(kept, [Upload(Path("elsewhere/b.png"), "b.png")]) == kept[:1] and not said
+    assert segment._still_kept(kept, [upload("b.tif")]) == kept[:1]
+    assert said == [texts.SEG_KEPT_REPLACED.format(new="b.tif", old="b.png")]
+    assert segment._still_kept([upload("a_mask.png")], [upload("a.png")], segment.MASK_ENDINGS) == []
+
+
+def test_images_from_before_a_reload_are_named_and_can_be_removed(tmp_path, wired):
+    sessions = Sessions(tmp_path / "sessions", None)
+    session = sessions.attach("")
+    images, references = unseen(2)
+    session.board.set_files(images, references[:1])
+    assert not wired.parts["segment-kept"].render(session)[1].visible
+    assert sessions.attach(session.id) is session
+    line, button = wired.parts["segment-kept"].render(session)
+    assert "2 images, 1 reference mask" in line and button.visible
+    wired.handlers["take_files"](session, [], references)
+    assert len(session.board.items) == 2
+    wired.handlers["forget_kept"](session, [], [])
+    assert not session.board.items and not wired.parts["segment-kept"].render(session)[1].visible
 
 
 def test_folders_of_killed_servers_are_removed(tmp_path):
@@ -609,6 +709,52 @@ def test_removed_pairs_come_back_newest_first_though_one_cannot_and_after_a_rest
     assert offered() == "B"
 
 
+def test_second_click_on_remove_removes_no_other_pair(tmp_path, monkeypatch, wired):
+    monkeypatch.setattr(data, "note", lambda text: None)
+    project = Project.create(tmp_path / "p", modality="octa", working_size=64)
+    for name in "abc":
+        project.add_support_pair(make_pair(name, size=64))
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(project)
+    draw, remove = wired.parts["data-picture"].render, wired.handlers["remove_selected"]
+    draw(session)
+    remove(session)
+    remove(session)
+    assert project.support_names() == ["b", "c"]
+    draw(session)
+    project.remove_support_pair("b")  # by another page, before this one is drawn anew
+    remove(session)
+    assert project.support_names() == ["c"]
+    draw(session)
+    remove(session)
+    assert project.support_names() == []
+
+
+def test_second_click_on_the_start_view_opens_nothing_more(tmp_path, monkeypatch, projects_folder):
+    answers = []
+    on = context.Ui.on
+
+    def note_handler(ui, triggers, handler, *arguments, **options):
+        answers.append(handler)
+        return on(ui, triggers, handler, *arguments, **options)
+
+    monkeypatch.setattr(context.Ui, "on", note_handler)
+    sessions = Sessions(tmp_path / "sessions", None)
+    with gr.Blocks():
+        ui = context.Ui(sessions)
+        with ui.group():
+            start.build(ui, gr.Button())
+    session, draw, (switch, _, sample, *_) = sessions.attach(""), ui._groups[0].parts[0].render, answers
+    for _ in range(2):
+        sample(session)
+    assert [folder.name for folder in projects_folder.iterdir()] == ["Sample"]
+    for label, at_start in ((texts.SWITCH_PROJECT, True), (texts.BACK_TO_PROJECT, False)):
+        assert draw(session)[0].value == label
+        for _ in range(2):
+            switch(session)
+            assert session.at_start is at_start
+
+
 def test_damaged_pair_leaves_the_others_on_screen_and_can_be_removed(tmp_path, wired):
     project = Project.create(tmp_path / "p", modality="octa", working_size=64)
     for name in "ab":
@@ -699,6 +845,44 @@ def test_unsaved_strokes_are_not_laid_on_another_image_or_over_a_newer_mask(tmp_
     session.project.replace_support_mask("a", pairs[2].mask)
     assert open_and_leave_strokes(pairs[2], True)
     assert not open_and_leave_strokes(pairs[2], False), "these began empty, whatever the mask is"
+
+
+def test_saving_over_what_changed_meanwhile_is_refused_and_the_strokes_are_kept(tmp_path):
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(Project.create(tmp_path / "p", modality="octa"))
+    project, (first, second, third) = session.project, [make_pair("a", size=64, seed=seed) for seed in range(3)]
+    strokes = np.eye(64, dtype=bool)
+    value = {"layers": [np.repeat(strokes[..., None], 4, 2) * np.uint8(255)]}
+
+    def shown(from_mask):
+        session.painting = paint._begin(session, "pair:a", from_mask)
+        return paint._content(session)[0]["layers"][0][..., 3] > 0
+
+    project.add_support_pair(first)
+    for from_mask, newer in ((True, second), (False, third)):
+        shown(from_mask)
+        project.replace_support_mask("a", newer.mask)
+        with pytest.raises(InputError, match="changed meanwhile"):
+            paint.save(session, value)
+        assert np.array_equal(project.support_pair("a").mask, newer.mask)
+        paint._keep_strokes(session, value)  # as when the painter is closed
+        assert np.array_equal(shown(from_mask), strokes)
+    paint.save(session, value)
+    assert np.array_equal(project.support_pair("a").mask, strokes)
+
+    shown(True)
+    other = strokes[::-1]
+    value = {"layers": [np.repeat(other[..., None], 4, 2) * np.uint8(255)]}
+    project.remove_support_pair("a")
+    with pytest.raises(InputError, match="was removed"):
+        paint.save(session, value)
+    project.restore_support_pair("a")
+    assert np.array_equal(shown(True), other)
+    project.remove_support_pair("a")
+    project.add_support_pair(third)
+    with pytest.raises(InputError, match="Another image"):
+        paint.save(session, value)
+    assert np.array_equal(project.support_pair("a").mask, third.mask) and np.array_equal(shown(True), third.mask)
 
 
 def test_table_needs_a_reference(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from app import texts
-from app.gradio_ui import review_view
+from app.gradio_ui import review, review_view
 from app.gradio_ui.review_board import FLAGS, SORTS, ReviewBoard, all_entries, counts, flag_counts
 from app.gradio_ui.review_pictures import draw_thumbnails, picture
 from app.gradio_ui.review_routes import answer
@@ -208,6 +208,64 @@ def test_a_verdict_lands_on_the_pair_it_names_though_that_left_the_list(project,
     answer(session, {"do": "judge", "name": "s0", "verdict": "accepted", "page": 0})
     more = np.eye(64, dtype=bool)
     project.add_synthetic_pair(ImageMaskPair(np.zeros((64, 64), np.uint8), more, "s9", synthetic=True), {})
+    session.review.list_anew(shown="undecided")
     assert answer(session, {"do": "judge", "name": "s0", "verdict": "rejected", "page": 0})["name"] == "s1"
     judged = {name: judgement.verdict for name, judgement in read_judgements(project).items()}
     assert judged == {"s0": Verdict.REJECTED}
+
+
+def add_pair(project, name, record=None):
+    mask = np.zeros((64, 64), bool)
+    mask[ord(name[0]) % 60, : 5 + ord(name[-1]) % 50] = True
+    project.add_synthetic_pair(ImageMaskPair(np.zeros((64, 64), np.uint8), mask, name, synthetic=True), record or {})
+
+
+def test_new_pairs_come_last_until_the_list_is_asked_for_anew(project):
+    board = ReviewBoard(sort="name", shown="undecided")
+    assert names(board, project) == ["s0", "s1", "s2", "s3"]
+    add_pair(project, "b")
+    add_pair(project, "a")
+    assert names(board, project) == ["s0", "s1", "s2", "s3", "a", "b"]
+    board.list_anew(sort="name")
+    assert names(board, project) == ["a", "b", "s0", "s1", "s2", "s3"]
+
+
+def test_pairs_that_are_new_leave_the_one_on_screen_and_join_the_grid_in_turn(project, tmp_path):
+    session = Session("page", tmp_path / "session", project=project)
+    review._view(session)
+    before, counted = review._signature(session), review._tally_signature(session)
+    act = {"do": "go", "name": "s2", "page": 0, "shown": 4}
+    assert "grid" not in answer(session, act)
+    add_pair(project, "new")
+    assert review._signature(session) == before, "a redraw would tear down the pair on screen"
+    assert review._tally_signature(session) != counted and "of 5" in review._tally(session)
+    shown = answer(session, act)
+    assert shown["name"] == "s2" and 'data-name="new"' in shown["grid"]
+    assert "grid" not in answer(session, {**act, "shown": 5})
+
+
+def test_page_that_is_full_stays_while_pairs_are_drawn(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(review_view, "PAGE", 4)
+    session = Session("page", tmp_path / "session", project=project)
+    act = {"do": "go", "name": "s2", "page": 0, "shown": 4}
+    assert answer(session, act)["line"] == ""
+    add_pair(project, "new")
+    shown = answer(session, act)
+    assert "grid" not in shown and list(shown["pages"]) == [1] and "Page 1 of 2" in shown["line"]
+
+
+def test_first_pairs_are_drawn_when_they_come(tmp_path):
+    empty = Project.create(tmp_path / "e", modality=Modality.OCTA, working_size=64)
+    session = Session("page", tmp_path / "session", project=empty)
+    assert review._tally(session) == "" and texts.REVIEW_EMPTY_TITLE in review._view(session)[0]
+    before = review._signature(session)
+    add_pair(empty, "a")
+    assert review._signature(session) != before and 'data-name="a"' in review._view(session)[0]
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[1]", '{"checks": 3}'])
+def test_damaged_record_leaves_the_other_pairs(project, text):
+    add_pair(project, "odd")
+    next(project.pairs_folder.rglob("odd.json")).write_text(text)
+    (found,) = (entry for entry in all_entries(project) if entry.name == "odd")
+    assert found.flags == () and found.pieces == 0 and len(all_entries(project)) == 5

@@ -1,12 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from app import texts
-from app.gradio_ui import tree_plots, tree_studio, tree_view
+from app.gradio_ui import tree_plots, tree_studio, tree_view, trees
 from app.gradio_ui.state import Sessions
 from app.gradio_ui.tree_studio import Studio
 from tests.conftest import make_pair
+from univg.errors import InputError
 from univg.sca import SCAConfig, TreeScene
 from univg.types import Modality
 from univg.workflow.project import Project
@@ -109,3 +112,28 @@ def test_comparison_and_meter_are_pictures_with_words(project):
 def test_parameters_that_do_not_go_together_are_refused(project):
     with pytest.raises(ValueError, match="kill_distance"):
         tree_studio.with_settings(Studio.of(project).scene, {"kill_distance": 200.0}, closed=False)
+
+
+def test_errors_call_parameters_as_their_sliders_are(project, tmp_path):
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(project)
+    config = tree_view.studio_of(session).scene.config
+    values = [200.0 if name == "kill_distance" else getattr(config, name) for name in tree_view.SETTINGS]
+    said = trees.slide(session, False, *values)[1]
+    assert "“Kill distance” (200) must be below “Attraction distance”" in said and "_" not in said
+    outside = replace(tree_view.studio_of(session).scene, roots=((500.0, 3.0),))
+    with pytest.raises(InputError, match="root lies outside the picture") as caught:
+        tree_view.check_grows(session, outside)
+    assert str(caught.value).count(".") == 1
+    assert texts.tree_problem(ValueError("`boundary` and `obstacles` leave no place")).startswith("Boundary and obst")
+
+
+def test_masks_are_measured_at_the_scale_of_the_trees_they_are_compared_with(project):
+    own, doubled = (tree_studio.real_measurements(project, side)[0] for side in (None, 192))
+    assert np.median(doubled.segment_diameters) == pytest.approx(2 * np.median(own.segment_diameters), rel=0.25)
+    assert tree_studio.at_side(np.ones((50, 100), bool), 30).shape == (15, 30)
+    along = Studio.of(project).scene
+    assert tree_studio.compared_side(along) is None, "trees along all masks in turn, each at its own size"
+    assert tree_studio.compared_side(replace(along, roots=((50.0, 50.0),))) == 96
+    preset = tree_studio.scene_from(project, "preset:coronary-left", config=along.config, seed=1)
+    assert tree_studio.compared_side(replace(preset, shape=(64, 128))) == 128

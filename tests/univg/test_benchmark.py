@@ -8,9 +8,11 @@ import pytest
 
 from tests.conftest import make_pair
 from tests.univg.test_pipeline import TINY
+from univg.cli import main
+from univg.commands import benchmark as command
 from univg.commands.benchmark import format_table
 from univg.errors import Cancelled, InputError
-from univg.io import match_pair_files, write_image, write_json_atomic, write_mask
+from univg.io import match_pair_files, read_image, read_json, write_image, write_json_atomic, write_mask
 from univg.io.pairs import PairFiles
 from univg.types import Modality
 from univg.workflow import benchmark
@@ -21,6 +23,7 @@ from univg.workflow.benchmark import (
     load_resized,
     run_benchmark,
 )
+from univg.workflow.machine import forget_peak_memory, peak_memory_mb
 
 CONFIG = BenchmarkConfig(
     Modality.CORONARY_DSA, TINY, shots=2, splits=2, size=96, device="cpu", test_time_augmentation=False
@@ -200,3 +203,63 @@ def test_real_images_run_through_the_whole_protocol(data_folder, tmp_path, name,
     result = run_benchmark(few, config=config)
     assert 0.05 < result["mean"]["dice"] < 1
     assert result["mean"]["auc"] > 0.6
+
+
+def test_image_is_decoded_once(dataset, monkeypatch):
+    files, decoded = match_pair_files(dataset / "images", dataset / "masks"), []
+    monkeypatch.setattr(benchmark, "read_image", lambda path: decoded.append(path) or read_image(path))
+    load_resized(files[0], 64)
+    assert len(decoded) == 1
+
+
+def test_time_of_a_killed_attempt_is_on_record(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "_SECONDS_BETWEEN_RECORDS", 0.0)
+    file, seen = tmp_path / "result.json", []
+    record = benchmark.work_folder(file, 0) / "elapsed.json"
+
+    def look(event):
+        seen.append(read_json(record)["wall"] if record.exists() else 0.0)
+
+    result = run_benchmark(dataset, config=replace(CONFIG, splits=1), json_file=file, on_progress=look)
+    assert 0 < seen[0] < seen[5] <= result["splits"][0]["adapt_seconds"] == read_json(record)["wall"]
+
+
+def test_each_split_says_where_it_was_measured(dataset, tmp_path, monkeypatch):
+    file = tmp_path / "result.json"
+    for number, config in enumerate((replace(CONFIG, splits=1), CONFIG)):
+        monkeypatch.setattr(benchmark, "describe_environment", lambda number=number: {"cpu_count": number})
+        result = run_benchmark(dataset, config=config, json_file=file)
+    assert [split["environment"]["cpu_count"] for split in result["splits"]] == [0, 1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone forgets a peak")
+def test_memory_of_a_split_is_its_own():
+    before = peak_memory_mb()
+    np.ones(400 << 17).sum()  # 400 MB for a moment
+    high = peak_memory_mb()
+    forget_peak_memory()
+    assert high > before + 100 and peak_memory_mb() < high - 100
+
+
+def test_rows_of_an_ablation_share_the_engines_of_a_split(dataset, monkeypatch):
+    done = []
+
+    def measured(data, *, config, synthetic, **_):
+        done.append((config.seed, synthetic.args[0]))
+        figures = dict.fromkeys(("dice", "dice_sd", "cldice", "cldice_sd", "adapt_seconds", "segment_ms"), 0.5)
+        result = {"dataset": "x", "preset": "y", "config": config.key() | {"shots": 2}, "data_sha256": "ab"}
+        return result | {"splits": [{"seed": config.seed, **figures}], "mean": {}}
+
+    monkeypatch.setattr(benchmark, "run_benchmark", measured)
+    reported = []
+    monkeypatch.setattr(command, "_write_reports", lambda args, data, results, other: reported.append(results))
+    assert main(["benchmark", str(dataset), "--modality", "oct", "--ablation", "--splits", "2", "--shots", "2"]) == 0
+    assert [seed for seed, _ in done] == sorted(seed for seed, _ in done) and done[0][1] != done[1][1]
+    assert all([split["seed"] for split in result["splits"]] == [0, 1] for result in reported[0].values())
+
+
+def test_size_suits_the_network_or_is_refused():
+    assert command._preset_at(100, "standard", "swin-unetr").segmentation.patch_size == 128
+    assert command._preset_at(100, "standard", "unet").segmentation.patch_size == 112
+    with pytest.raises(InputError, match="--size 32 is too small for swin-unetr"):
+        command._preset_at(32, "standard", "swin-unetr")

@@ -352,13 +352,14 @@ def test_errors_of_a_cluster_are_for_people(tmp_path):
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError
 
-    plan = checked_plan(tmp_path, (), scene(), mask_sha256=(), mask_names=(), hubs=(), formats=())
-    with pytest.raises(InputError, match="fewer workers"):
-        dask._received("error", (KilledWorker, KilledWorker("key", None, 3), None), plan)
+    with pytest.raises(InputError, match=r"same tree.*fewer workers"):
+        dask._received("error", (KilledWorker, KilledWorker("key", None, 3), None), "tree", tmp_path)
     with pytest.raises(InputError, match="connection to the Dask scheduler was lost"):
-        dask._received("cancelled", FutureCancelledError("key", "lost"), plan)
+        dask._received("cancelled", FutureCancelledError("key", "lost"), "tree", tmp_path)
     with pytest.raises(ZeroDivisionError):
-        dask._received("error", (ZeroDivisionError, ZeroDivisionError(), None), plan)
+        dask._received("error", (ZeroDivisionError, ZeroDivisionError(), None), "tree", tmp_path)
+    assert dask._received("finished", 0.5, "pair", tmp_path) == 0.5
+    plan = checked_plan(tmp_path, (), scene(), mask_sha256=(), mask_names=(), hubs=(), formats=())
     assert str(tmp_path) not in repr(plan)
 
 

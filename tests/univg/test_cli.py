@@ -145,6 +145,27 @@ def test_adapt_adds_all_pairs_or_none(folders, capsys):
     assert_refused(capsys, "--grey-threshold")
 
 
+def test_a_new_project_needs_a_modality(folders, capsys):
+    arguments = ["--images", folders / "images", "--masks", folders / "masks", "--project", folders / "new"]
+    assert run("adapt", *arguments) == 2
+    assert_refused(capsys, "Give --modality to make a new project", "fundus")
+    assert not (folders / "new").exists()
+
+
+def test_retrain_takes_the_network_in_use_or_one_that_is_named(adapted, capsys, monkeypatch):
+    adapted.add_support_pair(make_pair("a"))
+    started = []
+    monkeypatch.setattr(
+        "univg.commands.retrain.start_job", lambda project, kind, params: started.append(params) or Fake()
+    )
+    monkeypatch.setattr("univg.commands.retrain.network_in_use", lambda project: "dynunet")
+    for arguments in ([], ["--network", "unet"]):
+        assert run("retrain", "--project", adapted.path, "--detach", *arguments) == 0
+    assert [params["network"] for params in started] == ["dynunet", "unet"]
+    assert run("retrain", "--project", adapted.path, "--network", "net") == 2
+    assert_refused(capsys, "'net'", "swin-unetr")
+
+
 def test_adapt_takes_over_the_size_of_a_pixel(folders, monkeypatch):
     monkeypatch.setattr("univg.commands.adapt.start_job", lambda *_: Fake())
     (folders / "scans").mkdir()
@@ -357,6 +378,8 @@ def test_evaluate_refuses_masks_of_different_size(folders, capsys):
         ([], ["modality"]),
         (["--steps", "0"], ["--steps"]),
         (["--size", "0"], ["--size"]),
+        (["--size", "16"], ["--size", "32"]),
+        (["--size", "32", "--network", "swin-unetr"], ["--size 32", "swin-unetr"]),
     ],
 )
 def test_benchmark_refuses_bad_input(folders, capsys, arguments, words):
@@ -378,6 +401,7 @@ def test_options_that_would_be_ignored_are_refused(adapted, folders, capsys):
         ["export", "segmenter", "--project", adapted.path, "--format", "coco", "-o", folders / "x.onnx"],
         ["export", "pairs", "--project", adapted.path, "--version", "v001", "-o", folders / "x"],
         ["sca", "--modality", "oct", "--mask", mask, "--preset", "oct", "-o", folders / "x"],
+        ["sca", "--modality", "oct", "--grey-threshold", "0.5", "-o", folders / "x"],
     ):
         assert run(*command) == 2
         assert_refused(capsys, "--")
@@ -396,6 +420,16 @@ def test_grey_threshold_out_of_range_is_refused(folders, capsys):
     with pytest.raises(SystemExit) as stop:
         run("evaluate", "--pred", folders, "--masks", folders, "--grey-threshold", "7")
     assert stop.value.code == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
+def test_whoever_reads_the_output_may_stop_at_any_time(adapted):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "univg", "jobs", "list", "--project", str(adapted.path)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_import_is_fast_and_loads_no_torch():

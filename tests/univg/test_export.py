@@ -2,6 +2,7 @@ import errno
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from tests.conftest import make_pair
 from univg.cli import main
 from univg.errors import Cancelled, InputError
-from univg.io import read_image, read_json, read_mask, read_provenance
+from univg.io import match_pair_files, read_image, read_json, read_mask, read_provenance
 from univg.segmentation import SegmentationConfig, Segmenter
 from univg.segmentation.networks import build_network
 from univg.types import ImageMaskPair, Modality
@@ -38,6 +39,32 @@ def test_plain_folder_holds_what_trains_and_says_what_is_synthetic(project, tmp_
     assert read_provenance(drawn)["synthetic"] is True
     assert read_provenance(tmp_path / "out" / "images" / "real one.png")["synthetic"] is False
     assert np.array_equal(read_mask(tmp_path / "out" / "masks" / "real one.png"), project.support_pair("real one").mask)
+
+
+def test_plain_folder_has_fields_of_view_for_all_pairs_or_none(project, tmp_path):
+    export_pairs(project, tmp_path / "none")
+    assert not (tmp_path / "none" / "fov").exists()
+    seen, pair = np.zeros((96, 96), bool), make_pair("with field")
+    seen[10:80, 20:70] = True
+    project.add_support_pair(replace(pair, fov=seen))
+    export_pairs(project, tmp_path / "all")
+    files = match_pair_files(*(tmp_path / "all" / part for part in ("images", "masks", "fov")))
+    fields = {file.name: read_mask(file.fov) for file in files}
+    assert np.array_equal(fields["with field"], seen) and fields["real one"].all() and len(fields) == 3
+
+
+@pytest.mark.parametrize("kind", ["folder", "nnunet"])
+def test_deep_colour_is_kept_or_its_loss_is_said(project, tmp_path, capsys, kind):
+    deep = np.linspace(0, 1, 96 * 96 * 3, dtype=np.float32).reshape(96, 96, 3)
+    for name in project.support_names():
+        project.remove_support_pair(name)
+    project.add_support_pair(ImageMaskPair(deep, make_pair("x").mask, "deep"))
+    command = ["export", "--project", str(project.path), "pairs", "--source", "real", "--format", kind]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 0
+    assert ("written with 8" in capsys.readouterr().out) == (kind == "nnunet")
+    if kind == "folder":
+        written = read_image(tmp_path / "out" / "images" / "deep.tif")
+        assert len(np.unique(written)) > 20_000 and np.abs(written - deep).max() < 1e-4
 
 
 def test_nnunet_raw_data_set(project, tmp_path):
@@ -97,6 +124,14 @@ def test_an_empty_folder_that_cannot_be_replaced_is_filled(project, tmp_path, mo
     assert export_pairs(project, ".", source="real") == 1
     assert sorted(path.name for path in (tmp_path / "mounted").iterdir()) == ["images", "masks"]
     assert (tmp_path / "mounted").stat().st_ino == before
+
+
+def test_an_export_that_was_killed_is_not_in_the_way_of_the_next(project, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / "out" / f".out.partial-{gone.pid}-0a1b" / "images").mkdir(parents=True)
+    assert export_pairs(project, tmp_path / "out") == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "masks"]
 
 
 @pytest.mark.parametrize("kinds", [["loha"], ["lora", "loha"], []])

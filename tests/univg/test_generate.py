@@ -1,7 +1,9 @@
 """Pairs of tiny engines: from adaptation to checked pairs in a project."""
 
 from dataclasses import replace
+from pathlib import Path
 from shutil import copytree, rmtree
+from threading import Event
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from univg.io import read_json, read_provenance, write_json_atomic
 from univg.sca import generate_mask
 from univg.segmentation import prior_segmenter
 from univg.types import ImageMaskPair, Modality, SupportSet
-from univg.workflow import image_engines
+from univg.workflow import adapt_job, generate, image_engines, pair_checks
 from univg.workflow.adapt_job import run_retrain_job
 from univg.workflow.full import run_full_job
 from univg.workflow.generate import GenerateConfig, generate_pairs, run_generate_job
@@ -31,8 +33,9 @@ from univg.workflow.image_engines import (
 from univg.workflow.job_context import JobContext
 from univg.workflow.job_records import EventReader
 from univg.workflow.jobs import JobState, cancel_job, resume_job, start_job, wait_for
-from univg.workflow.model_versions import FROZEN, frozen_image, image_kept_apart, name_to_hold_out
+from univg.workflow.model_versions import FROZEN, freeze, frozen_image, image_kept_apart, name_to_hold_out, promote
 from univg.workflow.pair_checks import check_synthetic_pair
+from univg.workflow.preflight import check_single
 from univg.workflow.presets import CRITIC, preset_named
 from univg.workflow.project import Project
 from univg.workflow.verdicts import judge, training_choice, without_sight_of
@@ -170,6 +173,42 @@ def test_full_run_freezes_the_image_it_keeps_apart_before_another_run_can_choose
     assert image_kept_apart(project) == frozen_image(project).name == apart
 
 
+def test_full_run_on_the_one_image_that_models_are_compared_on_is_refused_at_once(engines, tmp_path):
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=64)
+    project.add_support_pair(made_up_pair(0))
+    preset = preset_named("full").scaled_to(64)
+    assert check_single(project) == [], "a single one that nothing was compared on yet may train"
+    freeze(project, "pair-0")
+    (tmp_path / "job" / "checkpoint").mkdir(parents=True)
+    params = {"device": "cpu", "mask_backbone": str(engines), "image_backbone": str(engines)}
+    with JobContext(tmp_path / "job") as context, pytest.raises(InputError, match=r"only annotated image.*Add another"):
+        run_full_job(project, preset, params, context)
+    assert project.mask_engine_versions() == []
+
+
+def test_retraining_keeps_the_network_in_use_and_one_that_it_began_with(tmp_path, monkeypatch):
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=64)
+    for seed in range(2):
+        project.add_support_pair(made_up_pair(seed))
+    for network in ("attention-unet", "dynunet"):
+        with project.new_segmenter_folder() as folder:
+            write_json_atomic(folder / "segmenter.json", {"config": {"network": network}, "card": {}})
+    used = []
+    monkeypatch.setattr(adapt_job, "run_on_project", lambda project, preset, *_, **__: used.append(preset))
+
+    def retrain(name, **params):
+        (tmp_path / name / "checkpoint").mkdir(parents=True, exist_ok=True)
+        with JobContext(tmp_path / name) as context:
+            run_retrain_job(project, {"preset": "preview", "device": "cpu", **params}, context)
+        return used[-1].segmentation
+
+    assert retrain("one").network == "dynunet"
+    promote(project, "v001")
+    assert retrain("one").network == "dynunet", "resumed"
+    assert retrain("two").network == "attention-unet" and used[-1].segmentation.start == "random"
+    assert retrain("three", network="unet").network == "unet" and used[-1].segmentation.start == "prior"
+
+
 def test_full_run_says_that_all_its_pairs_have_seen_the_image_that_models_are_compared_on(project, tmp_path):
     other = next(name for name in project.support_names() if name != name_to_hold_out(project))
     given = {
@@ -199,6 +238,13 @@ def test_a_project_made_anew_in_the_same_place_draws_with_its_own_engine(project
     rmtree(project.pairs_folder)
     assert generate_pairs(project, config)["names"] == [name]
     assert "ab" in project.pair_record(name)["support_sha256"]
+
+
+def test_pairs_of_one_engine_have_one_name_whether_it_was_named_or_is_the_newest(project):
+    (name,) = generate_pairs(project, GenerateConfig(count=1, steps=2, image_engine="v001"))["names"]
+    summary = generate_pairs(project, GenerateConfig(count=1, steps=2))
+    assert summary["names"] == [name] and summary["made"] == 0
+    assert project.pair_record(name)["settings"]["image_engine"] == "v001"
 
 
 @pytest.fixture
@@ -285,6 +331,35 @@ def test_workers_of_a_cluster_draw_the_same(project, adapted):
     assert all(np.array_equal(project.synthetic_pair(n).image, adapted.synthetic_pair(n).image) for n in names)
 
 
+def test_errors_of_a_cluster_are_for_people_and_few_pairs_are_in_flight(project, monkeypatch):
+    from distributed import Client, LocalCluster
+
+    submit, sent, go_on = Client.submit, [], Event()
+    monkeypatch.setattr(Client, "submit", lambda *a, **k: sent.append(submit(*a, **k)) or sent[-1])
+    monkeypatch.setattr(generate, "_make_pair", lambda *_: go_on.wait(20))
+
+    def lose_the_first():
+        if sent:
+            sent[0].cancel()
+        return False
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        with pytest.raises(InputError, match="connection to the Dask scheduler was lost"):
+            generate_pairs(
+                project, GenerateConfig(count=50), scheduler=cluster.scheduler_address, should_stop=lose_the_first
+            )
+        go_on.set()
+    assert len(sent) < 10
+
+
+def test_a_refusal_comes_back_from_a_worker_with_its_file(monkeypatch):
+    def refuse(*_):
+        raise InputError("It is damaged", path="a.png", fix="Draw anew.")
+
+    monkeypatch.setattr(generate, "_make_pair", refuse)
+    assert generate._make_pair_or_refuse(None, 0, "cpu") == ("It is damaged", Path("a.png"), "Draw anew.")
+
+
 def test_image_can_start_from_a_rendered_one(engines):
     backbone, controlnet = load_base(str(engines), device="cpu")
     engine = ImageEngine(backbone, controlnet, Modality.CORONARY_DSA, grey=True)
@@ -357,6 +432,14 @@ def test_flags_name_what_is_wrong():
     assert {"disagrees", "faint"} <= set(found.flags) and found.agreement < 0.5
     unknown = check_synthetic_pair(empty, [real], critic, expected_agreement=None)
     assert "disagrees" not in unknown.flags, "nothing to measure it by"
+
+
+def test_real_pairs_are_measured_once_for_many_synthetic_ones(monkeypatch):
+    measured = []
+    monkeypatch.setattr(pair_checks, "vessel_band", lambda *args: measured.append(1) or vessel_band(*args))
+    critic, real = prior_segmenter(Modality.CORONARY_DSA), [made_up_pair(seed) for seed in (0, 1)]
+    checks = [check_synthetic_pair(made_up_pair(5), real, critic) for _ in range(3)]
+    assert checks[0] == checks[2] and len(measured) == 3 + len(real)
 
 
 def test_mask_engine_remembers_its_base(engines, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from univg.geometry import VesselTree, extract_tree, local_radius, nearest_centreline, rasterize_tree
+from univg.geometry import VesselTree, extract_tree, local_radius, nearest_centreline, rasterize_tree, resize_mask
 from univg.geometry.tree import prune_spurs, smooth_tree
 from univg.metrics import dice
 from univg.sca import generate_mask, generate_tree
@@ -57,6 +57,21 @@ def test_raster_of_thin_vessels_is_connected():
         tree = generate_tree(Modality.OCTA, shape=(200, 150), rng=np.random.default_rng(seed))
         thin = VesselTree(tree.positions, tree.parents, np.full(len(tree), 0.2), tree.shape)
         assert ndimage.label(rasterize_tree(thin), EIGHT)[1] <= len(tree.roots)
+
+
+@pytest.mark.parametrize(("start", "width"), [(10, 1), (11, 1), (10, 2), (11, 2), (11, 3)])
+def test_thin_straight_vessels_survive_half_the_size(start, width):
+    mask = np.zeros((1024, 1024), bool)
+    mask[:, start : start + width] = True
+    for drawn, axis in ((mask, 1), (mask.T, 0)):
+        small = resize_mask(drawn, (512, 512))
+        assert small.any(axis=axis).all() and small.sum() <= 2 * 512
+
+
+def test_a_pixel_less_than_half_vessel_is_none():
+    mask = np.zeros((90, 90), bool)
+    mask[:, 30] = True
+    assert not resize_mask(mask, (30, 30)).any()
 
 
 def test_empty_tree_draws_nothing():

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import struct
+import time
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -16,6 +18,7 @@ from univg.io import (
     write_image,
     write_mask,
 )
+from univg.io.read import _scale_to_unit
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 17), dtype=np.uint8)
@@ -129,6 +132,34 @@ def test_deep_colour_keeps_its_channels_on_one_scale(tmp_path):
     image = read_image(tif(tmp_path / "a.tif", deep, photometric="rgb"))
     span = float(deep.max()) - deep.min()
     np.testing.assert_allclose(image, (deep - float(deep.min())) / span, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float16, np.float32, np.uint32])
+def test_values_are_scaled_as_exactly_as_float32_can(tmp_path, dtype):
+    values = (
+        np.random.default_rng(0).random((12, 17)) * 60_000 - (0 if dtype(0).dtype.kind == "u" else 30_000)
+    ).astype(dtype)
+    exact = values.astype(np.float64)
+    exact = (exact - exact.min()) / np.ptp(exact)
+    np.testing.assert_allclose(read_image(tif(tmp_path / "a.tif", values)), exact, rtol=0, atol=1.2e-7)
+
+
+def test_floats_as_far_apart_as_they_can_be_are_scaled(tmp_path):
+    most = float(np.finfo(np.float32).max)
+    image = read_image(tif(tmp_path / "a.tif", np.array([[-most, 0, most]] * 8, np.float32)))
+    np.testing.assert_array_equal(image, [[0, 0.5, 1]] * 8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_deep_image_is_scaled_without_larger_copies(dtype):
+    values = np.random.default_rng(0).integers(0, 60_000, (500, 500, 3)).astype(dtype)
+    tracemalloc.start()
+    try:
+        _scale_to_unit(values)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 1.1 * values.size * 4
 
 
 def test_white_is_zero_tiffs_of_signed_integers_are_inverted(tmp_path):
@@ -346,6 +377,25 @@ def test_more_colours_need_a_threshold(tmp_path):
     with pytest.raises(InputError, match="different values"):
         read_mask(path)
     np.testing.assert_array_equal(read_mask(path, grey_threshold=0.5), _largest_or_mean(RGB) > 127.5)
+
+
+def test_a_photograph_as_mask_is_refused_at_once(tmp_path):
+    photograph = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), dtype=np.uint8)
+    path = saved(tmp_path / "m.bmp", photograph)
+    started = time.process_time()
+    with pytest.raises(InputError, match=r"at least [0-9]+ different values"):
+        read_mask(path)
+    assert time.process_time() - started < 1.5, "sorting all colours takes several seconds"
+
+
+def test_few_colours_are_counted(tmp_path):
+    colours = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)
+    with pytest.raises(InputError, match="has 3 different values"):
+        read_mask(saved(tmp_path / "m.png", colours[np.arange(60).reshape(6, 10) % 3]))
+    rare = np.zeros((500, 500, 3), np.uint8)
+    rare[0, 1:3] = colours[1:]
+    with pytest.raises(InputError, match="has at least 3 different values"):
+        read_mask(saved(tmp_path / "m.png", rare))
 
 
 def _largest_or_mean(colours):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from univg.errors import InputError
 from univg.io import (
@@ -14,8 +15,11 @@ from univg.io import (
     check_pair,
     check_pairs,
     check_stem,
+    is_synthetic,
     load_support_set,
     match_pair_files,
+    raster,
+    refuse_synthetic,
     sha256_file,
     write_image,
     write_mask,
@@ -217,6 +221,47 @@ def test_a_threshold_makes_grey_masks_usable(folders):
     files = match_pair_files(images, masks)
     assert "error" in levels(check_pairs(files))
     assert levels(check_pairs(files, grey_threshold=0.5)) == ["ok"] * 3
+
+
+def test_each_file_is_read_once_whatever_the_threshold(folders, monkeypatch):
+    images, masks, _ = folders
+    Image.fromarray((vessels() * 200 + picture() // 8).astype(np.uint8)).save(masks / "a.png")
+    decoded, read = [], raster.read_pixels
+    monkeypatch.setattr(
+        raster, "read_pixels", lambda path, *rest, **more: decoded.append(path) or read(path, *rest, **more)
+    )
+    check_pairs(match_pair_files(images, masks), grey_threshold=0.5)
+    assert sorted(decoded) == sorted([*images.iterdir(), *masks.iterdir()])
+
+
+def test_what_a_grey_mask_marks_must_not_hang_on_the_threshold(folders):
+    images, masks, _ = folders
+    Image.fromarray(picture()).save(masks / "a.png")
+    (finding,) = (f for f in check_pairs(match_pair_files(images, masks), grey_threshold=0.5) if f.level != "ok")
+    assert (finding.level, finding.subject) == ("warning", "a") and "Cut at 0.50" in finding.message
+
+
+def test_a_synthetic_image_is_no_annotated_one(folders):
+    images, masks, _ = folders
+    write_image(images / "b.png", picture(), provenance={"synthetic": True, "made_by": "UniVG 0.1.0"})
+    write_image(images / "c.png", picture(2), provenance={"synthetic": False, "made_by": "UniVG 0.1.0"})
+    files = match_pair_files(images, masks)
+    (finding,) = (f for f in check_pairs(files) if f.level != "ok")
+    assert (finding.level, finding.subject) == ("error", "b") and "--source real" in finding.fix
+    for refuse in (lambda: refuse_synthetic(files), lambda: load_support_set(images, masks, modality=Modality.OCTA)):
+        with pytest.raises(InputError, match=r"synthetic.*b\.png.*--source real"):
+            refuse()
+
+
+def test_only_a_record_makes_an_image_synthetic(folders):
+    images, *_ = folders
+    assert not is_synthetic(images / "a.png")
+    info = PngInfo()
+    info.add_text("univg", "{")
+    Image.fromarray(picture()).save(images / "a.png", pnginfo=info)
+    assert not is_synthetic(images / "a.png")
+    write_image(images / "a.png", picture(), provenance={"synthetic": True, "made_by": "assets/make_sample.py"})
+    assert not is_synthetic(images / "a.png"), "the sample stands in for annotated images"
 
 
 def test_an_empty_field_of_view_is_an_error(folders):

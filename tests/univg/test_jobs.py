@@ -571,6 +571,22 @@ class TestCommand:
         make_job_folder(project, "20990101-000000-selftest-ffff", state=JobState.FAILED, error="x")
         assert self.command("resume", *where) == 0
 
+    def test_without_an_id_the_job_at_work_is_cancelled_not_the_newest(self, project, capsys):
+        job = start_job(project, "selftest", LONG)
+        make_job_folder(project, "20990101-000000-selftest-ffff", state=JobState.FAILED, error="x")
+        assert self.command("cancel", "--project", str(project.path)) == 0
+        assert job.id in capsys.readouterr().out
+        assert wait_for(job, SECONDS).state is JobState.CANCELLED
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [(["show", "-o", "x.html"], "-o is of report"), (["list", "abc"], "list"), (["selftest", "abc"], "selftest")],
+    )
+    def test_what_would_be_ignored_is_refused(self, project, arguments, words):
+        with pytest.raises(InputError, match=words):
+            self.command(*arguments, "--project", str(project.path))
+        assert list_jobs(project) == []
+
     @pytest.mark.parametrize("terminal", [False, True])
     def test_progress_takes_a_line_a_stage(self, terminal):
         stream = io.StringIO()
@@ -597,7 +613,8 @@ class TestCommand:
         monkeypatch.setattr(jobs_command.time, "sleep", interrupt)
         assert jobs_command.watch(job) == 0
         monkeypatch.undo()
-        assert "goes on" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert f"goes on; `univg jobs cancel {job.id} --project {project.path}`" in said
         assert not job.refreshed().state.finished
 
 

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import make_pair
 from univg.cli import main
 from univg.errors import InputError
 from univg.io import check_pairs, match_pair_files, write_image
 from univg.types import ImageMaskPair, Modality
+from univg.workflow import machine
 from univg.workflow.expected_time import (
     PREPARATION,
     REFERENCE_CORES,
@@ -123,6 +125,7 @@ def test_unreadable_pair_is_an_error_that_names_it(tmp_path):
     [
         ("full", REFERENCE, ["mask", "image"], "mask and the image engine", True),
         ("preview", replace(REFERENCE, device="cuda", available=False), [], "'cuda'", True),
+        ("preview", replace(REFERENCE, device="cuda", available=None), [], "'cuda' device shows", False),
         ("preview", replace(REFERENCE, free_disk_mb=10), [], "10 MB of the disk", True),
         ("full", replace(REFERENCE, free_disk_mb=900), [], "may need 1500 MB", False),
         ("preview", replace(REFERENCE, free_memory_mb=1000), [], "1.0 GB of memory", False),
@@ -168,9 +171,41 @@ def test_length_of_a_run_is_put_on_record(tmp_path, monkeypatch):
     assert preset_of_run(preset, {"segmenter_steps": 7}, tmp_path).segmentation.steps == 7
 
 
+def test_length_of_a_run_follows_the_device_that_torch_finds(tmp_path, monkeypatch):
+    monkeypatch.setattr("univg.training.device.resolve_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(
+        "univg.workflow.expected_time.look_at_machine", lambda _, device: replace(REFERENCE, device=device, speed=1.0)
+    )
+    preset = PRESETS["standard"]
+    assert preset_of_run(preset, {"device": "auto"}, tmp_path).segmentation.steps < preset.segmentation.steps
+
+
+def test_hidden_cards_are_none_and_those_without_a_utility_are_left_to_torch(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'Some card, 1000'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(machine, "_torch_is_cpu_only", lambda: False)
+    monkeypatch.setattr(machine.shutil, "which", lambda _: str(program))
+    for visible, found in ((None, True), ("0,1", True), ("", False), ("-1", False)):
+        machine._graphics_card.cache_clear()
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert (look_at_machine(tmp_path).device == "cuda") == found
+        assert look_at_machine(tmp_path, "cuda").available is found
+    machine._graphics_card.cache_clear()
+    monkeypatch.setattr(machine.shutil, "which", lambda _: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert look_at_machine(tmp_path, "cuda").available is None and look_at_machine(tmp_path).device == "cpu"
+    monkeypatch.setattr(machine, "_torch_is_cpu_only", lambda: True)
+    assert look_at_machine(tmp_path, "cuda").available is False
+    machine._graphics_card.cache_clear()
+
+
 def test_this_machine_can_be_looked_at(tmp_path):
-    machine = look_at_machine(tmp_path, "cpu")
-    assert machine.available and machine.cores >= 1 and machine.free_disk_mb > 0 and core_speed() > 0
+    found = look_at_machine(tmp_path, "cpu")
+    assert found.available and found.cores >= 1 and found.free_disk_mb > 0 and core_speed() > 0
 
 
 def test_grey_mask_that_depends_on_the_threshold(tmp_path):

@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -338,6 +340,16 @@ class TestSegmenters:
         with pytest.raises(RuntimeError), project.new_segmenter_folder():
             raise RuntimeError
         assert list(project.segmenters_folder.iterdir()) == []
+
+    def test_what_a_killed_process_left_is_removed_and_nothing_else(self, project):
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        dead = project.segmenters_folder / f".v003.partial-{gone.pid}-0a1b"
+        alive = project.segmenters_folder / f".v003.partial-{os.getpid()}-0a1b"
+        for folder in (dead, alive):
+            (folder / "inside").mkdir(parents=True)
+        with project.new_segmenter_folder():
+            assert not dead.exists() and alive.exists()
 
     def test_two_at_once_get_two_numbers(self, project):
         first, second = project.new_segmenter_folder(), project.new_segmenter_folder()

@@ -92,6 +92,17 @@ def test_what_came_before_is_taken_over_and_nothing_else(finished):
     assert rerun_params(project, job, None, {"pairs": 50})["from_stage"] == "pairs"
 
 
+def test_backbone_is_found_before_the_job_starts_which_runs_elsewhere(finished, tmp_path, monkeypatch):
+    project, job = finished
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert rerun_params(project, job, None, {"mask_backbone": "models"})["mask_backbone"] == str(tmp_path / "models")
+    assert rerun_params(project, job, None, {"mask_backbone": "compact"})["mask_backbone"] == "compact"
+    for wrong in ("nowhere", 7, ""):
+        with pytest.raises(InputError, match="backbone"):
+            rerun_params(project, job, None, {"image_backbone": wrong})
+
+
 def test_wrong_reruns_are_refused(finished):
     project, job = finished
     for stage, changes, words in (

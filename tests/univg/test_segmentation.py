@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from univg.errors import Cancelled, InputError
+from univg.geometry import resize_mask
 from univg.io import read_image
 from univg.metrics import dice
 from univg.segmentation import SegmentationConfig, Segmenter, segment, train_segmenter
@@ -24,7 +25,7 @@ from univg.segmentation.inputs import (
 from univg.segmentation.losses import segmentation_loss
 from univg.segmentation.networks import _convolve_joined, build_network
 from univg.segmentation.predict import TILE, predict_probability, recalibrate
-from univg.segmentation.train import _drawn, _Sample
+from univg.segmentation.train import _drawn, _Sample, _to_sample
 from univg.training.device import resolve_device
 from univg.types import ImageMaskPair, Modality
 
@@ -280,6 +281,14 @@ def test_large_pairs_shrink_with_their_masks_and_small_ones_stay(tiny_support):
     assert shrink_pair(white, 512).image.max() == 1, "resampling a white area exceeds it by rounding"
     support = replace(tiny_support, pairs=(wide,), pixel_spacing_mm=0.1)
     assert shrink_support(support, 96).pixel_spacing_mm is None and shrink_support(support, 4000) is support
+
+
+def test_a_thin_vessel_is_learnt_from_at_half_the_size():
+    mask = np.zeros((192, 192), bool)
+    mask[:, 63] = True
+    sample = _to_sample(ImageMaskPair(np.zeros((192, 192), np.uint8), mask, "thin"), Modality.FUNDUS, TINY)
+    assert sample.mask.dtype == np.float32 and sample.mask.sum() == TINY.working_size
+    np.testing.assert_array_equal(sample.mask, resize_mask(mask, (96, 96)))
 
 
 def test_checkpoint_of_other_images_is_refused(tiny_support, tmp_path):

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from univg.errors import Cancelled, InputError
 from univg.training import parallel
 from univg.training.average import update_average
+from univg.training.checkpoint import CheckpointPace, TrainingState, load_state, save_state
 from univg.training.device import autocast
 from univg.training.loop import Look, OptimizationConfig, optimize
 from univg.training.schedule import learning_rate_at
+from univg.training.seeding import seeded
 
 CONFIG = OptimizationConfig(
     steps=8, batch_size=4, learning_rate=0.05, ema_decay=0.9, precision="float32", warmup_steps=2
@@ -73,6 +76,57 @@ def test_finished_run_is_not_repeated(tmp_path):
     events = []
     again = run(new_layer(), folder=tmp_path, fingerprint="a", on_progress=events.append)
     assert not events and torch.equal(done.weight, again.weight)
+
+
+def test_checkpoints_that_take_long_are_written_seldom(monkeypatch):
+    now, saved_at = [0.0], []
+    monkeypatch.setattr("univg.training.checkpoint.time.monotonic", lambda: now[0])
+
+    def save():
+        now[0] += 6
+        saved_at.append(now[0])
+
+    pace = CheckpointPace(save, 10)
+    while now[0] < 300:
+        pace.save_if_due()
+        now[0] += 1
+    assert saved_at == [16, 142, 268], "after 10 s, then 120 s after each that took 6 s"
+
+
+def test_a_checkpoint_comes_back_and_leaves_nothing_beside_it(tmp_path):
+    state = TrainingState(step=3, tensors={"weights": {"a": torch.arange(6.0).reshape(2, 3).T}}, fingerprint="a")
+    save_state(state, tmp_path)
+    again = load_state(tmp_path, "a")
+    assert again.step == 3 and torch.equal(again.tensors["weights"]["a"], state.tensors["weights"]["a"])
+    (tmp_path / "other").touch()
+    assert [file.name for file in tmp_path.iterdir() if file.name != "other"] == ["state.safetensors"]
+    assert (tmp_path / "state.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    run(new_layer(), folder=tmp_path, fingerprint="a")
+    before = (tmp_path / "state.safetensors").read_bytes()
+
+    def fill_up(tensors, file, metadata):
+        Path(file).write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fill_up)
+    with pytest.raises(InputError, match="disk is full"):
+        save_state(TrainingState(step=1, tensors={}), tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["state.safetensors"]
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+
+
+def test_seeding_leaves_other_random_numbers_alone(monkeypatch):
+    torch.manual_seed(7)
+    expected = nn.Linear(3, 2).weight
+    for card in (torch.cuda, torch.mps, torch.xpu):
+        monkeypatch.setattr(card, "manual_seed_all" if hasattr(card, "manual_seed_all") else "manual_seed", pytest.fail)
+    before = torch.get_rng_state()
+    with seeded(7):
+        drawn = nn.Linear(3, 2).weight
+    assert torch.equal(drawn, expected) and torch.equal(torch.get_rng_state(), before)
 
 
 def test_checkpoint_of_another_run_is_refused(tmp_path):

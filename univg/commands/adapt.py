@@ -19,6 +19,7 @@ from univg.workflow.machine import look_at_machine
 from univg.workflow.preflight import preflight, refuse_impossible
 from univg.workflow.presets import PRESETS, preset_named
 from univg.workflow.project import SETTINGS_FILE, Project
+from univg.workflow.stages import full_backbone_path
 
 
 def add_parser(subparsers) -> argparse.ArgumentParser:
@@ -125,10 +126,7 @@ def checked_device(name: str) -> str:
 
 def _checked_backbone(args: argparse.Namespace) -> str:
     if args.backbone != "compact":
-        path = Path(args.backbone).expanduser().resolve()
-        if not path.exists():
-            raise InputError("No such backbone", path=path, fix="Name a folder with a checkpoint, or use compact.")
-        return str(path)
+        return full_backbone_path(args.backbone)
     if not is_shipped("models", args.engine):
         raise InputError(
             f"The weights of the compact {args.engine[:-1]} engine are not installed",
@@ -158,7 +156,10 @@ def _with_images(args: argparse.Namespace) -> tuple[Project, list[Finding]]:
     _refuse_names_alike([f.name for f in files])
     # Read before the project is made or changed, so that bad input leaves nothing behind.
     there = (Path(args.project).expanduser() / SETTINGS_FILE).exists()
-    known = Project.open(args.project) if there or not args.modality else None
+    if not there and not args.modality:
+        path, fix = Path(args.project), f"One of: {', '.join(Modality)}."
+        raise InputError("Give --modality to make a new project", path=path, fix=fix)
+    known = Project.open(args.project) if there else None
     if known is not None:
         refuse_while_running(known)
     modality = Modality.parse(args.modality) if args.modality else known.modality

@@ -26,6 +26,7 @@ _MODALITY_OF = {
     "dca1": Modality.CORONARY_DSA,
 }
 _ABLATION_PAIRS = 40
+_SMALLEST_SIZE = 32  # of smaller images nothing is left at the lowest level of a network
 _PLOTS = ("", ".png", ".svg", ".pdf")
 
 
@@ -69,9 +70,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the splits that are not finished and print the table."""
-    if args.size < 1:
-        raise InputError(f"--size must be at least 1, got {args.size}")
-    preset = preset_named(args.preset).scaled_to(args.size).with_network(args.network)
+    preset = _preset_at(args.size, args.preset, args.network)
     if args.steps is not None:
         if args.steps < 1:
             raise InputError(f"--steps must be at least 1, got {args.steps}")
@@ -97,26 +96,49 @@ def run(args: argparse.Namespace) -> int:
     if preset.engine_pairs:
         raise InputError("The full preset is measured with --ablation", fix="Leave --preset out.")
 
-    from univg.workflow.benchmark import BenchmarkConfig, run_benchmark  # loads torch, so bad input is refused before
+    # Loads torch, so bad input is refused before.
+    from univg.workflow.benchmark import BenchmarkConfig, join_splits, run_benchmark
 
     results = {}
-    for label, (chosen, shots, synthetic) in variants.items():
-        config = BenchmarkConfig(
-            *(Modality.parse(name), chosen, shots, args.splits, args.seed, args.size),
-            device=args.device,
-            engines_sha256=engines_of_row(label) if args.ablation else "",
-        )
-        file = _file_of(args.json, label, len(variants))
-        results[label] = run_benchmark(
-            data,
-            config=config,
-            json_file=file,
-            synthetic=synthetic,
-            on_progress=ProgressLine(seconds_between=SECONDS_BETWEEN_LINES),
-        )
-        print(format_table(results[label], label if len(variants) > 1 else ""), flush=True)
+    for seeds in _seeds_at_once(args):
+        for label, (chosen, shots, synthetic) in variants.items():
+            config = BenchmarkConfig(
+                *(Modality.parse(name), chosen, shots, len(seeds), seeds[0], args.size),
+                device=args.device,
+                engines_sha256=engines_of_row(label) if args.ablation else "",
+            )
+            found = run_benchmark(
+                data,
+                config=config,
+                json_file=_file_of(args.json, label, len(variants)),
+                synthetic=synthetic,
+                on_progress=ProgressLine(seconds_between=SECONDS_BETWEEN_LINES),
+            )
+            # A file holds the splits from before, too.
+            results[label] = found if args.json or label not in results else join_splits([results[label], found])
+            if seeds[-1] == args.seed + args.splits - 1:
+                print(format_table(results[label], label if len(variants) > 1 else ""), flush=True)
     _write_reports(args, data, results, other)
     return 0
+
+
+def _preset_at(size: int, name: str, network: str) -> Preset:
+    """The preset called `name` for a network that sees images of `size`, where that can be."""
+    if size < _SMALLEST_SIZE:
+        raise InputError(f"--size must be at least {_SMALLEST_SIZE}, got {size}")
+    preset = preset_named(name).with_network(network)
+    try:
+        return preset.scaled_to(size)
+    except ValueError as error:
+        raise InputError(f"--size {size} is too small for {network}: {error}", fix="Use a larger one.") from error
+
+
+def _seeds_at_once(args: argparse.Namespace) -> list[list[int]]:
+    """The splits that one row does before the next: one in an ablation, whose rows share the engines of a split."""
+    if args.splits < 1:
+        raise InputError(f"--splits must be at least 1, got {args.splits}")
+    seeds = list(range(args.seed, args.seed + args.splits))
+    return [[seed] for seed in seeds] if args.ablation else [seeds]
 
 
 def _variants(args: argparse.Namespace, preset: Preset) -> dict:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from univg.commands.options import ProgressLine
 from univg.errors import InputError
 from univg.io import write_bytes_atomic
+from univg.progress import ProgressEvent
 from univg.workflow.export import FORMATS, SOURCES, export_onnx, export_pairs
 from univg.workflow.model_versions import active_segmenter
 from univg.workflow.project import Project
@@ -42,8 +44,14 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--format and --source are of pairs", fix="Leave them out.")
     if args.what == "pairs":
         kind, source = args.format or "folder", args.source or "both"
-        count = export_pairs(project, output, kind=kind, source=source, on_progress=ProgressLine())
-        print(f"{count} pairs in {output}")
+        notes, show = [], ProgressLine()
+
+        def progress(event: ProgressEvent) -> None:
+            notes.append(event.message)
+            show(replace(event, message=""))
+
+        count = export_pairs(project, output, kind=kind, source=source, on_progress=progress)
+        print(f"{count} pairs in {output}", *filter(None, notes), sep="\n")
         return 0
     if args.what == "segmenter":
         _refuse_existing(output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -45,7 +46,12 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         help="rerun begins an adaptation again from a stage; report writes a run as one HTML file; "
         "selftest checks that jobs work on this machine",
     )
-    parser.add_argument("id", nargs="?", default="", help="job id, its beginning or its end; default: the newest")
+    parser.add_argument(
+        "id",
+        nargs="?",
+        default="",
+        help="job id, its beginning or its end; default: the newest, or to watch and cancel the one at work",
+    )
     parser.add_argument("--project", required=True, metavar="DIR", help="project folder")
     parser.add_argument("-o", metavar="FILE", dest="output", help="where the report goes (default: <job>.html here)")
     parser.add_argument(
@@ -71,6 +77,10 @@ def run(args: argparse.Namespace) -> int:
     project = Project.open(args.project)
     if args.action != "rerun" and (args.stage or args.changes):
         raise InputError("--from and --set are of rerun", fix="Leave them out.")
+    if args.action != "report" and args.output:
+        raise InputError("-o is of report", fix="Leave it out.")
+    if args.action in ("list", "selftest") and args.id:
+        raise InputError(f"{args.action} is of no single job, got {args.id!r}", fix="Leave it out, or use show.")
     if args.action == "rerun":
         return _rerun(project, args.id, args.stage, args.changes)
     if args.action == "report":
@@ -120,7 +130,13 @@ def _show(project: Project, job_id: str) -> int:
 
 
 def _watch(project: Project, job_id: str) -> int:
-    return watch(find_job(project, job_id))
+    return watch(_at_work(project, job_id))
+
+
+def _at_work(project: Project, job_id: str) -> Job:
+    """As `find_job`, but without an id the unfinished job, if any: one that was resumed is not the newest."""
+    unfinished = (job for job in list_jobs(project) if not job.state.finished)
+    return next(unfinished, None) or find_job(project) if not job_id else find_job(project, job_id)
 
 
 def watch(job: Job) -> int:
@@ -137,14 +153,15 @@ def watch(job: Job) -> int:
                 break
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        print(f"\nJob {job.id} goes on; `univg jobs cancel` stops it.")
+        where = shlex.quote(str(job.folder.parents[1]))
+        print(f"\nJob {job.id} goes on; `univg jobs cancel {job.id} --project {where}` stops it.")
         return 0
     show.end()
     return _report(job)
 
 
 def _cancel(project: Project, job_id: str) -> int:
-    job = cancel_job(find_job(project, job_id))
+    job = cancel_job(_at_work(project, job_id))
     print(f"Job {job.id} was asked to stop.", flush=True)
     try:
         _report(wait_for(job, CANCEL_SECONDS))

@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--workers must be at least 1, got {args.workers}")
     if args.workers and args.scheduler:
         raise InputError("--workers cannot be given with --scheduler", fix="The cluster decides how many there are.")
+    if args.grey_threshold is not None and not args.mask:
+        raise InputError("--grey-threshold is of masks", fix="Give --mask with it, or leave it out.")
     if args.mask and args.size:
         raise InputError("--size cannot be given with --mask", fix="The mask decides the size.")
     if args.mask and args.preset:

@@ -21,6 +21,7 @@ from univg.metrics import dice
 from univg.progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from univg.training.device import resolve_device
 from univg.training.loop import Batch, Look, optimize
+from univg.training.seeding import seeded
 
 _VALIDATION_STEP = 10**9  # no training is ever that long
 _LOOK_EVERY = 500
@@ -83,8 +84,7 @@ def pretrain_autoencoder(
     found = unlabelled_images(images)
     files, polarities = list(found.values()), [modality.vessels_are_dark for modality in found]
     if start is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+        with seeded(config.seed):
             start = new_autoencoder(config)
     began_as = fingerprint(start)
     anchor = copy.deepcopy(start.encoder).to(target).requires_grad_(False) if config.anchor_weight else None

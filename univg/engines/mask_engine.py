@@ -73,6 +73,7 @@ class MaskEngine:
             "modality": str(self.modality),
             "frame": list(self.frame),
             "backbone": self.backbone.name,
+            "adapted": self.adapter is not None,
             "card": dict(self.card),
         }
         write_json_atomic(Path(folder) / _CARD, card)
@@ -88,9 +89,10 @@ class MaskEngine:
             if data["format"] != _FORMAT:
                 raise ValueError(f"its format is {data['format']!r}, expected {_FORMAT!r}")
             modality, frame, card = Modality(data["modality"]), tuple(map(int, data["frame"])), data["card"]
+            adapted = bool(data.get("adapted", True))  # earlier cards do not say
         except (KeyError, TypeError, ValueError) as error:
             raise InputError("This mask engine cannot be read", path=folder, fix="Adapt it again.") from error
-        return cls(backbone, modality, load_adapter(folder, backbone), frame, card)
+        return cls(backbone, modality, load_adapter(folder, backbone) if adapted else None, frame, card)
 
 
 def finetune_mask_engine(

@@ -39,6 +39,7 @@ from univg.engines.streams import FindVessels, draw_images, draw_masks, in_order
 from univg.progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from univg.training.device import resolve_device
 from univg.training.loop import Batch, Look, optimize
+from univg.training.seeding import seeded
 from univg.types import Modality
 
 _MODALITIES = list(Modality)
@@ -263,8 +264,7 @@ def pretrain_images(
 
     # 2. The ControlNet begins as its copy, or where it was; both go on together
     known = () if start_controlnet is None else (fingerprint(start_controlnet),)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         controlnet = (start_controlnet or new_controlnet(backbone.unet)).to(target).requires_grad_(True).train()
     backbone.unet.requires_grad_(True).train()
     backbone.conditioner.requires_grad_(True).train()
@@ -436,8 +436,7 @@ def _pretrain(
 
 
 def _new_backbone(config: PretrainConfig, autoencoder: AutoencoderDC, pictures_from) -> DiffusionBackbone:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         unet = new_unet(
             autoencoder.config.latent_channels,
             channels=config.channels,

@@ -9,14 +9,18 @@ from univg.geometry.tree import VesselTree
 
 _SUBPIXEL_BITS = 4
 _SUBPIXEL = 1 << _SUBPIXEL_BITS
+_HALF = 0.5 - 1e-5  # but for rounding, of sums of float32
 
 
 def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """`mask`, (H, W) bool, at ``(height, width)``: vessel where at least half of a pixel would be."""
+    """`mask`, (H, W) bool, at ``(height, width)``: vessel where at least half of a pixel would be.
+
+    Exactly half counts: a line of one pixel, or one of two between the pixels of half the size, is nowhere more.
+    """
     if mask.shape == tuple(shape):
         return mask
     kind = cv2.INTER_AREA if shape[0] * shape[1] < mask.size else cv2.INTER_LINEAR
-    return cv2.resize(mask.astype(np.float32), shape[1::-1], interpolation=kind) > 0.5
+    return cv2.resize(mask.astype(np.float32), shape[1::-1], interpolation=kind) >= _HALF
 
 
 def rasterize_tree(tree: VesselTree, shape: tuple[int, int] | None = None) -> np.ndarray:

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from univg.errors import InputError
-from univg.io.read import read_image, read_image_info, read_mask
+from univg.io.read import mask_from_values, read_image, read_image_info, read_mask, read_mask_values
 from univg.io.source import SUFFIXES, FileKind, ImageInfo, identify
-from univg.io.write import sha256_file
+from univg.io.write import read_provenance, sha256_file
 from univg.types import ImageMaskPair, Modality, SupportSet
 
 MAX_STEM_LENGTH = 200
@@ -26,6 +26,11 @@ _AROUND_THRESHOLD, _MOST_CHANGE = 0.15, 0.3
 
 # What `univg segment` writes beside a mask.
 BESIDE_MASK = ("-overlay", "-probability", "-probability-colour")
+
+# The record of the shipped sample names it: made up to stand in for one's own images.
+_SAMPLE_MAKER = "assets/make_sample.py"
+_SYNTHETIC = "This image is synthetic, so its mask is no annotation to learn from or to measure with"
+_SYNTHETIC_FIX = "Leave it out; `univg export` writes real pairs alone with --source real."
 
 # Direction overrides make a name read otherwise than it is spelt.
 _DIRECTION_CONTROLS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -161,6 +166,22 @@ def match_predictions(
     ]
 
 
+def is_synthetic(path: str | PathLike[str]) -> bool:
+    """Whether the record in an image file says that it was drawn; False of the shipped sample, and without a record."""
+    try:
+        record = read_provenance(path) or {}
+    except InputError:  # a damaged record says nothing, and a damaged picture is found when it is read
+        return False
+    return record.get("synthetic") is True and record.get("made_by") != _SAMPLE_MAKER
+
+
+def refuse_synthetic(files: Sequence[PairFiles]) -> None:
+    """Raise `InputError` when an image of `files` `is_synthetic`; only headers are read."""
+    for pair in files:
+        if is_synthetic(pair.image):
+            raise InputError(_SYNTHETIC, path=pair.image, fix=_SYNTHETIC_FIX)
+
+
 def check_pair(image: np.ndarray, mask: np.ndarray, name: str) -> list[Finding]:
     """Findings about an image and its mask; one "ok" when there is nothing to say.
 
@@ -262,10 +283,12 @@ def load_support_set(
     Raises
     ------
     InputError
-        Any file is unusable, or a mask is empty, full or of another size than its image.
+        Any file is unusable, an image is synthetic, or a mask is empty, full or of another size than its image.
     """
     pairs, infos, sha256 = [], [], {}
-    for files in match_pair_files(images_dir, masks_dir, fov_dir):
+    matched = match_pair_files(images_dir, masks_dir, fov_dir)
+    refuse_synthetic(matched)
+    for files in matched:
         image, mask, fov = _read_pair(files, grey_threshold=grey_threshold)
         for finding in check_pair(image, mask, files.name):
             if finding.level == "error":
@@ -326,14 +349,18 @@ def _looks_like_image(path: Path) -> bool:
 def _check_files(files: PairFiles, *, grey_threshold: float | None) -> list[Finding]:
     try:
         info = read_image_info(files.image)
-        image, mask, fov = _read_pair(files, grey_threshold=grey_threshold)
+        image, values = read_image(files.image), read_mask_values(files.mask)
+        mask = mask_from_values(values, files.mask, grey_threshold)
+        fov = None if files.fov is None else read_mask(files.fov, grey_threshold=grey_threshold)
     except InputError as error:
         where = "" if error.path is None else f" ({error.path.name})"
         return [Finding("error", files.name, f"{error.problem}{where}.", error.fix)]
     findings = [Finding("warning", files.name, note) for note in info.warnings]
     findings += check_pair(image, mask, files.name)
+    if is_synthetic(files.image):
+        findings.append(Finding("error", files.name, f"{_SYNTHETIC}.", _SYNTHETIC_FIX))
     if grey_threshold is not None:
-        findings += _check_threshold(files, grey_threshold)
+        findings += _check_threshold(files, values, grey_threshold)
     if fov is not None and fov.shape != mask.shape:
         message = f"Image and field of view differ in size: {_size(image)} against {_size(fov)}."
         findings.append(Finding("error", files.name, message, "Export both at the same size."))
@@ -342,10 +369,10 @@ def _check_files(files: PairFiles, *, grey_threshold: float | None) -> list[Find
     return findings
 
 
-def _check_threshold(files: PairFiles, threshold: float) -> list[Finding]:
+def _check_threshold(files: PairFiles, values: np.ndarray, threshold: float) -> list[Finding]:
     """A warning when it depends much on the threshold what a grey mask marks."""
     levels = (max(threshold - _AROUND_THRESHOLD, 0.01), threshold, min(threshold + _AROUND_THRESHOLD, 0.99))
-    most, chosen, least = (int(read_mask(files.mask, grey_threshold=level).sum()) for level in levels)
+    most, chosen, least = (int(mask_from_values(values, files.mask, level).sum()) for level in levels)
     if most - least <= _MOST_CHANGE * max(chosen, 1):
         return []
     message = (

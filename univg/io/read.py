@@ -13,6 +13,7 @@ from univg.io.source import MAX_PIXELS, FileKind, ImageInfo, Pixels, decoding, i
 _TWO_VALUED = "Export it as a two-valued PNG (0 and 255)"
 # Of the range, by how much channels differ in grey that compression tinted.
 _TINT = 0.1
+_COUNTED_PIXELS = 1 << 16  # of a colour picture: sorting all colours of a photograph takes half a minute
 
 
 def read_image_info(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
@@ -74,7 +75,9 @@ def read_image(path: str | PathLike[str], *, frame: int | None = None, max_pixel
         return np.ascontiguousarray(values)
     _check_numbers(values, path)
     if pixels.full_range:
-        return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
+        scaled = values.astype(np.float32)
+        scaled /= np.float32(np.iinfo(values.dtype).max)
+        return scaled
     return _scale_to_unit(values)
 
 
@@ -114,10 +117,22 @@ def read_mask(
     """
     if grey_threshold is not None and not 0 < grey_threshold < 1:
         raise ValueError(f"`grey_threshold` must lie between 0 and 1, got {grey_threshold}")
+    return mask_from_values(read_mask_values(path, frame=frame, max_pixels=max_pixels), path, grey_threshold)
+
+
+def read_mask_values(
+    path: str | PathLike[str], *, frame: int | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """What `read_mask` reads, before it is cut: (H, W), or (H, W, 3) of colours, in any number type."""
     path, pixels = _read_pixels(path, frame, max_pixels=max_pixels)
     _check_not_painted_in_alpha(pixels, path)
     values = _equal_channels_to_grey(pixels.values)
     _check_numbers(values, path)
+    return values
+
+
+def mask_from_values(values: np.ndarray, path: str | PathLike[str], grey_threshold: float | None) -> np.ndarray:
+    """The mask that `read_mask` makes of the values of `path`."""
     if values.ndim == 3:
         return _colour_mask(values, path, grey_threshold=grey_threshold)
     levels = np.unique(values)
@@ -126,7 +141,7 @@ def read_mask(
     if levels.size == 2:
         return values == levels[1]
     if grey_threshold is None:
-        _refuse_many_values(levels.size, path)
+        _refuse_many_values(str(levels.size), path)
     return values > grey_threshold * _range_of(values)
 
 
@@ -170,8 +185,13 @@ def _scale_to_unit(values: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if low == high:
         return np.zeros(values.shape, dtype=np.float32)
-    scaled = (values.astype(np.float64) - low) / (high - low)
-    return np.clip(scaled, 0, 1).astype(np.float32)
+    # Each copy of a large image in float64 would be half a gigabyte and more, and only these need one.
+    fits = np.can_cast(values.dtype, np.float32) and high - low < float(np.finfo(np.float32).max)
+    scaled = values.astype(np.float32 if fits else np.float64)
+    scaled -= low
+    scaled /= high - low
+    np.clip(scaled, 0, 1, out=scaled)
+    return scaled.astype(np.float32, copy=False)
 
 
 def _check_not_painted_in_alpha(pixels: Pixels, path: Path) -> None:
@@ -186,9 +206,8 @@ def _check_not_painted_in_alpha(pixels: Pixels, path: Path) -> None:
         )
 
 
-def _colour_mask(values: np.ndarray, path: Path, *, grey_threshold: float | None) -> np.ndarray:
+def _colour_mask(values: np.ndarray, path: str | PathLike[str], *, grey_threshold: float | None) -> np.ndarray:
     """Two colours, of which the brighter is vessel; more need a threshold."""
-    brightness = values.mean(axis=2, dtype=np.float64)
     first = values[0, 0]
     other = (values != first).any(axis=2)
     if not other.any():
@@ -197,8 +216,8 @@ def _colour_mask(values: np.ndarray, path: Path, *, grey_threshold: float | None
     if not (rest == rest[0]).all():
         if grey_threshold is not None:
             return _strength(values) > grey_threshold * _range_of(values)
-        _refuse_many_values(len(np.unique(values.reshape(-1, 3), axis=0)), path)
-    a, b = brightness[0, 0], brightness[other][0]
+        _refuse_many_values(_colour_count(values), path)
+    a, b = first.mean(dtype=np.float64), rest[0].mean(dtype=np.float64)
     if a == b:
         raise InputError(
             "The two colours of this mask are equally bright, so which one is vessel is unclear",
@@ -208,6 +227,14 @@ def _colour_mask(values: np.ndarray, path: Path, *, grey_threshold: float | None
     return other if b > a else ~other
 
 
+def _colour_count(values: np.ndarray) -> str:
+    """How many colours there are, more than two: in words, since they are counted in some pixels of a large picture."""
+    colours = values.reshape(-1, 3)
+    stride = -(-len(colours) // _COUNTED_PIXELS)
+    count = len(np.unique(colours[::stride], axis=0))
+    return str(count) if stride == 1 else f"at least {max(count, 3)}"
+
+
 def _strength(values: np.ndarray) -> np.ndarray:
     """(H, W) of colours: the largest channel, or the mean where they are grey but for a tint."""
     largest = values.max(axis=2).astype(np.float64)
@@ -215,7 +242,7 @@ def _strength(values: np.ndarray) -> np.ndarray:
     return np.where(tinted, values.mean(axis=2, dtype=np.float64), largest)
 
 
-def _refuse_many_values(count: int, path: Path) -> None:
+def _refuse_many_values(count: str, path: str | PathLike[str]) -> None:
     raise InputError(
         f"The mask has {count} different values; a mask has two",
         path=path,

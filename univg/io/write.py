@@ -10,7 +10,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,14 @@ def read_provenance(path: str | PathLike[str]) -> dict | None:
 
 
 def write_bytes_atomic(path: str | PathLike[str], data: bytes) -> None:
-    """Write `data` so that `path` holds either all of it or what it held before.
+    """Write `data` so that `path` holds either all of it or what it held before; see `write_atomic`."""
+    write_atomic(path, lambda temporary: temporary.write_bytes(data))
 
-    The bytes go to a temporary file in the same folder, are flushed to disk, and are renamed over `path`.
+
+def write_atomic(path: str | PathLike[str], write: Callable[[Path], object]) -> None:
+    """Let `write` make a file so that `path` holds either all of it or what it held before.
+
+    It gets the name of a temporary file in the same folder, which is then flushed to disk and renamed over `path`.
 
     Raises
     ------
@@ -117,9 +122,8 @@ def write_bytes_atomic(path: str | PathLike[str], data: bytes) -> None:
     path = Path(path)
     temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
     try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
+        write(temporary)
+        with temporary.open("r+b") as stream:  # Windows flushes only what is open for writing
             os.fsync(stream.fileno())
         temporary.replace(path)
     except BaseException as error:

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -32,8 +31,16 @@ from univg.segmentation.predict import segment
 from univg.segmentation.segmenter import Segmenter
 from univg.training.ahead import results_in_order
 from univg.training.average import update_average
-from univg.training.checkpoint import TrainingState, load_state, optimizer_tensors, restore_optimizer, save_state
+from univg.training.checkpoint import (
+    CheckpointPace,
+    TrainingState,
+    load_state,
+    optimizer_tensors,
+    restore_optimizer,
+    save_state,
+)
 from univg.training.device import autocast, resolve_device
+from univg.training.seeding import seeded
 from univg.types import Modality
 from univg.weights import shipped_folder
 
@@ -132,8 +139,7 @@ def pretrain_prior(
     fingerprint = hashlib.sha256(json.dumps([config.to_json(), *origin]).encode()).hexdigest()
     shapes_file = _grown_shapes(folder, config, workers, on_progress)
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+    with seeded(recipe.seed):
         network = build_network(recipe)
     if start:
         network.load_state_dict(start.tensors)
@@ -154,7 +160,8 @@ def pretrain_prior(
         }
         save_state(state, folder)
 
-    clock, saved_at = StageClock(first_step=state.step), time.monotonic()
+    clock = StageClock(first_step=state.step)
+    pace = CheckpointPace(checkpoint, _SECONDS_BETWEEN_CHECKPOINTS)
     with ProcessPoolExecutor(
         max(workers, 1), mp_context=get_context("spawn"), initializer=_open_shapes, initargs=(shapes_file,)
     ) as pool:
@@ -174,9 +181,7 @@ def pretrain_prior(
                 figures["dice"] = _validate(average, _batches(pool, config, validation), recipe)
                 state.figures = {"step": state.step, "dice": figures["dice"]}
             on_progress(clock.timed(ProgressEvent("prior", state.step, recipe.steps, metrics=figures)))
-            if time.monotonic() - saved_at > _SECONDS_BETWEEN_CHECKPOINTS:
-                checkpoint()
-                saved_at = time.monotonic()
+            pace.save_if_due()
     checkpoint()
     return average.eval(), {**state.figures, **({"start_sha256": start.sha256} if start else {})}
 

@@ -70,7 +70,10 @@ class Segmenter:
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Segmenter:
-        """Read what `save` wrote; `InputError` when it is missing, damaged or made by a newer version."""
+        """Read what `save` wrote; `InputError` when it is missing, damaged or made by a newer version.
+
+        It stays on the CPU, which is fast enough for single images, unless `device`, as in `train_segmenter`, is named.
+        """
         folder = Path(folder)
         for name in (_CARD, _WEIGHTS):
             if not (folder / name).is_file():

@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
 from univg.errors import Cancelled
+from univg.geometry import resize_mask
 from univg.metrics import SegmentationMetrics, evaluate
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
 from univg.segmentation.augment import random_patch
@@ -27,6 +26,7 @@ from univg.segmentation.prior import Prior, load_prior
 from univg.segmentation.segmenter import Segmenter
 from univg.training.average import update_average
 from univg.training.checkpoint import (
+    CheckpointPace,
     TrainingState,
     load_state,
     optimizer_tensors,
@@ -34,6 +34,7 @@ from univg.training.checkpoint import (
     save_state,
 )
 from univg.training.device import is_out_of_memory, release_memory, resolve_device
+from univg.training.seeding import seeded
 from univg.types import ImageMaskPair, Modality
 
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
@@ -116,8 +117,7 @@ def train_segmenter(
     release_step = config.steps if held_out is None else round(config.steps * (1 - config.release_fraction))
 
     # 2. Network, moving average and optimizer, new or resumed
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         network = build_network(config).to(target)
     if prior is not None:
         network.load_state_dict(prior.tensors)
@@ -156,7 +156,7 @@ def train_segmenter(
         # What the prior finds before it is adapted: a first overlay after seconds, on the slowest machine too.
         metrics, _, picture = look_at_held_out()
         on_progress(ProgressEvent("segmenter", 0, config.steps, metrics={_HELD_OUT: metrics.dice}, picture=picture))
-    saved_at = time.monotonic()
+    pace = CheckpointPace(checkpoint, _SECONDS_BETWEEN_CHECKPOINTS)
     evaluate_every = max(_STEPS_BETWEEN_EVALUATIONS, release_step // _EVALUATIONS)
     while state.step < config.steps:
         if should_stop():
@@ -193,9 +193,7 @@ def train_segmenter(
                 state.tensors["held_out"] = {"probability": torch.from_numpy(probability.copy())}
         event = ProgressEvent("segmenter", state.step, config.steps, metrics=figures, picture=picture)
         on_progress(clock.timed(event))
-        if time.monotonic() - saved_at > _SECONDS_BETWEEN_CHECKPOINTS:
-            checkpoint()
-            saved_at = time.monotonic()
+        pace.save_if_due()
     checkpoint()
 
     # 4. The weights worth keeping
@@ -255,8 +253,7 @@ def _drawn(samples: list[_Sample], rng: np.random.Generator) -> _Sample:
 
 def _to_sample(pair: ImageMaskPair, modality: Modality, config: SegmentationConfig) -> _Sample:
     grey = fit_to_working_size(to_grey(pair.image, modality), config.working_size)
-    mask = cv2.resize(pair.mask.astype(np.float32), grey.shape[::-1], interpolation=cv2.INTER_AREA)
-    return _Sample(grey, (mask > 0.5).astype(np.float32), pair.weight)
+    return _Sample(grey, resize_mask(pair.mask, grey.shape).astype(np.float32), pair.weight)
 
 
 def _fingerprint(

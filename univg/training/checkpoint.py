@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +15,10 @@ import safetensors.torch
 import torch
 
 from univg.errors import InputError
-from univg.io import write_bytes_atomic
+from univg.io import write_atomic
 
 _FILE = "state.safetensors"
+_PAUSE = 20  # times as long as the last checkpoint took to write, at least, until the next
 
 
 @dataclass
@@ -41,14 +46,41 @@ class TrainingState:
 
 
 def save_state(state: TrainingState, folder: Path) -> None:
-    """Write `state` atomically: a crash leaves the previous checkpoint."""
+    """Write `state` atomically: a crash leaves the previous checkpoint. It is streamed, since it may be gigabytes."""
     flat = {
         f"{group}/{name}": value.detach().cpu().contiguous()
         for group, tensors in state.tensors.items()
         for name, value in tensors.items()
     }
     scalars = {k: v for k, v in vars(state).items() if k != "tensors"}
-    write_bytes_atomic(folder / _FILE, safetensors.torch.save(flat, {"univg": json.dumps(scalars)}))
+
+    def write(file: Path) -> None:
+        file.touch()
+        mode = file.stat().st_mode
+        try:
+            safetensors.torch.save_file(flat, file, {"univg": json.dumps(scalars)})
+        except safetensors.SafetensorError as error:
+            code = re.search(r"os error (\d+)", str(error))  # it comes as text only
+            raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
+        file.chmod(mode)  # the library's are for their owner alone
+
+    write_atomic(folder / _FILE, write)
+
+
+class CheckpointPace:
+    """Calls `save` at most every `seconds`, and less often where it takes long: at most a twentieth of the time."""
+
+    def __init__(self, save: Callable[[], None], seconds: float) -> None:
+        self._save, self._seconds = save, seconds
+        self._due = time.monotonic() + seconds
+
+    def save_if_due(self) -> None:
+        started = time.monotonic()
+        if started < self._due:
+            return
+        self._save()
+        now = time.monotonic()
+        self._due = now + max(self._seconds, _PAUSE * (now - started))
 
 
 def load_state(folder: Path, fingerprint: str) -> TrainingState | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,14 @@ from univg.errors import Cancelled
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
 from univg.training import parallel
 from univg.training.average import update_average
-from univg.training.checkpoint import TrainingState, load_state, optimizer_tensors, restore_optimizer, save_state
+from univg.training.checkpoint import (
+    CheckpointPace,
+    TrainingState,
+    load_state,
+    optimizer_tensors,
+    restore_optimizer,
+    save_state,
+)
 from univg.training.device import autocast, is_out_of_memory, release_memory
 from univg.training.schedule import SCHEDULES, learning_rate_at
 
@@ -126,6 +132,8 @@ def optimize(
         Of everything that decides the result; the checkpoint of another run is refused.
     look : callable, optional
         Called every `look_every` steps, and at the last one, while the averaged weights are in place.
+    seconds_between_checkpoints : float
+        At least; see `CheckpointPace`.
     on_progress, should_stop : callable
         See `univg.progress`.
 
@@ -153,7 +161,8 @@ def optimize(
             state.tensors = {"weights": current, "average": average, "optimizer": optimizer_tensors(optimizer)}
             save_state(state, folder)
 
-    clock, parts, saved_at = StageClock(first_step=state.step), 1, time.monotonic()
+    clock, parts = StageClock(first_step=state.step), 1
+    pace = CheckpointPace(checkpoint, seconds_between_checkpoints)
     batches = iter(batches_from(state.step) if state.step < config.steps else ())
     while state.step < config.steps:
         if parallel.agree(should_stop()):
@@ -184,9 +193,7 @@ def optimize(
             figures, picture = {**figures, **seen.metrics}, seen.picture
         if parallel.is_first():
             on_progress(clock.timed(ProgressEvent(stage, state.step, config.steps, metrics=figures, picture=picture)))
-        if time.monotonic() - saved_at > seconds_between_checkpoints:
-            checkpoint()
-            saved_at = time.monotonic()
+        pace.save_if_due()
     checkpoint()
     _copy_into(current, average)
 

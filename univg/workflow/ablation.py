@@ -48,9 +48,10 @@ def preset_of_row(preset: Preset, row: str, count: int) -> Preset:
 
 
 class PairMaker:
-    """Makes the synthetic pairs of a row for a split; engines are adapted once a split and shared by the rows.
+    """Makes the synthetic pairs of a row for a split; rows of the same split share its masks and engines.
 
-    The held-out image of the split is seen by no engine and by no tree.
+    Those of one split are kept, so all rows of it should come before another one. The held-out image of the split is
+    seen by no engine and by no tree.
 
     Parameters
     ----------

@@ -8,6 +8,7 @@ from univg.workflow.expected_time import preset_of_run
 from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.job_records import CHECKPOINT_FOLDER
 from univg.workflow.ledger import Ledger
+from univg.workflow.model_versions import DEFAULT_NETWORK, network_in_use
 from univg.workflow.pipeline import held_out_name, load_drawn, run_on_project
 from univg.workflow.presets import PRESETS, preset_named
 from univg.workflow.project import Project
@@ -20,7 +21,8 @@ def run_adapt_job(project: Project, params: dict, context: JobContext) -> dict:
     `params` are ``preset``, ``seed``, ``device``, ``network``, and ``segmenter_steps`` or ``full_length``, see
     `preset_of_run`; of a preset that adapts the engines also those of `univg.workflow.full.run_full_job`.
     """
-    preset = preset_named(params["preset"]).scaled_to(project.working_size).with_network(params.get("network", "unet"))
+    preset = preset_named(params["preset"]).with_network(params.get("network", DEFAULT_NETWORK))
+    preset = preset.scaled_to(project.working_size)
     preset = preset_of_run(preset, params, context.checkpoint_folder)
     if preset.engine_pairs:
         from univg.workflow.full import run_full_job  # loads diffusers
@@ -32,12 +34,19 @@ def run_adapt_job(project: Project, params: dict, context: JobContext) -> dict:
 def run_retrain_job(project: Project, params: dict, context: JobContext) -> dict:
     """The work of a ``retrain`` job: from the vessel prior, on annotated images and the synthetic pairs that passed.
 
-    `params` are ``preset`` (standard by default), ``seed``, ``device``, ``segmenter_steps`` or ``full_length`` as for
-    an adaptation, and ``pairs`` with their ``weights``, chosen when the job was made (see
-    `univg.workflow.verdicts.training_choice`): later verdicts do not change a resumed run. In a project without any
-    synthetic pair those of the preset train.
+    `params` are ``preset`` (standard by default), ``seed``, ``device``, ``network`` (by default that of the segmenter
+    in use), ``segmenter_steps`` or ``full_length`` as for an adaptation, and ``pairs`` with their ``weights``, chosen
+    when the job was made (see `univg.workflow.verdicts.training_choice`): later verdicts do not change a resumed run.
+    In a project without any synthetic pair those of the preset train.
     """
-    preset = preset_named(params.get("preset", PRESETS["standard"].name)).scaled_to(project.working_size)
+    ledger = Ledger(context)
+
+    # Both on record: another segmenter may be in use, and pairs may be drawn, before this is resumed.
+    def see_network(_: JobPart) -> dict:
+        return {"name": params.get("network") or network_in_use(project)}
+
+    preset = preset_named(params.get("preset", PRESETS["standard"].name))
+    preset = preset.with_network(ledger.once("network", see_network)["name"]).scaled_to(project.working_size)
     preset = preset_of_run(preset, params, context.checkpoint_folder)
     choice = params if "pairs" in params else training_choice(project)
     names = choice["pairs"]
@@ -61,12 +70,11 @@ def run_retrain_job(project: Project, params: dict, context: JobContext) -> dict
     weight_of = dict(zip(names, weights, strict=True))
     synthetic = load_drawn(project, {name: float(weight_of[name]) for name in honest}, preset, seed)
 
-    # The preset makes pairs where the project has none; where none of the project's passed, none is to train. On
-    # record: some may be drawn before this is resumed.
+    # The preset makes pairs where the project has none; where none of the project's passed, none is to train.
     def see_whose(_: JobPart) -> dict:
         return {"made_here": not names and not project.pair_names()}
 
-    made_here = Ledger(context).once("pairs", see_whose)["made_here"]
+    made_here = ledger.once("pairs", see_whose)["made_here"]
     return run_on_project(
         project,
         preset,

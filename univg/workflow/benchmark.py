@@ -17,11 +17,13 @@ import numpy as np
 
 from univg import __version__
 from univg.errors import InputError
+from univg.geometry import resize_mask
 from univg.io import (
     match_pair_files,
     read_image,
     read_json,
     read_mask,
+    refuse_synthetic,
     sha256_file,
     write_json_atomic,
     write_mask,
@@ -32,13 +34,14 @@ from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progres
 from univg.segmentation import SegmentationConfig, Segmenter, segment
 from univg.segmentation.prior import prior_sha256
 from univg.types import ImageMaskPair, Modality, SupportSet
-from univg.workflow.machine import peak_memory_mb
+from univg.workflow.machine import forget_peak_memory, peak_memory_mb
 from univg.workflow.pipeline import run_pipeline
 from univg.workflow.presets import Preset
 
 # Gets the annotated pairs of a split and its seed; returns the synthetic pairs to train with.
 MakePairs = Callable[[SupportSet, int], Sequence[ImageMaskPair]]
 _FIGURES = ("dice", "cldice", "iou", "nsd", "auc", "sensitivity", "specificity", "betti0_error", "betti1_error")
+_SECONDS_BETWEEN_RECORDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,13 @@ def run_benchmark(
     -------
     dict
         ``{"dataset", "preset", "splits": [...], "mean": {...}, "environment": {...}}``; Dice and the like in [0, 1].
+        ``environment`` is that of the first split; each has its own. ``peak_rss_mb`` of a split is its own under
+        Linux, and elsewhere the most that the process has had so far.
     """
     data = Path(data)
     fov = data / "fov"
     files = match_pair_files(data / "images", data / "masks", fov if fov.is_dir() else None)
+    refuse_synthetic(files)
     if len(files) <= config.shots:
         raise InputError(
             f"{config.shots} shots need more than {config.shots} annotated images, got {len(files)}", path=data
@@ -155,14 +161,13 @@ def _person(name: str) -> str:
 def load_resized(files: PairFiles, size: int) -> ImageMaskPair:
     """The pair at ``size`` x ``size`` pixels, proportions given up as in the paper."""
 
-    def resized(array: np.ndarray) -> np.ndarray:
-        shrinks = size < max(array.shape[:2])
-        return cv2.resize(array, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
     def resized_mask(path: Path) -> np.ndarray:
-        return resized(read_mask(path, grey_threshold=0.5).astype(np.float32)) > 0.5
+        return resize_mask(read_mask(path, grey_threshold=0.5), (size, size))
 
-    image = np.clip(resized(read_image(files.image)), 0, 255 if read_image(files.image).dtype == np.uint8 else 1)
+    image = read_image(files.image)
+    shrinks = size < max(image.shape[:2])
+    image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    image = np.clip(image, 0, 255 if image.dtype == np.uint8 else 1)
     return ImageMaskPair(
         image, resized_mask(files.mask), files.name, fov=None if files.fov is None else resized_mask(files.fov)
     )
@@ -183,7 +188,13 @@ def _run_split(
         tuple(load_resized(f, config.size) for f in train),
         sha256={f.name: sha256_file(f.image) for f in train},
     )
+    forget_peak_memory()
     clock = _Stopwatch(None if work is None else work / "elapsed.json")
+
+    def timed(event: ProgressEvent) -> None:
+        clock.keep_now_and_then()
+        on_progress(event)
+
     with clock:
         segmenter = run_pipeline(
             support,
@@ -192,7 +203,7 @@ def _run_split(
             synthetic=None if synthetic is None else synthetic(support, seed),
             checkpoint_folder=work,
             device=config.device,
-            on_progress=on_progress,
+            on_progress=timed,
             should_stop=should_stop,
         )
     rows = []
@@ -214,6 +225,7 @@ def _run_split(
         "adapt_cpu_seconds": clock.cpu,
         "peak_rss_mb": peak_memory_mb(),
         "segment_ms": _segment_milliseconds(segmenter, support.pairs[0].image),
+        "environment": describe_environment(),
         "images": rows,
     }
 
@@ -250,7 +262,7 @@ def _segment_milliseconds(segmenter: Segmenter, image: np.ndarray, repeats: int 
 
 
 class _Stopwatch:
-    """Wall and processor seconds of a block, added up over interrupted attempts."""
+    """Wall and processor seconds of a block, added up over interrupted attempts, killed ones included."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
@@ -260,12 +272,22 @@ class _Stopwatch:
         if self._file is not None and self._file.exists():
             earlier = read_json(self._file)
             self.wall, self.cpu = earlier["wall"], earlier["cpu"]
-        self._started = (time.perf_counter(), time.process_time())
+        self._since = (time.perf_counter(), time.process_time())
         return self
 
+    def keep_now_and_then(self) -> None:
+        """Write what has passed so far, unless that was done a moment ago."""
+        if time.perf_counter() - self._since[0] >= _SECONDS_BETWEEN_RECORDS:
+            self._keep()
+
     def __exit__(self, *error: object) -> None:
-        self.wall += time.perf_counter() - self._started[0]
-        self.cpu += time.process_time() - self._started[1]
+        self._keep()
+
+    def _keep(self) -> None:
+        now = (time.perf_counter(), time.process_time())
+        self.wall += now[0] - self._since[0]
+        self.cpu += now[1] - self._since[1]
+        self._since = now
         if self._file is not None:
             write_json_atomic(self._file, {"wall": self.wall, "cpu": self.cpu})
 

@@ -76,6 +76,9 @@ def preset_of_run(preset: Preset, params: Mapping, checkpoint_folder: Path) -> P
         return preset
     record = checkpoint_folder / "length.json"
     if not record.is_file():
-        machine = look_at_machine(checkpoint_folder, params.get("device", "auto"))
+        from univg.training.device import resolve_device  # loads torch, which a job needs anyway
+
+        # Torch has the last word on the device: a driver may be too old for it, or of a kind that a glance overlooks.
+        machine = look_at_machine(checkpoint_folder, resolve_device(params.get("device", "auto")).type)
         write_json_atomic(record, {"steps": fitted(preset, machine).segmentation.steps})
     return preset.with_steps(read_json(record)["steps"])

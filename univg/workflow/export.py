@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,12 +16,14 @@ from univg.io import write_image, write_json_atomic, write_mask
 from univg.io.write import write_bytes_atomic
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progress, never_stop
 from univg.types import ImageMaskPair, as_float
-from univg.workflow.folder_access import writing
+from univg.workflow.folder_access import partial_folders, partial_name, remove_dead_partials, writing
 from univg.workflow.project import Project
+from univg.workflow.support_store import write_stored_image
 from univg.workflow.verdicts import pairs_that_train
 
 FORMATS = ("folder", "nnunet", "coco")
 SOURCES = ("real", "synthetic", "both")
+_REDUCED = "Images of more than 8 bits were written with 8."
 _TOLERANCE = 1e-3  # between torch and ONNX, of a probability
 
 
@@ -43,11 +46,13 @@ def export_pairs(
     output : path-like
         A folder that does not exist or is empty; it appears, or is filled, at the end: whole or not at all.
     kind : {'folder', 'nnunet', 'coco'}
-        'folder' has ``images`` and ``masks`` of equal names; 'nnunet' is a raw data set of nnU-Net v2; 'coco' has
-        ``images`` and an ``annotations.json`` with one run-length encoded segmentation an image.
+        'folder' has ``images`` and ``masks`` of equal names, and ``fov`` where a pair has a field of view, the whole
+        image for the others; 'nnunet' is a raw data set of nnU-Net v2; 'coco' has ``images`` and an
+        ``annotations.json`` with one run-length encoded segmentation an image. The latter two have 8 bits.
     source : {'real', 'synthetic', 'both'}
         Of synthetic pairs only those that training uses, see `univg.workflow.verdicts.POLICY`.
     on_progress, should_stop : callable
+        The message of the last event says what the format could not keep.
 
     Returns
     -------
@@ -66,23 +71,28 @@ def export_pairs(
     if not real and not synthetic:
         raise InputError("There is no pair to export", path=project.path, fix="Add pairs, or choose another source.")
     output = Path(output).expanduser()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or _holds_anything(output)):
         raise InputError("The output folder is not empty", path=output, fix="Name a new folder.")
     writer = {"folder": _Folder, "nnunet": _NnUnet, "coco": _Coco}[kind]
     # An empty folder that is there may be where a disk is mounted, which can be neither removed nor replaced.
     beside = output if output.exists() else output.parent
     with writing(beside):
         beside.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=beside))
+        remove_dead_partials(beside, re.escape(output.name))
+        work = beside / partial_name(output.name)
+        work.mkdir(mode=0o700)
     try:
         writing_to, names = writer(work, project), [*((n, False) for n in real), *((n, True) for n in synthetic)]
+        reduced = False
         for done, (name, made_up) in enumerate(names):
             if should_stop():
                 raise Cancelled
             pair = project.synthetic_pair(name) if made_up else project.support_pair(name)
             record = {"made_by": f"UniVG {__version__}", "synthetic": made_up}
             writing_to.add(pair, record | (_without_names(project.pair_record(name)) if made_up else {}))
-            on_progress(ProgressEvent("export", done + 1, len(names)))
+            reduced = reduced or (kind != "folder" and pair.image.dtype != np.uint8)
+            message = _REDUCED if reduced and done + 1 == len(names) else ""
+            on_progress(ProgressEvent("export", done + 1, len(names), message=message))
         writing_to.finish()
         with writing(output):
             if beside == output:
@@ -98,6 +108,11 @@ def export_pairs(
     return len(names)
 
 
+def _holds_anything(folder: Path) -> bool:
+    """Apart from what an export that was killed left behind there."""
+    return bool(set(folder.iterdir()) - set(partial_folders(folder, re.escape(folder.name))))
+
+
 def _without_names(record: dict) -> dict:
     """The record of a synthetic pair; earlier ones name the files that the engines learnt from."""
     hashes = record.get("support_sha256")
@@ -106,16 +121,28 @@ def _without_names(record: dict) -> dict:
 
 class _Folder:
     def __init__(self, folder: Path, project: Project) -> None:
-        self.folder, self.project, self.count = folder, project, 0
+        self.folder = folder
+        self.without_field: list[tuple[str, tuple[int, int], dict]] = []
         for name in ("images", "masks"):
             (folder / name).mkdir()
 
     def add(self, pair: ImageMaskPair, record: dict) -> None:
-        write_image(self.folder / "images" / f"{pair.name}.png", pair.image, provenance=record)
+        write_stored_image(self.folder / "images", pair.name, pair.image, record)
         write_mask(self.folder / "masks" / f"{pair.name}.png", pair.mask, provenance=record)
+        if pair.fov is None:
+            self.without_field.append((pair.name, pair.shape, record))
+        else:
+            self._add_field(pair.name, pair.fov, record)
 
     def finish(self) -> None:
-        pass
+        """Give all pairs a field of view if any has one: who reads the folder expects that."""
+        if (self.folder / "fov").is_dir():
+            for name, shape, record in self.without_field:
+                self._add_field(name, np.ones(shape, bool), record)
+
+    def _add_field(self, name: str, fov: np.ndarray, record: dict) -> None:
+        (self.folder / "fov").mkdir(exist_ok=True)
+        write_mask(self.folder / "fov" / f"{name}.png", fov, provenance=record)
 
 
 class _NnUnet:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import rmtree
 
+import psutil
 from filelock import FileLock, Timeout
 
 from univg.errors import InputError
@@ -74,6 +77,24 @@ def utc_now() -> str:
 def file_stamp() -> str:
     """The time in UTC to the microsecond, for file names."""
     return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+
+
+def partial_name(name: str) -> str:
+    """Of a hidden folder in which this process builds `name`."""
+    return f".{name}.partial-{os.getpid()}-{os.urandom(2).hex()}"
+
+
+def partial_folders(folder: Path, name: str) -> list[Path]:
+    """Folders in `folder` that any process builds, or has left behind, for the regular expression `name`."""
+    named = re.compile(rf"\.{name}\.partial-\d+-[0-9a-f]{{4}}")
+    return [path for path in folder.iterdir() if named.fullmatch(path.name) and path.is_dir()]
+
+
+def remove_dead_partials(folder: Path, name: str) -> None:
+    """Remove those of `partial_folders` whose process is gone: it was killed, and nobody else will."""
+    for path in partial_folders(folder, name):
+        if not psutil.pid_exists(int(path.name.split("-")[-2])):
+            rmtree(path, ignore_errors=True)
 
 
 def sync_tree(folder: Path) -> None:

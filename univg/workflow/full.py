@@ -20,6 +20,7 @@ from univg.workflow.ledger import Ledger
 from univg.workflow.live_pictures import saver
 from univg.workflow.model_versions import freeze, name_to_hold_out
 from univg.workflow.pipeline import held_out_name, load_drawn, run_on_project
+from univg.workflow.preflight import check_single, refuse_impossible
 from univg.workflow.presets import Preset
 from univg.workflow.project import Project
 from univg.workflow.verdicts import barred_by_held_out, training_weights
@@ -62,6 +63,8 @@ def run_full_job(project: Project, preset: Preset, params: dict, context: JobCon
         refuse_other_images(begun_with, project.support_hashes())
 
     refuse_changed_images()
+    if without is None:
+        refuse_impossible(check_single(project))
     if without is not None and name_to_hold_out(project) is None:
         # An engine that is adapted while this waits would freeze another image, which the pairs of this run have seen.
         freeze(project, without)

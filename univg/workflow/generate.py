@@ -10,12 +10,12 @@ import hashlib
 import json
 import math
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,8 +38,10 @@ from univg.workflow.stages import MAX_PAIRS
 from univg.workflow.start_trees import engine_size, grow_starts
 from univg.workflow.verdicts import flags_of
 
+if TYPE_CHECKING:
+    from univg.workflow.bulk.dask_workers import Refusal
+
 STAGE = "pairs"
-_POLL_SECONDS = 0.05
 _PICTURE_EVERY = 5  # pairs
 
 
@@ -243,6 +245,8 @@ class _Plan:
 
     @classmethod
     def of(cls, project: Project, config: GenerateConfig, without: str | None, engines: Sequence[str]) -> _Plan:
+        # Pairs of the same engines are the same, whether these were named or are the newest.
+        config = replace(config, mask_engine=engines[0], image_engine=engines[1])
         settings = {key: value for key, value in config.to_json().items() if key not in ("count", "seed")}
         made_of = [settings, list(engines), project.support_hashes(), without]
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:8]
@@ -268,34 +272,28 @@ def _made(
 def _made_by_workers(
     plan: _Plan, missing: list[int], device: str, scheduler: str, should_stop: ShouldStop
 ) -> Iterator[float]:
-    from distributed import as_completed
-
-    from univg.workflow.bulk.dask_workers import check_workers, cluster
+    from univg.workflow.bulk.dask_workers import check_workers, cluster, results_of
 
     with cluster(scheduler, None, len(missing)) as client:
         check_workers(client, should_stop)
-        futures = [client.submit(_make_pair_or_refuse, plan, index, device, pure=False) for index in missing]
-        ready = as_completed(futures, loop=client.loop, with_results=True)
-        try:
-            for _ in missing:
-                while not ready.has_ready():
-                    if should_stop():
-                        raise Cancelled
-                    time.sleep(_POLL_SECONDS)
-                _, found = next(ready)
-                if isinstance(found, tuple):
-                    raise InputError(found[0], path=plan.path, fix=found[1])
-                yield found
-        finally:
-            client.cancel(futures)
+        yield from results_of(
+            client,
+            lambda index: client.submit(_make_pair_or_refuse, plan, index, device, pure=False),
+            missing,
+            what="pair",
+            folder=plan.path,
+            should_stop=should_stop,
+        )
 
 
-def _make_pair_or_refuse(plan: _Plan, index: int, device: str) -> float | tuple[str, str]:
-    """One task of a worker; an `InputError` travels as text, since a raised one is logged with names of files."""
+def _make_pair_or_refuse(plan: _Plan, index: int, device: str) -> float | Refusal:
+    """One task of a worker."""
+    from univg.workflow.bulk.dask_workers import Refusal
+
     try:
         return _make_pair(plan, index, device)
     except InputError as error:
-        return error.problem, error.fix
+        return Refusal(error.problem, error.path, error.fix)
 
 
 # A worker may have several threads, and what an adapter changes in a network while it draws is seen by all of them.

@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from diffusers import ControlNetModel
 
 from univg.engines import (
@@ -29,6 +28,7 @@ from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ig
 from univg.segmentation import Segmenter
 from univg.segmentation.render import measure_appearance, render_pair
 from univg.training.device import resolve_device
+from univg.training.seeding import seeded
 from univg.types import ImageMaskPair, SupportSet
 from univg.weights import shipped_folder
 from univg.workflow.engines import base_of, support_without
@@ -59,8 +59,7 @@ def load_base(where: str = "compact", *, device: str = "auto") -> tuple[Diffusio
     folder = shipped_folder("models", "images") if where == "compact" else Path(where)
     if (folder / "controlnet").is_dir():
         return backbone, load_controlnet(folder / "controlnet", backbone)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         return backbone, new_controlnet(backbone.unet)
 
 

@@ -53,7 +53,9 @@ def main(arguments: list[str]) -> int:
 def make_way() -> None:
     """Leave the processor to whatever a person is doing: the page, napari and other programs come first."""
     with suppress(OSError, psutil.Error):
-        psutil.Process().nice(getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", _NICENESS))
+        process = psutil.Process()
+        below = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", None)  # of Windows
+        process.nice(max(process.nice(), _NICENESS) if below is None else below)
     # Where Linux shares the processor among sessions first, that counts only among the processes of this one.
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(_NICENESS))

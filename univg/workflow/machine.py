@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import metadata
@@ -24,8 +25,17 @@ _SECONDS_A_CARD_IS_KNOWN = 30
 _SIDE = 64
 
 
+def forget_peak_memory() -> None:
+    """Let `peak_memory_mb` count from now on; Linux alone can do that."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb() -> float:
-    """The most memory that this process has had so far."""
+    """The most memory that this process has had so far, or since `forget_peak_memory` under Linux."""
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024  # in kilobytes there
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset / _MB
     import resource  # not on Windows
@@ -51,8 +61,8 @@ class Machine:
     ----------
     device : {'cpu', 'cuda', 'mps'}
         Where the work would run.
-    available : bool
-        Whether that device is there.
+    available : bool or None
+        Whether that device is there; None where only torch, which is not loaded for a glance, could say.
     cores : int
     free_memory_mb : float
         Of the graphics card where that is the device, of the computer otherwise.
@@ -70,7 +80,7 @@ class Machine:
     free_disk_mb: float
     native_bfloat16: bool
     speed: float
-    available: bool = True
+    available: bool | None = True
 
 
 def look_at_machine(folder: str | Path, device: str = "auto") -> Machine:
@@ -87,13 +97,19 @@ def look_at_machine(folder: str | Path, device: str = "auto") -> Machine:
         free_disk_mb=shutil.disk_usage(folder).free / _MB,
         native_bfloat16=has_native_bfloat16(),
         speed=core_speed(),
-        available=device == "cpu" or on_card,
+        available=device == "cpu" or on_card or _perhaps(device),
     )
 
 
 @cache
 def core_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _perhaps(device: str) -> bool | None:
+    """None where torch may have a device that nothing else tells of: AMD's cards are 'cuda' to it, too."""
+    possible = device == "cuda" and sys.platform != "darwin" and not _torch_is_cpu_only() and not _cards_are_hidden()
+    return None if possible else False
 
 
 def graphics_card() -> GraphicsCard | None:
@@ -106,7 +122,7 @@ def _graphics_card(_: int) -> GraphicsCard | None:
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return GraphicsCard("mps", "Apple GPU", psutil.virtual_memory().available / _MB)
     program = shutil.which("nvidia-smi")
-    if program is None or _torch_is_cpu_only():
+    if program is None or _torch_is_cpu_only() or _cards_are_hidden():
         return None
     query = [program, "--query-gpu=name,memory.free", "--format=csv,noheader,nounits"]
     try:
@@ -135,6 +151,12 @@ def core_speed() -> float:
         matrix @ matrix
         best = max(best, 2e-9 * _SIDE**3 / (time.perf_counter() - started))
     return best
+
+
+def _cards_are_hidden() -> bool:
+    """Whether the user hid every card from torch; `nvidia-smi` lists them all the same."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible is not None and visible.split(",")[0].strip() in ("", "-1")
 
 
 def _torch_is_cpu_only() -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 
 from univg.errors import InputError
 from univg.io import read_json, write_json_atomic
+from univg.segmentation.config import NETWORKS
 from univg.workflow import support_store
 from univg.workflow.folder_access import append_lines, locked, utc_now, writing
 from univg.workflow.project import Project
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 LOG = "active.jsonl"
 FROZEN = "held_out.json"
+DEFAULT_NETWORK = "unet"
 WORSE_BY = 0.005  # Dice by which a new segmenter may fall short on the held-out image and still replace the old one
 
 
@@ -148,6 +150,16 @@ def active_segmenter(project: Project) -> Path | None:
         return None
     promoted = [version for version in _promoted(project) if version in versions]
     return project.segmenters_folder / (promoted[-1] if promoted else versions[-1])
+
+
+def network_in_use(project: Project) -> str:
+    """The kind of network of the segmenter in use; the U-Net where there is none, or its card cannot be read."""
+    folder = active_segmenter(project)
+    try:
+        network = read_json(folder / "segmenter.json")["config"]["network"] if folder else DEFAULT_NETWORK
+    except (InputError, KeyError, TypeError):
+        return DEFAULT_NETWORK
+    return network if network in NETWORKS else DEFAULT_NETWORK
 
 
 def used_before(project: Project) -> str:

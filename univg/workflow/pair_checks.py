@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import numpy as np
 
 from univg.engines import nearest_dice
 from univg.engines.frames import resize
 from univg.metrics import NEAR_COPY, betti_numbers, dice
 from univg.segmentation import Segmenter, segment
-from univg.types import ImageMaskPair
+from univg.types import ImageMaskPair, Modality
 from univg.workflow.image_checks import FAINT, SAME_IMAGE, likeness, local_contrast, vessel_band
 
 _LEAST_SHARE = 0.75  # of the agreement on real images, below which a pair is flagged
@@ -67,9 +70,9 @@ def check_synthetic_pair(
     contrast = local_contrast(pair.image, pair.mask, critic.modality)
     nearest_mask = nearest_dice(pair.mask, [real.mask for real in support]) if support else 0.0
     band = vessel_band(pair.image, critic.modality)
-    nearest_image = max((likeness(band, vessel_band(real.image, critic.modality)) for real in support), default=0.0)
+    nearest_image = max((likeness(band, _band_of(real, critic.modality)) for real in support), default=0.0)
     components = betti_numbers(pair.mask)[0]
-    most = max((betti_numbers(resize(real.mask, pair.shape))[0] for real in support), default=components)
+    most = max((_components_of(real, pair.shape) for real in support), default=components)
     found = {
         "broken": components > _MORE_PIECES * most + 3,
         "disagrees": expected_agreement is not None and agreement < _LEAST_SHARE * expected_agreement,
@@ -79,3 +82,15 @@ def check_synthetic_pair(
     }
     flags = tuple(name for name, holds in found.items() if holds)
     return PairChecks(agreement, contrast, nearest_mask, nearest_image, components, flags)
+
+
+# Real pairs are told apart by identity: whoever checks many pairs passes the same.
+@lru_cache(maxsize=32)
+def _band_of(real: ImageMaskPair, modality: Modality) -> np.ndarray:
+    return vessel_band(real.image, modality)
+
+
+@lru_cache(maxsize=32)
+def _components_of(real: ImageMaskPair, shape: tuple[int, int]) -> int:
+    """Pieces of a real mask at the size of the pair that it is compared with."""
+    return betti_numbers(resize(real.mask, shape))[0]

@@ -16,6 +16,7 @@ from univg.types import ImageMaskPair, Modality
 from univg.weights import is_shipped
 from univg.workflow.image_checks import FAINT, SAME_IMAGE, likeness, local_contrast, vessel_band
 from univg.workflow.machine import Machine
+from univg.workflow.model_versions import name_to_hold_out
 from univg.workflow.presets import Preset
 from univg.workflow.project import Project
 
@@ -34,9 +35,14 @@ _LEAST_DISK_MB = 30  # below this not even the checkpoint fits
 def preflight(
     project: Project, preset: Preset, machine: Machine, *, missing: Sequence[str] | None = None
 ) -> list[Finding]:
-    """Findings about a run of `preset` on `project`; see `check_support` and `check_machine`."""
+    """Findings about a run of `preset` on `project`; see `check_support`, `check_single` and `check_machine`."""
     missing = missing_weights(preset) if missing is None else missing
-    return [*check_project(project, hold_out=preset.hold_out), *check_machine(preset, machine, missing=missing)]
+    single = check_single(project) if preset.engine_pairs else []
+    return [
+        *check_project(project, hold_out=preset.hold_out),
+        *single,
+        *check_machine(preset, machine, missing=missing),
+    ]
 
 
 def check_project(project: Project, *, hold_out: bool = True) -> list[Finding]:
@@ -48,6 +54,15 @@ def check_project(project: Project, *, hold_out: bool = True) -> list[Finding]:
         except InputError as error:
             unreadable.append(Finding("error", name, f"{error.problem}.", error.fix))
     return [*unreadable, *check_support(pairs, project.modality, hold_out=hold_out)]
+
+
+def check_single(project: Project) -> list[Finding]:
+    """An error where the only annotated image is the one that models are compared on: no engine may see it."""
+    names = project.support_names()
+    if len(names) != 1 or name_to_hold_out(project) is None:
+        return []
+    message = "The only annotated image is the one that models are compared on, which the engines must not see."
+    return [Finding("error", names[0], message, "Add another with its mask, or use the standard preset.")]
 
 
 def check_support(pairs: Sequence[ImageMaskPair], modality: Modality, *, hold_out: bool = True) -> list[Finding]:
@@ -83,7 +98,10 @@ def check_machine(preset: Preset, machine: Machine, *, missing: Sequence[str] = 
             f"The weights of the {' and the '.join(missing)} engine are not installed.",
             "Use the standard preset.",
         )
-    if not machine.available:
+    if machine.available is None:
+        message = f"Whether there is a usable {machine.device!r} device shows once the run begins."
+        found("warning", message, "If it fails for that, choose the device cpu, or auto.")
+    elif not machine.available:
         found("error", f"There is no usable {machine.device!r} device.", "Choose the device cpu, or auto.")
     disk = _DISK_MB[engines]
     if machine.free_disk_mb < disk:

@@ -8,7 +8,6 @@ the new one.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
@@ -22,7 +21,7 @@ from univg.errors import InputError
 from univg.io import read_json, write_json_atomic
 from univg.types import ImageMaskPair, Modality, SupportSet
 from univg.workflow import support_store
-from univg.workflow.folder_access import locked, sync_tree, utc_now, writing
+from univg.workflow.folder_access import locked, partial_name, remove_dead_partials, sync_tree, utc_now, writing
 
 PROJECT_SCHEMA = 1
 SETTINGS_FILE = "project.json"
@@ -334,9 +333,11 @@ class NewVersionFolder:
         self.version: str | None = None
 
     def __enter__(self) -> Path:
-        folder = self._parent / f".{self._next_version()}.partial-{os.getpid()}-{os.urandom(2).hex()}"
+        folder = self._parent / partial_name(self._next_version())
         with writing(self._parent):
-            folder.mkdir(parents=True)
+            self._parent.mkdir(parents=True, exist_ok=True)
+            remove_dead_partials(self._parent, _VERSION.pattern)
+            folder.mkdir()
         self._folder = folder
         return folder
 

@@ -11,7 +11,15 @@ from univg.workflow.jobs import Job, start_job
 from univg.workflow.ledger import recorded_stages
 from univg.workflow.presets import preset_named
 from univg.workflow.project import Project
-from univg.workflow.stages import FREE_SETTINGS, check_setting, first_stale, from_stage_on, stage_of_setting, stages_of
+from univg.workflow.stages import (
+    FREE_SETTINGS,
+    check_setting,
+    first_stale,
+    from_stage_on,
+    full_backbone_path,
+    stage_of_setting,
+    stages_of,
+)
 
 # Stage -> what its result calls the version that it made.
 _MADE = {"mask-engine": "mask_engine", "image-engine": "image_engine"}
@@ -53,6 +61,8 @@ def rerun_params(project: Project, job: Job, stage: str | None = None, changes: 
             stage_of_setting(setting, stages)
         if value is not None:
             check_setting(setting, value)
+        if value is not None and setting.endswith("_backbone"):
+            changes[setting] = full_backbone_path(value)
     before = {key: value for key, value in job.params.items() if key not in _OF_RERUN}
     params = {key: value for key, value in {**before, **changes}.items() if value is not None}
     changed = first_stale(before, params, stages)

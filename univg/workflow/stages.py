@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from univg.errors import InputError
 from univg.workflow.presets import Preset
@@ -56,6 +57,18 @@ def check_setting(setting: str, value: object) -> None:
         raise InputError(f"The setting {setting!r} must be a number from 0 on, got {value!r}")
     if setting == "full_length" and not isinstance(value, bool):
         raise InputError(f"The setting {setting!r} must be true or false, got {value!r}")
+
+
+def full_backbone_path(name: object) -> str:
+    """`name` of a backbone as a job can find it, which runs in another folder: 'compact', or a whole path."""
+    if name == "compact":
+        return name
+    if not isinstance(name, str) or not name:
+        raise InputError(f"A backbone must be compact or a path, got {name!r}")
+    path = Path(name).expanduser().resolve()
+    if not path.exists():
+        raise InputError("No such backbone", path=path, fix="Name a folder with a checkpoint, or use compact.")
+    return str(path)
 
 
 def stages_of(preset: Preset) -> dict[str, tuple[str, ...]]:

@@ -8,6 +8,7 @@ came from. Earlier masks are in ``masks/.history/``, removed pairs in ``removed/
 from __future__ import annotations
 
 import io as bytes_io
+import json
 import os
 import time
 import unicodedata
@@ -131,7 +132,7 @@ def write_pair(
     sidecar = {"name": pair.name, "added": utc_now(), "sources": _describe(source or {}), **(record or {})}
     for part in ("images", "masks", *(["fov"] if pair.fov is not None else [])):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    _write_image(folder / "images", pair.name, pair.image, record)
+    write_stored_image(folder / "images", pair.name, pair.image, record)
     write_json_atomic(folder / _SIDECAR.format(name=pair.name), sidecar)
     if pair.fov is not None:
         write_mask(folder / _FOV.format(name=pair.name), pair.fov)
@@ -227,8 +228,11 @@ def _move(source: Path, target: Path) -> None:
     source.rename(target)
 
 
-def _write_image(folder: Path, name: str, image: np.ndarray, provenance: Mapping | None = None) -> None:
-    """PNG for 8-bit and for grey images; 16-bit TIFF for finer colour, which Pillow cannot write as PNG."""
+def write_stored_image(folder: Path, name: str, image: np.ndarray, provenance: Mapping | None = None) -> None:
+    """PNG for 8-bit and for grey images; 16-bit TIFF for finer colour, which Pillow cannot write as PNG.
+
+    `provenance` goes into the file: as the description of a TIFF.
+    """
     stored = _as_stored(image)
     if stored.ndim == 2 or stored.dtype == np.uint8:
         write_image(
@@ -238,7 +242,10 @@ def _write_image(folder: Path, name: str, image: np.ndarray, provenance: Mapping
     import tifffile
 
     buffer = bytes_io.BytesIO()
-    tifffile.imwrite(buffer, stored, photometric="rgb", compression="zlib", predictor=True)
+    description = None if provenance is None else json.dumps(provenance)
+    tifffile.imwrite(
+        buffer, stored, photometric="rgb", compression="zlib", predictor=True, description=description, metadata=None
+    )
     write_bytes_atomic(folder / f"{name}.tif", buffer.getvalue())
 
 

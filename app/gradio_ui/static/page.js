@@ -71,10 +71,13 @@
         element.setAttribute("aria-label", text);
       }
     }
-    for (const image of document.querySelectorAll("#segment-picture img:not([data-named])")) {
-      image.dataset.named = "1";
-      image.alt = "Image to segment, or its result";
-    }
+    document.querySelectorAll("#segment-picture img").forEach((image, at) => {
+      const alt = at === 0 ? "Image to segment" : "What the model found in it";
+      if (image.alt !== alt) image.alt = alt;
+    });
+    // On what stays when its text changes: a new element with this role is not read by all.
+    const said = document.querySelector("#job-said");
+    if (said && !said.hasAttribute("role")) said.setAttribute("role", "status");
   }
 
   // Which views are on screen, where the style finds it.

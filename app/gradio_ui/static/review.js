@@ -25,6 +25,12 @@
   const named = (list, name) => list.find((cell) => cell.dataset.name === name);
   const cellOf = (name) => named([...cells(), ...waiting().flatMap((page) => cellsIn(page.content))], name);
   const noteBox = () => document.querySelector("#review-note textarea, #review-note input");
+  const counted = () => document.querySelector(".review-count progress");
+
+  function write(box, text) {
+    box.value = text;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+  }
 
   function address(layer, name) {
     const at = stage().dataset;
@@ -77,6 +83,15 @@
     page.replaceWith(left);
     place.prepend(page.content);
     for (const other of waiting()) if (!isBeside(pageOf(other))) other.remove();
+  }
+
+  // The focus stays on the pair that has it.
+  function redraw(pages, html) {
+    const focused = document.activeElement && document.activeElement.closest(".review-grid .cell");
+    pages.outerHTML = html;
+    const cell = focused && named(cells(), focused.dataset.name);
+    if (cell) cell.focus({ preventScroll: true });
+    fetchThumbnails();
   }
 
   function wait(place, pages) {
@@ -145,6 +160,7 @@
     const at = stage();
     if (!at) return;
     act.page = grid() ? pageOf(grid()) : -1;
+    act.shown = cells().length;
     act.waiting = waiting().map(pageOf);
     pending += 1;
     queue = queue
@@ -170,23 +186,22 @@
   function take(answer, act) {
     if (!pending) turning = false;
     if (answer.error) {
-      say(answer.error);
+      if (!act.quiet) say(answer.error);
       if (act.do === "judge") {
         // It is not on record, so it must not look as if it were.
         const cell = cellOf(act.name);
         mark(cell, act.before);
         if (cell) show(cell);
+        const box = noteBox();
+        if (act.note && box && !box.value) write(box, act.note);
       }
       return;
     }
-    say(answer.said || "");
+    if (!act.quiet) say(answer.said || "");
     const tally = document.querySelector(".review-count");
     if (tally) tally.outerHTML = answer.tally;
     const pages = document.querySelector(".review-pages"); // gone when another list was asked for meanwhile
-    if (pages && answer.grid !== undefined && !pending) {
-      pages.outerHTML = answer.grid;
-      fetchThumbnails();
-    }
+    if (pages && answer.grid !== undefined && !pending) redraw(pages, answer.grid);
     if (pages && answer.pages) wait(pages, answer.pages);
     for (const [name, facts] of Object.entries(answer.facts || {})) {
       const cell = cellOf(name);
@@ -197,6 +212,8 @@
       const cell = cellOf(name);
       if (cell && cell.dataset.verdict !== verdict) mark(cell, verdict);
     }
+    const line = document.querySelector(".review-pages > .line");
+    if (line && answer.line !== undefined) line.textContent = answer.line;
     show(cellOf(answer.name));
   }
 
@@ -208,10 +225,7 @@
     const box = noteBox();
     const act = { do: "judge", name: place.dataset.name, verdict, note: box ? box.value : "" };
     act.before = cell ? cell.dataset.verdict : "undecided";
-    if (box && box.value) {
-      box.value = "";
-      box.dispatchEvent(new Event("input", { bubbles: true }));
-    }
+    if (box && box.value) write(box, "");
     mark(cell, verdict);
     if (next) show(next);
     else turning = true;
@@ -244,6 +258,13 @@
     set("--mask-alone", alone ? 1 : 0);
     set("--image-caption", alone ? "none" : "inline");
     set("--mask-caption", alone ? "inline" : "none");
+  }
+
+  // The choice on the page follows.
+  function turnLeft(alone) {
+    showMask(alone);
+    const choice = document.querySelector(`#review-left input[value="${alone ? "mask" : "image"}"]`);
+    if (choice) choice.click();
   }
 
   function help() {
@@ -279,7 +300,7 @@
     else if (key === "arrowright") step(1);
     else if (key === "o") showLayer(!layerShown);
     else if (key === "b") set("--layer-shown", 0);
-    else if (key === "m") showMask(!maskAlone);
+    else if (key === "m") turnLeft(!maskAlone);
     else if (key === "?") help();
     else if (ZOOM[key]) {
       zoom = Math.min(4, Math.max(1, zoom * ZOOM[key]));
@@ -300,10 +321,16 @@
     send({ do: "go", name: cell.dataset.name });
   });
 
-  // A page that has just been drawn knows nothing of the pictures that come next.
+  // A page that has just been drawn knows nothing of the pictures that come next. Of pairs that are new it asks in turn
+  // with its verdicts, so that no answer is older than what was judged here.
   let drawn = "";
+  let all = 0;
   window.setInterval(() => {
     const place = stage();
+    if (!pending && reviewing() && counted() && counted().max !== all) {
+      all = counted().max;
+      send({ do: "go", name: place.dataset.name, quiet: true });
+    }
     if (!place || place.dataset.drawn === drawn) return;
     drawn = place.dataset.drawn;
     fetchAround(cellOf(place.dataset.name));

@@ -155,7 +155,7 @@ def test_trees_panel_has_the_sliders_and_presets_of_the_browser(session, viewer,
     panel.save_button.click()
     assert panel.recipe.currentText() == texts.TREES_RECIPE_OWN.format(name="mine")
     panel.sliders["attraction_distance"].move_to(5)
-    assert "attraction_distance" in panel.message.text()
+    assert "“Attraction distance” (5) must" in panel.message.text() and "_" not in panel.message.text()
     assert panel.scene.config.attraction_distance != 5
 
 
@@ -641,6 +641,23 @@ def test_the_autosave_interval_comes_from_the_preferences(npe2pm):
 
     with npe2pm.tmp_plugin(manifest=str(MANIFEST)):
         assert preferences.autosave_seconds() == preferences.AUTOSAVE_SECONDS
+
+
+def test_a_list_that_cannot_be_written_is_said_once_and_masks_are_saved_all_the_same(opened, qtbot, monkeypatch, heard):
+    from app.napari_plugin.image_queue import ImageQueue
+
+    monkeypatch.setattr("app.napari_plugin.preferences.autosave_seconds", lambda: 0.0)
+    opened.queue.update("new-0", status=Status.APPROVED)
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageQueue, "update", lambda *_, **__: (_ for _ in ()).throw(OSError("the disk is full")))
+        paint_square(opened)
+        painted = opened.mask()
+        for _ in range(3):
+            opened._look_by_timer()
+        qtbot.waitUntil(lambda: np.array_equal(opened.queue.mask("new-0"), painted), **WAIT)
+    assert len([text for text, level in heard if level == "error"]) == 1
+    opened._look_by_timer()
+    assert opened.queue.entry("new-0").status is Status.CORRECTED, "an approval does not stay on what was painted since"
 
 
 def test_turning_to_another_image_saves_and_brings_back(opened, qtbot):

@@ -88,6 +88,61 @@ def test_a_variation_that_is_clicked_is_grown(panel, session, qtbot):
     assert np.array_equal(session.layer("tree").data != 0, panel.grown.mask)
 
 
+def test_variations_go_when_what_they_show_has_changed(panel, session, qtbot):
+    def vary():
+        panel.variations_button.click()
+        qtbot.waitUntil(lambda: len(panel.variations.buttons) == 9, **WAIT)
+
+    vary()
+    panel.seed.setValue(40)
+    assert len(panel.variations.buttons) == 9, "another seed of the same"
+    panel.sliders["tortuosity"].move_to(0.4)
+    assert not panel.variations.buttons
+    vary()
+    panel.draw("roots")
+    session.layer("roots").data = np.array([[55.0, 20.0]])
+    assert not panel.variations.buttons
+
+
+def test_variations_that_come_late_are_not_shown_with_another_scene(panel, qtbot):
+    panel.variations_button.click()
+    panel.sliders["tortuosity"].move_to(0.4)
+    qtbot.waitUntil(lambda: not panel._extra.busy and not panel._newest.busy, **WAIT)
+    assert not panel.variations.buttons
+    panel.variations_button.click()
+    panel.refresh()
+    qtbot.waitUntil(lambda: not panel._extra.busy, **WAIT)
+    assert not panel.variations.buttons
+
+
+def test_variations_along_a_mask_go_when_it_is_painted(opened, viewer, qtbot):
+    from app.napari_plugin.trees_panel import TreesPanel
+
+    panel = TreesPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.variations_button.click()
+    qtbot.waitUntil(lambda: len(panel.variations.buttons) == 9, **WAIT)
+    paint_square(opened)
+    opened.look()
+    assert not panel.variations.buttons
+
+
+def test_seeds_that_cannot_grow_are_left_out_of_the_variations(scene, monkeypatch):
+    grow = tree_scene.grow
+
+    def grow_some(scene, mask, image):
+        if scene.seed in refused:
+            raise InputError("no place for a vessel")
+        return grow(scene, mask, image)
+
+    monkeypatch.setattr(tree_scene, "grow", grow_some)
+    refused = {4, 7}
+    assert [seed for seed, _ in tree_scene.variations(scene, None, None)] == [5, 6, 8, 9, 10, 11, 12]
+    refused = set(range(4, 13))
+    with pytest.raises(InputError, match="no place"):
+        tree_scene.variations(scene, None, None)
+
+
 def test_many_trees_are_grown_into_the_project(panel, session, qtbot, tiny):
     panel.many.count.setValue(3)
     panel.many.start_button.click()

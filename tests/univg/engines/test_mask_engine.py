@@ -57,6 +57,21 @@ def test_adaptation_leaves_the_backbone_as_it_was(masks, backbone):
     assert all(torch.equal(before[name], weight) for name, weight in backbone.unet.state_dict().items())
 
 
+def test_an_engine_that_is_not_adapted_survives_the_disk(masks, backbone, tmp_path):
+    adapt(masks, backbone).save(tmp_path)
+    MaskEngine(backbone, Modality.OCTA, frame=(64, 48), card={"a": 1}).save(tmp_path)
+    again = MaskEngine.load(tmp_path, backbone)
+    assert again.adapter is None and again.frame == (64, 48) and again.card == {"a": 1}
+
+
+def test_an_engine_whose_adapter_is_gone_is_refused(masks, backbone, tmp_path):
+    adapt(masks, backbone).save(tmp_path)
+    for file in tmp_path.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(InputError, match="No adapter here"):
+        MaskEngine.load(tmp_path, backbone)
+
+
 def test_engine_survives_the_disk(masks, compact_folder, backbone, tmp_path):
     engine = adapt(masks, backbone)
     engine.save(tmp_path)

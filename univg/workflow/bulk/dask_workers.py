@@ -1,4 +1,4 @@
-"""Growing trees with Dask: processes of this machine, or somebody's cluster."""
+"""Work handed out with Dask, to processes of this machine or somebody's cluster: trees, and pairs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import logging
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -24,7 +24,7 @@ from univg.workflow.bulk.manifest import readable_manifest
 from univg.workflow.bulk.plan import PackedMask, Plan, TreeFacts, grow_and_write
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster
+    from distributed import Client, Future, LocalCluster
 
 _IN_FLIGHT_PER_THREAD = 4
 _ALLOWED_DEATHS = 3
@@ -34,7 +34,7 @@ _FIRST_WORKER_SECONDS = 30.0
 _LOOPBACK = "127.0.0.1"
 
 
-class _Refusal(NamedTuple):
+class Refusal(NamedTuple):
     """An `InputError` on its way back from a worker; a raised one would be logged with names of the user's files."""
 
     problem: str
@@ -118,14 +118,44 @@ def grown_by_workers(
     scheduler: str | None,
     should_stop: ShouldStop,
 ) -> Iterator[TreeFacts]:
-    """Hand out `missing` a few at a time, so that memory does not grow with their number."""
-    from distributed import as_completed
-
+    """The facts of the `missing` trees, in the order they get finished."""
     if scheduler is not None:
         check_workers(client, should_stop)
     # Results of tasks rather than scattered data: those are lost with the worker that holds them, these are remade.
     shared_plan = client.submit(_itself, plan, pure=False)
     shared_masks = [client.submit(_itself, mask, pure=False) for mask in packed] or [None]
+
+    def submit(index: int) -> Future:
+        return client.submit(_work, shared_plan, shared_masks[index % len(shared_masks)], index, pure=False)
+
+    yield from results_of(client, submit, missing, what="tree", folder=plan.folder, should_stop=should_stop)
+
+
+def results_of(
+    client: Client,
+    submit: Callable[[int], Future],
+    missing: Sequence[int],
+    *,
+    what: str,
+    folder: Path,
+    should_stop: ShouldStop,
+) -> Iterator[Any]:
+    """Hand out `missing` a few at a time, so that memory does not grow with their number, and yield what comes back.
+
+    Parameters
+    ----------
+    client : Client
+    submit : callable
+        Gets one of `missing`; its task returns a result or a `Refusal`.
+    missing : sequence of int
+    what : str
+        What a task makes, as errors call it.
+    folder : Path
+        Where it goes.
+    should_stop : callable
+    """
+    from distributed import as_completed
+
     waiting = iter(missing)
     done = as_completed(loop=client.loop, with_results=True, raise_errors=False)
     futures = set()
@@ -133,7 +163,7 @@ def grown_by_workers(
         while True:
             room = max(_IN_FLIGHT_PER_THREAD * sum(client.nthreads().values()), 1) - len(futures)
             for index in islice(waiting, max(room, 0)):
-                future = client.submit(_work, shared_plan, shared_masks[index % len(shared_masks)], index, pure=False)
+                future = submit(index)
                 futures.add(future)
                 done.add(future)
             if not futures:
@@ -144,7 +174,7 @@ def grown_by_workers(
                 time.sleep(_POLL_SECONDS)
             for future, result in done.next_batch(block=False):
                 futures.discard(future)
-                yield _received(future.status, result, plan)
+                yield _received(future.status, result, what, folder)
     finally:
         with suppress(OSError):  # a scheduler that is gone has forgotten them anyway
             client.cancel(list(futures))
@@ -154,14 +184,14 @@ def _itself(value: Any) -> Any:
     return value
 
 
-def _work(plan: Plan, packed: PackedMask | None, index: int) -> TreeFacts | _Refusal:
+def _work(plan: Plan, packed: PackedMask | None, index: int) -> TreeFacts | Refusal:
     """One task: what runs on a worker."""
     cv2.setNumThreads(1)  # every core has a worker of its own
     try:
         _check_folder_is_shared(plan.folder, plan.key)
         return grow_and_write(plan, packed, index)
     except InputError as error:
-        return _Refusal(error.problem, error.path, error.fix)
+        return Refusal(error.problem, error.path, error.fix)
 
 
 @functools.lru_cache(maxsize=16)
@@ -176,20 +206,20 @@ def _check_folder_is_shared(folder: Path, key: str) -> None:
         )
 
 
-def _received(status: str, result: Any, plan: Plan) -> TreeFacts:
-    """The facts in the result of a task, or the error it stands for."""
+def _received(status: str, result: Any, what: str, folder: Path) -> Any:
+    """The result of a task, or the error it stands for."""
     from distributed import KilledWorker
 
-    if isinstance(result, TreeFacts):
-        return result
-    if isinstance(result, _Refusal):
+    if isinstance(result, Refusal):
         raise InputError(result.problem, path=result.path, fix=result.fix)
     error = result[1] if status == "error" else result
+    if not isinstance(error, BaseException):
+        return result
     if isinstance(error, KilledWorker):
         raise InputError(
-            "Worker processes ended again and again while growing the same tree, most likely for lack of memory",
-            path=plan.folder,
-            fix="Use fewer workers or a smaller size, then repeat the command; finished trees are kept.",
+            f"Worker processes ended again and again while making the same {what}, most likely for lack of memory",
+            path=folder,
+            fix=f"Use fewer workers or a smaller size, then repeat the command; each finished {what} is kept.",
         ) from error
     if isinstance(error, CancelledError):
         raise _connection_lost() from error
@@ -199,7 +229,7 @@ def _received(status: str, result: Any, plan: Plan) -> TreeFacts:
 def _connection_lost() -> InputError:
     return InputError(
         "The connection to the Dask scheduler was lost",
-        fix="Repeat the command when it is back; finished trees are kept.",
+        fix="Repeat the command when it is back; what is finished is kept.",
     )
 
 

@@ -45,7 +45,7 @@ def test_guide_leads_by_keyboard_and_stays_closed(serve, page, tmp_path):
     page.keyboard.press("Enter")
     page.wait_for_selector("#guide", state="hidden")
     open_page(page, url)
-    page.wait_for_selector("#data-picture img")
+    page.wait_for_selector("#tab-adapt-button[aria-selected=true]")
     page.wait_for_timeout(1500)
     assert not page.is_visible("#guide")
     assert read_json(tmp_path / "state" / "guide.json") == {"closed": True}

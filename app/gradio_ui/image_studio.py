@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.gradio_ui.models import model_stamp, support_key
+from app.gradio_ui.models import EngineChoice, model_stamp, support_key
 from univg.errors import InputError
 from univg.types import ImageMaskPair
 from univg.workflow.presets import CONDITIONING, IMAGE_STRENGTH
@@ -69,7 +69,7 @@ class Drawn:
 
 
 @dataclass
-class ImageStudio:
+class ImageStudio(EngineChoice):
     """The image on the page.
 
     Attributes
@@ -114,13 +114,6 @@ class ImageStudio:
         if key != self.support:
             self.support = key
             self.drawn.clear()
-
-    def turn_to_newer(self, engines: Sequence[str]) -> None:
-        """Take the newest of `engines` when one has come since the last look, or the chosen one is gone."""
-        if len(engines) > len(self.engines) or self.version not in ("", *engines):
-            self.version = next(reversed(engines), "")
-            self.changed += 1
-        self.engines = tuple(engines)
 
     def key(self, settings: ImageSettings) -> tuple:
         mask = {DRAWN: self.mask, HELD: self.held}.get(settings.source)

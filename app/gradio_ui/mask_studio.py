@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from app.gradio_ui import tree_studio
-from app.gradio_ui.models import model_stamp, support_key
+from app.gradio_ui.models import EngineChoice, model_stamp, support_key
 from univg.geometry import TreeMorphometry
 from univg.workflow.project import Project
 
@@ -47,7 +47,7 @@ class MaskSettings:
 
 
 @dataclass
-class MaskStudio:
+class MaskStudio(EngineChoice):
     """The masks on the page.
 
     Attributes
@@ -85,13 +85,6 @@ class MaskStudio:
         if key != self.support:
             self.support = key
             self.drawn.clear()
-
-    def turn_to_newer(self, engines: Sequence[str]) -> None:
-        """Take the newest of `engines` when one has come since the last look, or the chosen one is gone."""
-        if len(engines) > len(self.engines) or self.version not in ("", *engines):
-            self.version = next(reversed(engines), "")
-            self.changed += 1
-        self.engines = tuple(engines)
 
     def found(self, settings: MaskSettings) -> np.ndarray | None:
         return self.drawn.get((self.version, _canonical(settings)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,21 @@ worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="segment")
 reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preview")
 _loading = threading.Lock()
 _CARDS = ("segmenter.json", "engine.json")  # of a segmenter, and of an adapted engine
+
+
+class EngineChoice:
+    """What a studio (a dataclass with `version`, `engines` and `changed`) knows of the engine that it draws with."""
+
+    version: str
+    engines: tuple[str, ...]
+    changed: int
+
+    def turn_to_newer(self, engines: Sequence[str]) -> None:
+        """Take the newest of `engines` when one has come since the last look, or the chosen one is gone."""
+        if len(engines) > len(self.engines) or self.version not in ("", *engines):
+            self.version = next(reversed(engines), "")
+            self.changed += 1
+        self.engines = tuple(engines)
 
 
 def is_stale(project: Project) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import gradio as gr
 import numpy as np
 
@@ -303,8 +305,10 @@ def _strip(session: Session) -> list:
     """As files, of which those that are new are drawn: Gradio would write every array anew, each time."""
     board, files, shown = session.board, {}, []
     for item in board.items:
-        key, folder = _thumbnail_key(board, item), session.folder / "thumbnails" / item.name
-        # A folder each: in one for all, the oldest files would be forgotten while they are on screen.
+        # A folder each: in one for all, the oldest files would be forgotten while they are on screen. Not by its name,
+        # which would stand in addresses.
+        key, own = _thumbnail_key(board, item), hashlib.sha256(item.name.encode()).hexdigest()[:16]
+        folder = session.folder / "thumbnails" / own
         path = session.thumbnails.get(key) or pictures.save_picture(segment_views.thumbnail(board, item), folder)
         files[key] = path
         shown.append((path, item.name))

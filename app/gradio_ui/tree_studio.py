@@ -67,7 +67,7 @@ class Studio:
     locked: bool = False
     history: list[tuple[str, TreeScene]] = field(default_factory=list)
     corners: list[tuple[float, float]] = field(default_factory=list)
-    changed: tuple = 0
+    changed: int = 0
     varied: tuple = ()
     _sliding: str = ""
 

@@ -1,4 +1,4 @@
-"""Measure presets on the labelled sets, one split at a time, and print the table of the README.
+"""Measure presets on the labelled sets, one split at a time, and print a table of them.
 
 usage: python benchmarks/few_shot.py [DATA] [--sets NAME ...] [--presets NAME ...] [--splits N]
                                      [--results DIR] [--fit] [--table]

@@ -2,7 +2,7 @@
 
 usage: python benchmarks/mask_engine.py [DATA] [--sets NAME ...] [--count N] [--adapters KIND ...] [--scales A ...]
                                         [--own] [--split N] [--strength S] [--start tree|noise] [--set NAME=VALUE ...]
-                                        [--json FILE] [--sheet FOLDER]
+                                        [--engine FOLDER] [--json FILE] [--sheet FOLDER]
        python benchmarks/mask_engine.py --table FILE ...
 
 DATA is a folder with drive, octa500_3m, dias and dca1 (default: the folder benchmark in UNIVG_DATA). The five masks of

@@ -1,6 +1,6 @@
 """How long the window of napari stands still while the plugin works: the longest gap of its event loop.
 
-usage: python benchmarks/napari_frames.py [--json FILE] [--no-training] [--why]
+usage: python benchmarks/napari_frames.py [--json FILE] [--no-training] [--alone] [--why]
 
 A real viewer opens with the Project, Correct, Retrain and Measurements panels, on a screen or under Xvfb:
 

@@ -1,7 +1,7 @@
 """The loop of the napari plugin on real images: segment, correct, approve, retrain, and how good the model is then.
 
-usage: python benchmarks/napari_loop.py DATA WORK [--preset preview|standard|tiny] [--rounds 5] [--shots 5]
-       [--held-out 10] [--seed 0] [--json FILE]
+usage: python benchmarks/napari_loop.py DATA WORK [--modality fundus] [--preset preview|standard|tiny] [--rounds 5]
+       [--shots 5] [--held-out 10] [--seed 0] [--json FILE]
 
 DATA holds ``images`` and ``masks``, such as the folder drive of a benchmark. WORK is a folder for the project; called
 again with it, the loop goes on where it was stopped. A plot of Dice and clDice over the rounds is written beside the

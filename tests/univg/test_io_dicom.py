@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+import io
+import logging
 import os
+import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     MPEG2MPML,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
     RLELossless,
     XRayAngiographicImageStorage,
     generate_uid,
@@ -197,6 +205,14 @@ def test_burned_in_annotations_give_a_warning(tmp_path):
     assert "Patient data" in info.warnings[0]
 
 
+def test_a_file_that_begins_like_a_tiff_is_read_as_dicom(tmp_path):
+    path = write_dicom(tmp_path / "dual.dcm", BYTES)
+    content = bytearray(path.read_bytes())
+    content[:8] = b"II*\0\x08\0\0\0"
+    path.write_bytes(content)
+    np.testing.assert_array_equal(read_image(path), BYTES)
+
+
 def test_files_named_by_their_uid_are_found(tmp_path):
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
@@ -232,6 +248,23 @@ def test_invalid_patient_tags_are_not_quoted_in_warnings(tmp_path, recwarn, capl
     assert not recwarn.list and not caplog.records
 
 
+@pytest.mark.filterwarnings("ignore:Unknown encoding")
+def test_patient_tags_do_not_reach_the_log_of_an_application(tmp_path, caplog):
+    path = write_dicom(tmp_path / "a.dcm", BYTES, SpecificCharacterSet="ISO_IR 4711")
+    caplog.clear()  # of what was logged on writing
+    libraries = [logging.getLogger(name) for name in ("pydicom", "tifffile", "PIL")]
+    levels = [logger.level for logger in libraries]
+    with caplog.at_level(logging.DEBUG):  # its handler is the root's
+        read_image_info(path)
+        read_image(path)
+        assert not caplog.records
+        with pytest.raises(InputError):
+            read_image(path, frame=3)
+    assert [logger.level for logger in libraries] == levels
+    dcmread(path)
+    assert "4711" in caplog.text  # others' log is theirs
+
+
 def test_a_header_above_the_cap_is_refused(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", BYTES, Rows=60_000, Columns=60_000)
     for read in (read_image, read_image_info):
@@ -254,13 +287,28 @@ def test_a_truncated_file_is_refused(tmp_path):
             read_image(tmp_path / "cut.dcm")
 
 
-def compressed(path: Path, syntax: str) -> Path:
-    data = dcmread(write_dicom(path, BYTES))
+def compressed(path: Path, syntax: str, *streams: bytes, **tags) -> Path:
+    data = dcmread(write_dicom(path, BYTES, **tags))
     data.file_meta.TransferSyntaxUID = syntax
-    data.PixelData = encapsulate([b"no picture"])
+    data.PixelData = encapsulate(list(streams or [b"no picture"]))
     data["PixelData"].VR = "OB"
     data.save_as(path)
     return path
+
+
+def picture(array: np.ndarray, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def run_lengths(*segments: bytes) -> bytes:
+    offsets = np.cumsum([64, *map(len, segments)])[:-1]
+    return struct.pack("<16L", len(segments), *offsets, *[0] * (15 - len(segments))) + b"".join(segments)
+
+
+def literal(data: bytes) -> bytes:
+    return b"".join(bytes([len(data[i : i + 128]) - 1]) + data[i : i + 128] for i in range(0, len(data), 128))
 
 
 def test_a_compression_without_a_decoder_is_named(tmp_path):
@@ -274,6 +322,88 @@ def test_damaged_compressed_pixels_are_refused(tmp_path):
             read_image(compressed(tmp_path / "a.dcm", syntax))
 
 
+def test_each_frame_of_compressed_pixels_is_read(tmp_path):
+    other = 255 - BYTES
+    for syntax, pack in (
+        (JPEG2000Lossless, lambda array: picture(array, "JPEG2000", no_jp2=True)),
+        (RLELossless, lambda array: run_lengths(literal(array.tobytes()) + bytes(1))),
+    ):
+        path = compressed(tmp_path / "a.dcm", syntax, pack(BYTES), pack(other), NumberOfFrames=2)
+        np.testing.assert_array_equal(read_image(path, frame=0), BYTES)
+        np.testing.assert_array_equal(read_image(path, frame=1), other)
+    flat = np.full_like(BYTES, 90)
+    path = compressed(tmp_path / "b.dcm", JPEGBaseline8Bit, picture(flat, "JPEG", quality=95))
+    np.testing.assert_array_equal(read_image(path), flat)
+
+
+@pytest.mark.parametrize("frame", [0, 1])
+def test_compressed_pixels_of_another_size_are_refused_before_they_are_decoded(tmp_path, monkeypatch, frame):
+    monkeypatch.setattr("pydicom.pixels.pixel_array", lambda *_, **__: pytest.fail("decoded"))
+    large = np.zeros((480, 640), np.uint8)
+    jpeg_ls = b"\xff\xd8\xff\xf7\x00\x0b\x08" + struct.pack(">HH", 480, 640) + b"\x01\x01\x11\x00"
+    for syntax, stream in (
+        (JPEGBaseline8Bit, picture(large, "JPEG")),
+        (JPEG2000Lossless, picture(large, "JPEG2000", no_jp2=True)),
+        (JPEG2000Lossless, picture(large, "JPEG2000", no_jp2=False)),
+        (JPEGLSLossless, jpeg_ls),
+    ):
+        streams = [picture(BYTES, "JPEG" if syntax == JPEGBaseline8Bit else "JPEG2000")] * 2
+        streams[frame] = stream
+        path = compressed(tmp_path / "a.dcm", syntax, *streams, NumberOfFrames=2)
+        with pytest.raises(InputError, match=r"480 rows x 640 columns, the header says 10 rows x 14 columns"):
+            read_image(path, frame=frame)
+    with pytest.raises(InputError, match="of no stated size"):
+        read_image(compressed(tmp_path / "b.dcm", JPEGBaseline8Bit))
+
+
+def test_run_lengths_that_do_not_stop_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr("pydicom.pixels.pixel_array", lambda *_, **__: pytest.fail("decoded"))
+    path = compressed(tmp_path / "a.dcm", RLELossless, run_lengths(b"\x81\x00" * 10_000))
+    with pytest.raises(InputError, match="far more pixels, the header says 10 rows"):
+        read_image(path)
+
+
+def deflated(path: Path, stored: np.ndarray, *, behind: int = 0, **tags) -> Path:
+    """A file compressed as a whole, with as many zeros in a private tag behind the pixels."""
+    data = dcmread(write_dicom(path, stored, **tags))
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    if behind:
+        data.add_new(0x7FE10010, "LO", "UniVG")
+        data.add_new(0x7FE11000, "OB", bytes(behind))
+    data.save_as(path)
+    return path
+
+
+def test_a_file_compressed_as_a_whole_is_read(tmp_path):
+    path = deflated(tmp_path / "a.dcm", DEEP, bits=12, PixelSpacing=[0.2, 0.2])
+    info = read_image_info(path)
+    assert (info.width, info.height, info.bit_depth, info.pixel_spacing_mm) == (14, 10, 12, 0.2)
+    np.testing.assert_allclose(read_image(path), unit(DEEP), atol=1e-6)
+    stack = RNG.integers(0, 256, (3, 10, 14), dtype=np.uint8)
+    np.testing.assert_array_equal(read_image(deflated(path, stack, frames=3), frame=2), stack[2])
+
+
+def test_a_file_compressed_as_a_whole_inflates_no_further_than_the_cap_allows(tmp_path):
+    path = deflated(tmp_path / "a.dcm", BYTES, behind=1 << 26)
+    assert path.stat().st_size < 100_000
+    for read in (read_image_info, read_image):
+        tracemalloc.start()
+        try:
+            with pytest.raises(InputError, match=r"Deflated.*more than 5 MB.*Export it uncompressed"):
+                read(path, max_pixels=1_000_000)
+            assert tracemalloc.get_traced_memory()[1] < 1 << 24
+        finally:
+            tracemalloc.stop()
+
+
+def test_a_file_compressed_as_a_whole_that_ends_early_is_refused(tmp_path):
+    whole = deflated(tmp_path / "a.dcm", BYTES).read_bytes()
+    (tmp_path / "cut.dcm").write_bytes(whole[:-20])
+    for read in (read_image_info, read_image):
+        with pytest.raises(InputError, match="end early"):
+            read(tmp_path / "cut.dcm")
+
+
 def test_a_file_without_an_image_is_refused(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", BYTES)
     data = dcmread(path)
@@ -285,6 +415,74 @@ def test_a_file_without_an_image_is_refused(tmp_path):
     data.save_as(tmp_path / "no-rows.dcm")
     with pytest.raises(InputError, match="holds no image"):
         read_image_info(tmp_path / "no-rows.dcm")
+
+
+# Enhanced multi-frame files: what would be a tag elsewhere stands in functional groups. -----------------------
+
+
+def group(**macros) -> Dataset:
+    """A functional group of items given as mappings of tags, by the macro without its ending."""
+    made = Dataset()
+    for macro, tags in macros.items():
+        item = Dataset()
+        for name, value in tags.items():
+            setattr(item, name, value)
+        setattr(made, f"{macro}Sequence", Sequence([item]))
+    return made
+
+
+def write_enhanced(path: Path, stack: np.ndarray, shared: Dataset | None, own: list[Dataset] | None, **tags) -> Path:
+    groups = {"SharedFunctionalGroupsSequence": shared and [shared], "PerFrameFunctionalGroupsSequence": own}
+    groups = {name: Sequence(items) for name, items in groups.items() if items}
+    return write_dicom(path, stack, frames=len(stack), **groups, **tags)
+
+
+STACK = RNG.integers(0, 4096, (2, 10, 14), dtype=np.uint16)
+
+
+def test_the_window_of_a_frame_goes_before_that_of_all(tmp_path):
+    def windowed(centre, width):
+        return group(FrameVOILUT={"WindowCenter": str(centre), "WindowWidth": str(width)})
+
+    path = write_enhanced(
+        tmp_path / "a.dcm", STACK, windowed(1000.5, 1001), [windowed(2000.5, 201), Dataset()], bits=12
+    )
+    np.testing.assert_allclose(read_image(path, frame=0), (np.clip(STACK[0], 1900, 2100) - 1900.0) / 200, atol=1e-5)
+    np.testing.assert_allclose(read_image(path, frame=1), (np.clip(STACK[1], 500, 1500) - 500.0) / 1000, atol=1e-5)
+
+
+def test_a_window_is_that_of_rescaled_values(tmp_path):
+    shared = group(
+        PixelValueTransformation={"RescaleSlope": "2", "RescaleIntercept": "-1000", "RescaleType": "HU"},
+        FrameVOILUT={"WindowCenter": "1000.5", "WindowWidth": "1001"},
+    )
+    path = write_enhanced(tmp_path / "a.dcm", STACK, shared, None, bits=12)
+    expected = (np.clip(2.0 * STACK[1] - 1000, 500, 1500) - 500) / 1000
+    np.testing.assert_allclose(read_image(path, frame=1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "spacing", "note"),
+    [
+        ({"PixelMeasures": {"PixelSpacing": [0.2, 0.2]}}, None, 0.2, "mm"),
+        (None, [0.3, 0.3], 0.3, "mm"),
+        ({"PixelMeasures": {"PixelSpacing": [0.2, 0.2]}}, [0.3, 0.3], 0.3, "mm"),
+        ({"PixelMeasures": {"PixelSpacing": [0.2, 0.2]}}, [0.3, None], None, "differs between the frames"),
+        ({"FramePixelDataProperties": {"ImagerPixelSpacing": [0.1, 0.1]}}, None, 0.1, "mm at detector"),
+        ({"FrameVOILUT": {"WindowCenter": "1", "WindowWidth": "2"}}, None, None, "no pixel size"),
+    ],
+)
+def test_the_pixel_size_of_frames_is_found(tmp_path, shared, own, spacing, note):
+    measured = own and [group(PixelMeasures={"PixelSpacing": [mm, mm]}) if mm else Dataset() for mm in own]
+    path = write_enhanced(tmp_path / "a.dcm", STACK, shared and group(**shared), measured)
+    info = read_image_info(path)
+    assert info.pixel_spacing_mm == spacing and note in info.spacing_note and info.frames == 2
+
+
+def test_groups_that_say_nothing_change_nothing(tmp_path):
+    path = write_enhanced(tmp_path / "a.dcm", STACK, Dataset(), [Dataset()], bits=12, PixelSpacing=[0.2, 0.2])
+    np.testing.assert_allclose(read_image(path, frame=1), unit(STACK[1]), atol=1e-6)
+    assert read_image_info(path).pixel_spacing_mm == 0.2
 
 
 def test_the_content_decides_and_a_wrong_suffix_is_mentioned(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def read_pixels(path: Path, kind: FileKind, frame: int | None, *, max_pixels: in
         orientation = _orientation(image)
         full_range = image.info.get(FULL_RANGE_KEY) == FULL_RANGE
         if info.frames > 1:
-            image.seek(index)
+            _seek(image, index, path, max_pixels=max_pixels)
         values, alpha = to_arrays(image)
     if kind is FileKind.PPM and image.mode == "I":
         values = values.astype(np.uint16)  # Pillow's 32 bits hold the 16 of the file
@@ -44,11 +45,7 @@ def open_image(path: Path, kind: FileKind, *, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(path, formats=[kind])
     except Image.DecompressionBombError as error:
-        raise InputError(
-            f"The image is far above {max_pixels / 1e6:g} megapixels: {error}",
-            path=path,
-            fix="Crop or downscale it first.",
-        ) from error
+        raise _far_too_large(error, path, max_pixels=max_pixels) from error
     try:
         check_pixel_count(*image.size, path, max_pixels=max_pixels)
     except InputError:
@@ -82,6 +79,26 @@ def orient(array: np.ndarray, orientation: int) -> np.ndarray:
 
 def swaps_sides(orientation: int) -> bool:
     return 5 <= orientation <= 8
+
+
+def _seek(image: Image.Image, index: int, path: Path, *, max_pixels: int) -> None:
+    """Frame by frame, as Pillow does itself: each of a GIF may enlarge the canvas, or make room to be cleared after."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            for step in range(index + 1):
+                image.seek(step)
+                check_pixel_count(*image.size, path, max_pixels=max_pixels)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise _far_too_large(error, path, max_pixels=max_pixels) from error
+
+
+def _far_too_large(error: Exception, path: Path, *, max_pixels: int) -> InputError:
+    return InputError(
+        f"The image is far above {max_pixels / 1e6:g} megapixels: {error}",
+        path=path,
+        fix="Crop or downscale it first.",
+    )
 
 
 def _info(image: Image.Image, path: Path, kind: FileKind) -> ImageInfo:

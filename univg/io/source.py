@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import stat
 import threading
 import warnings
@@ -199,13 +200,14 @@ def choose_frame(frame: int | None, frames: int, path: Path) -> int:
 
 @contextmanager
 def decoding(path: Path, kind: FileKind) -> Iterator[None]:
-    """Turn whatever a decoder raises on damaged bytes into an `InputError`, and keep its warnings to itself.
+    """Turn whatever a decoder raises on damaged bytes into an `InputError`, and keep its messages to itself.
 
-    What matters in them is said by our own errors, and pydicom's quote the values of patient tags. Python's
-    warning filters belong to the process, so one file is decoded at a time.
+    What matters in them is said by our own errors, and the others quote tags: a patient's name in a DICOM header
+    or in the description of a TIFF would come into the log. Warning filters and loggers belong to the process, so one
+    file is decoded at a time.
     """
     try:
-        with _one_at_a_time, warnings.catch_warnings():
+        with _one_at_a_time, _unlogged(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except InputError:
@@ -219,12 +221,27 @@ def decoding(path: Path, kind: FileKind) -> Iterator[None]:
         raise InputError(f"Cannot decode this {kind} file: {reason}", path=path, fix=_DAMAGED) from error
 
 
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    levels = [logger.level for logger in _DECODER_LOGGERS]
+    try:
+        for logger in _DECODER_LOGGERS:
+            logger.setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        for logger, level in zip(_DECODER_LOGGERS, levels, strict=True):
+            logger.setLevel(level)
+
+
 _one_at_a_time = threading.Lock()
+_DECODER_LOGGERS = tuple(logging.getLogger(name) for name in ("PIL", "pydicom", "pylibjpeg", "tifffile"))
 
 _DAMAGED = "It is damaged, truncated or of an unusual kind; export it again, for example as PNG."
 
 
 def _kind_of(start: bytes) -> FileKind | None:
+    if start[128:132] == b"DICM":
+        return FileKind.DICOM  # some begin as a TIFF does, for programs that know no DICOM
     for magic, kind in _MAGIC:
         if start.startswith(magic):
             return kind
@@ -232,8 +249,6 @@ def _kind_of(start: bytes) -> FileKind | None:
         return FileKind.PPM
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return FileKind.WEBP
-    if start[128:132] == b"DICM":
-        return FileKind.DICOM
     return None
 
 

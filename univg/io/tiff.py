@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import importlib.util
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from univg.errors import InputError
+from univg.io.bounds import lzma_size, packbits_size, zlib_size
 from univg.io.raster import open_image, orient, swaps_sides, to_arrays
-from univg.io.source import FileKind, ImageInfo, Pixels, check_pixel_count, choose_frame, name_warning
+from univg.io.source import MAX_PIXELS, FileKind, ImageInfo, Pixels, check_pixel_count, choose_frame, name_warning
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile, TiffPage, TiffPageSeries
-
-# Problems come back as errors; without a handler Python would also write tifffile's log to the terminal.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
 _ORIENTATION_TAG = 274
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB = 0, 1, 2
+_CONTIGUOUS = 1
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
+# tifffile unpacks these only where imagecodecs is installed, and leaves 4 bits at 0 to 15, which look black.
+_PILLOW_BITS = (2, 4, 12)
+_UNCOMPRESSED = 1
+_LAST_BIT_FIRST = 2
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+# By compression. Without imagecodecs tifffile unpacks these with no limit, and zstd too from Python 3.14 on.
+_UNPACKED_SIZE = {8: zlib_size, 32946: zlib_size, 50013: zlib_size, 32773: packbits_size, 34925: lzma_size}
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,12 @@ class _Frame:
     @property
     def has_own_page(self) -> bool:
         return len(self.series.pages) == _frame_count(self.series)
+
+    @property
+    def pages(self) -> list[TiffPage | TiffFrame]:
+        """Those that are decoded for it."""
+        pages = [self.series.pages[self.index]] if self.has_own_page else self.series.pages
+        return [page for page in pages if page is not None]
 
 
 def read_header(path: Path, *, max_pixels: int) -> ImageInfo:
@@ -58,8 +70,10 @@ def read_pixels(path: Path, frame: int | None, *, max_pixels: int) -> Pixels:
         check_pixel_count(page.imagewidth, page.imagelength, path, max_pixels=max_pixels)
         _check_channels(page, path)
         _check_complete(tif, chosen, path)
+        _check_tiles(page, path)
         if not _decodes_here(page):
             return _read_with_pillow(path, chosen, max_pixels=max_pixels)
+        _check_unpacked_size(tif, chosen, path)
         return _split(_read_array(chosen, path, max_pixels=max_pixels), page)
 
 
@@ -100,8 +114,12 @@ def _find_frame(tif: TiffFile, index: int) -> _Frame:
 def _decodes_here(page: TiffPage) -> bool:
     from tifffile import TIFF
 
+    packed = page.samplesperpixel == 1 and page.bitspersample in _PILLOW_BITS
+    counted = page.compression in (_UNCOMPRESSED, *_UNPACKED_SIZE)
     return (
         page.photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB)
+        and not packed
+        and (counted or importlib.util.find_spec("imagecodecs") is not None)
         and page.compression in TIFF.DECOMPRESSORS
         and page.predictor in TIFF.UNPREDICTORS
     )
@@ -118,11 +136,8 @@ def _check_channels(page: TiffPage, path: Path) -> None:
 
 def _check_complete(tif: TiffFile, frame: _Frame, path: Path) -> None:
     """tifffile fills missing strips with zeros, which would look like a real, dark image."""
-    pages = [frame.series.pages[frame.index]] if frame.has_own_page else list(frame.series.pages)
     size = tif.filehandle.size
-    for page in pages:
-        if page is None:
-            continue
+    for page in frame.pages:
         ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False))
         missing = not page.dataoffsets or 0 in page.databytecounts
         if missing or max(ends) > size:
@@ -131,6 +146,44 @@ def _check_complete(tif: TiffFile, frame: _Frame, path: Path) -> None:
                 path=path,
                 fix="Export or copy it again.",
             )
+
+
+def _check_tiles(page: TiffPage, path: Path) -> None:
+    if page.is_tiled and page.tilewidth * page.tilelength * page.tiledepth > MAX_PIXELS:
+        raise InputError(
+            f"The tiles of this TIFF are {page.tilewidth} x {page.tilelength}, larger than any image that is read",
+            path=path,
+            fix="Export it again, with smaller tiles or none.",
+        )
+
+
+def _check_unpacked_size(tif: TiffFile, frame: _Frame, path: Path) -> None:
+    unpacked_size = _UNPACKED_SIZE.get(frame.keyframe.compression)
+    if unpacked_size is None:
+        return
+    most = 2 * _segment_size(frame.keyframe)  # some writers pad the last strip
+    bit_order = _REVERSED_BITS if frame.keyframe.fillorder == _LAST_BIT_FIRST else None
+    for page in frame.pages:
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            tif.filehandle.seek(offset)
+            packed = tif.filehandle.read(count).translate(bit_order)
+            if unpacked_size(packed, most) > most:
+                raise InputError(
+                    f"The pixel data of this TIFF unpack to far more than its {frame.keyframe.imagewidth} x "
+                    f"{frame.keyframe.imagelength} pixels hold",
+                    path=path,
+                    fix="The file is damaged, or made to exhaust the memory; export it again.",
+                )
+
+
+def _segment_size(page: TiffPage) -> int:
+    """Bytes of a strip or tile."""
+    if page.is_tiled:
+        pixels = page.tilewidth * page.tilelength * page.tiledepth
+    else:
+        pixels = page.imagewidth * min(page.rowsperstrip, page.imagelength)
+    samples = page.samplesperpixel if page.planarconfig == _CONTIGUOUS else 1
+    return pixels * samples * -(-page.bitspersample // 8)
 
 
 def _read_array(frame: _Frame, path: Path, *, max_pixels: int) -> np.ndarray:
@@ -175,6 +228,7 @@ def _read_with_pillow(path: Path, frame: _Frame, *, max_pixels: int) -> Pixels:
     page = frame.series.pages[frame.index] if frame.has_own_page else frame.keyframe
     with open_image(path, FileKind.TIFF, max_pixels=max_pixels) as image:
         image.seek(page.index)
+        check_pixel_count(*image.size, path, max_pixels=max_pixels)
         # Pillow turns TIFF images by their orientation when it loads them.
         image.load()
         return Pixels(*to_arrays(image))

@@ -67,6 +67,23 @@ def test_results_of_one_test_image_are_read_again(dataset, tmp_path):
     assert "nan" in format_table(again)
 
 
+def test_second_run_on_the_same_results_is_refused(dataset, tmp_path, monkeypatch):
+    file, refused = tmp_path / "result.json", []
+
+    def run_split(*args):
+        with pytest.raises(InputError, match="Another run is writing these results"):
+            run_benchmark(dataset, config=replace(CONFIG, seed=7), json_file=file)
+        refused.append(1)
+        return {"seed": args[2], "train": [], "dice": 0.8, "adapt_seconds": 1.0, "segment_ms": 1.0, "images": []}
+
+    monkeypatch.setattr(benchmark, "_run_split", run_split)
+    monkeypatch.setattr(benchmark, "_mean_over_splits", lambda splits: {})
+    run_benchmark(dataset, config=CONFIG, json_file=file)
+    assert len(refused) == 2
+    monkeypatch.setattr(benchmark, "_run_split", lambda *args: {"seed": args[2], "held_out": None})
+    assert len(run_benchmark(dataset, config=replace(CONFIG, seed=7), json_file=file)["splits"]) == 4
+
+
 def test_finished_splits_are_kept_and_an_interrupted_one_resumes(dataset, tmp_path, monkeypatch):
     file = tmp_path / "result.json"
     seen = []

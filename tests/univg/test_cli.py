@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 from PIL import Image
 
 from tests.conftest import make_pair
 from tests.univg.test_io_dicom import write_dicom
 from tests.univg.test_pipeline import TINY
 from univg import cli
+from univg.commands.segment import _listed
+from univg.errors import InputError
 from univg.io import read_image, read_mask, read_provenance, write_image, write_mask
 from univg.segmentation import train_segmenter
 from univg.types import Modality
@@ -246,7 +249,7 @@ def test_segment_never_replaces_an_image_or_a_corrected_mask(adapted, tmp_path, 
     assert run("segment", "--project", adapted.path, *both, "-o", out, "--overlay") == 2
     assert_refused(capsys, "eye-overlay.png", "two folders")
     assert run("segment", "--project", adapted.path, *both, "-o", out) == 0
-    assert run("segment", "--project", adapted.path, *both, "-o", out) == 0, "its own results are replaced"
+    assert run("segment", "--project", adapted.path, *both, "-o", out) == 0, "its own results are in nobody's way"
     corrected = ~read_mask(out / "eye.png")
     write_mask(out / "eye.png", corrected)
     capsys.readouterr()
@@ -262,7 +265,7 @@ def test_segment_never_replaces_the_mask_of_another_image_or_frame(adapted, tmp_
     command = ["segment", "--project", adapted.path, "-o", out]
     assert run(*command, tmp_path / "run.tif", "--frame", 1) == 0
     before = (out / "run.png").read_bytes()
-    assert run(*command, tmp_path / "run.tif", "--frame", 1) == 0, "its own result is replaced"
+    assert run(*command, tmp_path / "run.tif", "--frame", 1) == 0, "its own result is in nobody's way"
     write_image(tmp_path / "run.png", np.asarray(pages[2]))
     capsys.readouterr()
     for other in ([tmp_path / "run.tif", "--frame", 2], [tmp_path / "run.png"]):
@@ -271,14 +274,88 @@ def test_segment_never_replaces_the_mask_of_another_image_or_frame(adapted, tmp_
     assert (out / "run.png").read_bytes() == before
 
 
+def test_segment_goes_on_after_a_file_that_cannot_be_read(adapted, tmp_path, capsys):
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    for name in "abc":
+        write_image(scans / f"{name}.png", make_pair(name).image)
+    whole = (scans / "b.png").read_bytes()
+    (scans / "b.png").write_bytes(whole[: len(whole) // 2])  # the header is fine
+    (scans / "d.png").write_bytes(b"no image")
+    (scans / "notes.txt").touch()
+    command = ["segment", "--project", adapted.path, scans, "-o", out]
+    assert run(*command) == 2
+    said = capsys.readouterr()
+    assert "2 masks in" in said.out and sorted(file.name for file in out.iterdir()) == ["a.png", "c.png"]
+    assert "2 of 4 images could not be segmented" in said.err and "b.png" in said.err and "d.png" in said.err
+    (scans / "b.png").write_bytes(whole)
+    (scans / "d.png").unlink()
+    assert run(*command) == 0
+    assert "3 masks in" in (said := capsys.readouterr().out) and "2 of them from before" in said
+
+
+def test_segment_keeps_what_is_there_already(adapted, tmp_path, capsys, monkeypatch):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for name in "ab":
+        Image.fromarray(make_pair(name).image).save(scans / f"{name}.bmp")
+    command = ["segment", "--project", adapted.path, scans, "-o", scans, "--overlay"]
+    assert run(*command) == 0
+    made = {file.name: file.stat().st_mtime_ns for file in scans.glob("*.png")}
+    assert len(made) == 4
+    monkeypatch.setattr("univg.commands.segment.read_image", pytest.fail)
+    assert run(*command) == 0, "results in the folder of the images are not taken for images"
+    assert "2 of them from before" in capsys.readouterr().out
+    assert {file.name: file.stat().st_mtime_ns for file in scans.glob("*.png")} == made
+    monkeypatch.undo()
+    (scans / "a-overlay.png").unlink()
+    for options, before in (([], 1), (["--tta"], 0), (["--tta", "--threshold", "0.3"], 0)):
+        assert run(*command, *options) == 0
+        assert ("1 of them from before" in capsys.readouterr().out) == bool(before)
+    again = train_again(adapted)
+    assert run(*command, "--segmenter", again, "--tta", "--threshold", "0.3") == 0
+    assert "from before" not in capsys.readouterr().out
+
+
+def train_again(project):
+    """Another version with other weights under the same number, as that of another project has."""
+    weights = project.segmenters_folder / "v001" / "model.safetensors"
+    state = safetensors.torch.load(weights.read_bytes())
+    weights.write_bytes(safetensors.torch.save({name: value * 0 for name, value in state.items()}))
+    return "v001"
+
+
+def test_segment_refuses_names_that_leave_no_room_before_the_work(adapted, tmp_path, capsys):
+    image = tmp_path / f"{'é' * 117}.png"  # 238 bytes
+    write_image(image, make_pair("x").image)
+    command = ["segment", "--project", adapted.path, image, "-o", tmp_path / "out"]
+    assert run(*command, "--probability") == 2
+    assert_refused(capsys, "too long")
+    assert not (tmp_path / "out").exists()
+    assert run(*command) == 0
+
+
+def test_segment_expands_patterns_where_the_shell_does_not(tmp_path, monkeypatch):
+    for name in ("b [1].png", "a.png", "c.txt"):
+        (tmp_path / name).touch()
+    assert _listed([str(tmp_path / "*.png")]) == [tmp_path / "*.png"]
+    monkeypatch.setattr("sys.platform", "win32")
+    assert _listed([str(tmp_path / "*.png")]) == [tmp_path / "a.png", tmp_path / "b [1].png"]
+    assert _listed([str(tmp_path / "b [?].png")]) == [tmp_path / "b [1].png"]
+    with pytest.raises(InputError, match="no image here"):
+        _listed([str(tmp_path / "*.dcm")])
+
+
 def test_segment_looks_for_the_frame_in_every_file_first(adapted, tmp_path, capsys):
     pages = [Image.fromarray(make_pair("run", seed=seed).image) for seed in range(3)]
     for name, count in (("a", 3), ("b", 2)):
         pages[0].save(tmp_path / f"{name}.tif", save_all=True, append_images=pages[1:count])
     files = [tmp_path / "a.tif", tmp_path / "b.tif"]
     assert run("segment", "--project", adapted.path, *files, "--frame", 2, "-o", tmp_path / "out") == 2
-    assert_refused(capsys, "no frame 2")
-    assert not (tmp_path / "out").exists()
+    assert "no frame 2" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.png"]
+    assert run("segment", "--project", adapted.path, *files, "--frame", 3, "-o", tmp_path / "none") == 2
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("command", ["adapt", "retrain", "benchmark", "pretrain prior"])

@@ -87,6 +87,17 @@ def test_coco_gives_the_masks_back(project, tmp_path):
     mask = project.support_pair("real one").mask
     assert np.array_equal(flat.reshape((height, width), order="F"), mask)
     assert annotation["area"] == mask.sum() and annotation["bbox"][2] <= width
+    assert annotation["iscrowd"] == 0, "readers ignore crowds"
+
+
+def test_coco_has_no_annotation_of_an_empty_mask(project, tmp_path):
+    pair = make_pair("no vessel")
+    project.add_support_pair(replace(pair, mask=np.zeros_like(pair.mask)))
+    assert export_pairs(project, tmp_path / "out", kind="coco", source="real") == 2
+    card = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    names = {image["id"]: image["file_name"] for image in card["images"]}
+    assert sorted(names.values()) == ["no vessel.png", "real one.png"]
+    assert [names[annotation["image_id"]] for annotation in card["annotations"]] == ["real one.png"]
 
 
 @pytest.mark.parametrize("mask", [np.zeros((3, 4), bool), np.ones((3, 4), bool), np.eye(4, dtype=bool)])
@@ -169,9 +180,12 @@ def test_nothing_is_left_of_an_adapter_when_the_disk_gets_full(project, tmp_path
     assert main(command) == 0, "nothing is in the way of the next try"
 
 
-def test_onnx_computes_the_same(tmp_path):
+@pytest.mark.parametrize("network", ["unet", pytest.param("dynunet", marks=pytest.mark.slow)])
+def test_onnx_computes_the_same(tmp_path, network):
     torch.manual_seed(0)
-    config = SegmentationConfig(channels=(4, 8), working_size=64, patch_size=32)
+    if network == "dynunet":
+        pytest.importorskip("monai")
+    config = SegmentationConfig(network=network, channels=(4, 8, 16), working_size=64, patch_size=32)
     (tmp_path / "v001").mkdir()
     Segmenter(build_network(config).eval(), config, Modality.OCTA, 0.4).save(tmp_path / "v001")
     pytest.importorskip("onnxscript")
@@ -180,6 +194,37 @@ def test_onnx_computes_the_same(tmp_path):
 
     metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert metadata["modality"] == "octa" and metadata["threshold"] == "0.4"
+
+
+def test_network_that_onnx_cannot_hold_is_refused_at_once(tmp_path, monkeypatch):
+    pytest.importorskip("monai")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    config = SegmentationConfig(network="swin-unetr", working_size=64, patch_size=64)
+    Segmenter(build_network(config).eval(), config, Modality.OCTA).save(tmp_path)
+    with pytest.raises(InputError, match=r"swin-unetr cannot be written as ONNX.*unet"):
+        export_onnx(tmp_path, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("part", ["torch.onnx.export", "onnxruntime.InferenceSession"])
+def test_what_onnx_refuses_is_one_line(tmp_path, monkeypatch, part):
+    pytest.importorskip("onnxscript")
+    from onnx import TensorProto, helper, save
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("Reshape failed\nat node 7")
+
+    def write_anything(network, inputs, file, **options):
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("image", "logit")]
+        node = helper.make_node("Identity", ["image"], ["logit"])
+        save(helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:])), file)
+
+    monkeypatch.setattr("torch.onnx.export", write_anything)
+    config = SegmentationConfig(channels=(4, 8), working_size=64, patch_size=32)
+    Segmenter(build_network(config).eval(), config, Modality.OCTA).save(tmp_path)
+    monkeypatch.setattr(part, refuse)
+    with pytest.raises(InputError, match=r"written as ONNX: Reshape failed \("):
+        export_onnx(tmp_path, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_command_line(project, tmp_path, capsys):

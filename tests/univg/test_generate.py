@@ -84,6 +84,7 @@ def test_images_are_drawn_of_masks_of_several_sizes_and_nothing_is_expected_unme
     with JobContext(tmp_path / "job") as context:
         result = run_image_engine_job(project, params, context)
     assert 0 <= result["agreement"] <= 1 and result["nearest_image"] <= 1
+    assert read_json(project.image_engines_folder / "v001" / "engine.json")["card"]["job"] == "job"
     assert ("expected_agreement" in result) == expected
     critic = load_image_engine(project, device="cpu")[1]
     assert (critic.expected_agreement is not None) == expected
@@ -482,7 +483,7 @@ def test_full_preset_adapts_both_engines_and_never_shows_them_the_held_out_image
     card = read_json(project.segmenters_folder / result["segmenter"] / "segmenter.json")["card"]
     for folder in (project.adapters_folder / "v001", project.image_engines_folder / "v001"):
         seen = read_json(folder / "engine.json")["card"]
-        assert seen.get("masks", seen.get("pairs")) == 2
+        assert seen.get("masks", seen.get("pairs")) == 2 and seen["job"] == "job"
         assert f"masks/{card['held_out']}.png" not in seen["support_sha256"]
     assert result["pairs"] == len(project.pair_names()) == 3
     assert result["pairs_used"] == card["synthetic_pairs"] <= 3

@@ -203,6 +203,35 @@ def test_a_failed_write_keeps_the_old_file_and_says_what_to_do(tmp_path, monkeyp
     assert [p.name for p in tmp_path.iterdir()] == ["m.png"]
 
 
+def refuse_at_first(monkeypatch, times):
+    """Have `os.replace` refuse the first `times`, as Windows does while a file is open; lists what it refused."""
+    refused, replace = [], os.replace
+
+    def busy(source, target):
+        if len(refused) < times:
+            refused.append(source)
+            raise PermissionError(errno.EACCES, "Access is denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", busy)
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("system", "times", "written"), [("win32", 3, True), ("win32", 99, False), ("linux", 1, False)]
+)
+def test_a_file_that_windows_keeps_busy_for_a_moment_is_waited_for(tmp_path, monkeypatch, system, times, written):
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr("univg.io.write._SECONDS_OF_PATIENCE", 0.2)
+    refuse_at_first(monkeypatch, times)
+    if written:
+        write_bytes_atomic(tmp_path / "a", b"x")
+    else:
+        with pytest.raises(InputError, match="may not be written to"):
+            write_bytes_atomic(tmp_path / "a", b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] * written
+
+
 def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -29,6 +29,7 @@ from univg.workflow import (
     JobState,
     Project,
     cancel_job,
+    device_queue,
     find_job,
     job_runner,
     jobs,
@@ -37,7 +38,7 @@ from univg.workflow import (
     start_job,
     wait_for,
 )
-from univg.workflow.device_queue import device_turn
+from univg.workflow.device_queue import device_turn, queue_folder
 from univg.workflow.job_records import DIED, DISK_FULL, UNREADABLE, JobRecord, read_record, write_record
 
 QUICK = {"steps": 4, "seconds_per_step": 0.0}
@@ -299,6 +300,39 @@ class TestReading:
         write_record(folder, JobRecord("selftest", {}, "2026", JobState.DONE))
         assert Job.load(folder).state is JobState.DONE
 
+    def test_copy_of_a_project_at_work_is_free(self, project):
+        mine = JobRecord("selftest", {}, "2026", JobState.RUNNING).worked_on_by(os.getpid())
+        folder = make_job_folder(project)
+        write_record(folder, mine)
+        copy = Project.open(shutil.copytree(project.path, project.path.with_name("copy")))
+        assert (find_job(project).state, find_job(copy).state) == (JobState.RUNNING, JobState.FAILED)
+        with FileLock(copy.jobs_folder / folder.name / ".run.lock"):  # of a drive that numbers folders anew
+            assert find_job(copy).state is JobState.RUNNING
+        job = wait_for(start_job(copy, "selftest", QUICK), SECONDS)
+        assert job.state is JobState.DONE and find_job(project).state is JobState.RUNNING
+
+    def test_job_of_another_computer_is_alive_while_it_holds_the_lock_or_writes(self, project):
+        gone = {"pid": 99999999, "process_started": 5.0, "host": "0123abcd", "state": JobState.RUNNING}
+        folder = make_job_folder(project, **gone)
+        assert Job.load(folder).state is JobState.RUNNING
+        for file in (folder / "job.json", folder / "events.jsonl"):
+            file.touch()
+            os.utime(file, (time.time() - 600,) * 2)
+        assert (Job.load(folder).state, Job.load(folder).error) == (JobState.FAILED, DIED)
+        assert not (folder / ".run.lock").exists(), "looking leaves nothing"
+        with FileLock(folder / ".run.lock"):
+            assert Job.load(folder).state is JobState.RUNNING
+            with pytest.raises(JobRunningError):
+                start_job(project, "selftest", QUICK)
+
+    def test_record_from_before_hosts_were_recorded(self, project):
+        mine = {"state": JobState.RUNNING, "pid": os.getpid()}
+        folder = make_job_folder(project, **mine, process_started=psutil.Process().create_time())
+        data = json.loads((folder / "job.json").read_text())
+        assert data.pop("host") is None and data.pop("inode") == folder.stat().st_ino
+        (folder / "job.json").write_text(json.dumps(data))
+        assert Job.load(folder).state is JobState.RUNNING
+
     @pytest.mark.parametrize(
         "content",
         [None, b"", b"{", b"[]", b"{}", b"\xff", b'{"schema": 1, "kind": 3, "params": [], "created": ""}'],
@@ -373,11 +407,11 @@ class TestResume:
 
 
 class TestDevices:
-    def test_jobs_of_several_projects_take_turns(self, make_project, tmp_path):
+    def test_jobs_of_several_projects_take_turns(self, make_project):
         running = start_job(make_project("a"), "selftest", LONG)
         wait_for_step(running, 1)
         waiting = [start_job(make_project("b"), "selftest", QUICK)]
-        queue = tmp_path / "state" / "queue" / "cpu"
+        queue = queue_folder("cpu")
         wait_until(lambda: len(list(queue.glob("*.ticket"))) == 1)
         waiting.append(start_job(make_project("c"), "selftest", QUICK))
         wait_until(lambda: len(list(queue.glob("*.ticket"))) == 2)
@@ -399,8 +433,18 @@ class TestDevices:
         with device_turn("cpu", should_stop=lambda: False), device_turn("cpu", should_stop=lambda: False):
             pass
 
-    def test_ticket_of_a_dead_process_is_passed_over(self, tmp_path):
-        queue = tmp_path / "state" / "queue" / "cuda"
+    def test_queue_is_of_one_computer_and_one_graphics_card(self, monkeypatch):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        first = queue_folder("cuda")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        assert queue_folder("cuda") == first
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-GPU-5/1/0")
+        assert queue_folder("cuda").parent == first.parent and queue_folder("cuda") != first
+        monkeypatch.setattr(device_queue, "this_host", lambda: "elsewhere")
+        assert queue_folder("cpu").parent.name == "elsewhere" != first.parent.name
+
+    def test_ticket_of_a_dead_process_is_passed_over(self):
+        queue = queue_folder("cuda")
         queue.mkdir(parents=True)
         for name in ("0-99999999-5.0", "1-2", "1-x-y"):
             (queue / f"{name}.ticket").touch()

@@ -71,6 +71,17 @@ def test_worse_model_never_replaces_a_better_one(project):
     assert better.to_json()["dice_before"] == 0.8 and project.segmenter_versions() == ["v001", "v002", "v003"]
 
 
+def test_what_was_decided_once_is_decided_so_again(project):
+    for dice in (0.8, 0.9, 0.85):
+        last = add_version(project, dice)
+    assert (last.reason, last.active, last.before) == ("worse", "v002", "v002")
+    assert settle(project, "v003") == last
+    promote(project, "v001")
+    better = add_version(project, 0.82)  # than v001, though not than v002 and v003
+    assert (better.reason, better.before) == ("better", "v001")
+    assert settle(project, "v004") == better and active_segmenter(project).name == "v004"
+
+
 def test_roll_back_and_undo(project):
     add_version(project, 0.8)
     assert used_before(project) == ""

@@ -11,11 +11,15 @@ import pytest
 
 from tests.conftest import make_pair
 from univg.errors import Cancelled, InputError
+from univg.io import write_json_atomic
 from univg.segmentation import SegmentationConfig, Segmenter
 from univg.types import Modality, SupportSet
 from univg.workflow import pipeline, start_trees
+from univg.workflow.engines import run_mask_engine_job
+from univg.workflow.image_engines import run_image_engine_job
 from univg.workflow.job_context import JobContext
 from univg.workflow.jobs import JobState, start_job, wait_for
+from univg.workflow.model_versions import held_out_of
 from univg.workflow.pipeline import held_out_name, run_on_project, run_pipeline, split_held_out
 from univg.workflow.presets import PRESETS, Preset, preset_named
 from univg.workflow.project import Project
@@ -96,6 +100,51 @@ def test_cancelling_in_any_stage_and_resuming_gives_the_same_weights(tiny_suppor
     whole = run_pipeline(tiny_support, preset=TINY, device="cpu")
     for name, value in whole.network.state_dict().items():
         assert value.equal(resumed.network.state_dict()[name]), name
+
+
+def test_job_that_was_killed_once_its_version_was_published_makes_no_other(tmp_path, monkeypatch):
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=64)
+    for pair in killed_support():
+        project.add_support_pair(pair)
+    preset = replace(TINY, pairs=0, segmentation=replace(TINY.segmentation, working_size=64, steps=4))
+    (tmp_path / "job" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "other" / "checkpoint").mkdir(parents=True)
+
+    def run(job):
+        with JobContext(tmp_path / job) as context:
+            return run_on_project(project, preset, 0, "cpu", context)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipeline, "settle", interrupt)
+        run("job")
+    resumed = run("job")
+    assert project.segmenter_versions() == ["v001"] and resumed["versions"]["reason"] == "first"
+    assert resumed["held_out"]["dice"] == held_out_of(project.segmenters_folder / "v001").dice
+    assert run("job") == resumed, "killed after that, too"
+    assert run("other")["segmenter"] == "v002" and run("other")["versions"]["before"] == "v001"
+
+
+@pytest.mark.parametrize(
+    ("run", "folder", "key"),
+    [
+        (run_mask_engine_job, "adapters_folder", "mask_engine"),
+        (run_image_engine_job, "image_engines_folder", "image_engine"),
+    ],
+)
+def test_engine_that_its_job_published_is_not_adapted_again(tmp_path, run, folder, key):
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=64)  # without any image
+    card = {"figures": {"agreement": 0.5}, "job": "job"}
+    for number, made in enumerate(({"figures": {}}, card, {"figures": {}, "job": "other"})):
+        version = getattr(project, folder) / f"v00{number + 1}"
+        version.mkdir(parents=True)
+        write_json_atomic(version / "engine.json", {"card": made})
+    (tmp_path / "job" / "checkpoint").mkdir(parents=True)
+    with JobContext(tmp_path / "job") as context:
+        assert run(project, {}, context.within(key)) == {key: "v002", "agreement": 0.5}
+
+
+def interrupt(*args):
+    raise KeyboardInterrupt
 
 
 def test_resuming_without_the_image_that_is_kept_apart_says_so(tmp_path):

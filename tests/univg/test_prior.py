@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,6 +85,13 @@ def test_saved_prior_starts_a_training(tmp_path, tiny_support):
     )
     assert torch.equal(segmenter.network.head.weight, prior.tensors["head.weight"])
     assert segmenter.card["prior_sha256"] == prior.sha256
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="looks at what this process has mapped")
+def test_prior_that_was_read_is_not_kept_open(tmp_path):
+    save_prior(build_network(TINY), CONFIG, {}, tmp_path)
+    prior = load_prior(TINY, tmp_path)
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text() and prior.tensors
 
 
 def test_prior_is_shown_on_the_held_out_image_before_the_first_step(tmp_path, tiny_support):

@@ -10,9 +10,11 @@ import threading
 import numpy as np
 import pytest
 
+from tests.univg.test_io_write import refuse_at_first
 from univg.errors import InputError
 from univg.types import ImageMaskPair, Modality
 from univg.workflow import Project, support_store
+from univg.workflow.processes import this_host
 
 
 @pytest.fixture
@@ -36,6 +38,18 @@ def assert_same_pair(got, wanted):
     np.testing.assert_array_equal(got.image, wanted.image)
     np.testing.assert_array_equal(got.mask, wanted.mask)
     assert (got.fov is None) == (wanted.fov is None)
+
+
+def interrupt_at(part):
+    """Stands in for a function of the store that gets a path, and ends the process where `part` is in that."""
+
+    def function(path, *rest, **options):
+        if part in str(path):
+            raise KeyboardInterrupt
+        return originals[len(rest)](path, *rest, **options)
+
+    originals = {1: support_store.write_mask if part == "masks" else support_store._move}
+    return function
 
 
 def all_files(folder):
@@ -298,6 +312,22 @@ class TestSupport:
         with pytest.raises(InputError, match="No removed pair"):
             project.restore_support_pair("b")
 
+    @pytest.mark.parametrize("stopped", ["add", "removal"])
+    def test_nothing_of_a_pair_that_was_half_there_joins_the_next_of_its_name(self, project, monkeypatch, stopped):
+        old, new = make_pair(seed=1, dtype=np.float32, channels=3, fov=True), make_pair(seed=2)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            if stopped == "add":
+                patch.setattr(support_store, "write_mask", interrupt_at("masks"))
+                project.add_support_pair(old)
+            else:
+                project.add_support_pair(old)
+                patch.setattr(support_store, "_move", interrupt_at("a.json"))
+                project.remove_support_pair("a")
+        assert project.support_names() == [] and "support/images/a.tif" in all_files(project.path)
+        assert project.add_support_pair(new)
+        assert_same_pair(project.support_pair("a"), new)
+        assert [name for name in all_files(project.support_folder) if "/a." in f"/{name}" and "removed" not in name]
+
     def test_two_tabs_add_at_once(self, project):
         outcomes = []
 
@@ -350,6 +380,27 @@ class TestSegmenters:
             (folder / "inside").mkdir(parents=True)
         with project.new_segmenter_folder():
             assert not dead.exists() and alive.exists()
+
+    def test_what_another_computer_builds_is_left_to_it_for_a_day(self, project):
+        foreign = project.segmenters_folder / ".v003.partial-0123abcd-99999999-0a1b"
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        here = project.segmenters_folder / f".v003.partial-{this_host()}-{gone.pid}-0a1b"
+        for folder in (foreign, here):
+            folder.mkdir()
+        with project.new_segmenter_folder() as folder:
+            assert this_host() in folder.name and foreign.exists() and not here.exists()
+        before = foreign.stat().st_mtime - 90_000
+        os.utime(foreign, (before, before))
+        with project.new_segmenter_folder():
+            assert not foreign.exists()
+
+    def test_a_folder_that_windows_keeps_busy_for_a_moment_is_waited_for(self, project, monkeypatch):
+        with project.new_segmenter_folder() as folder:
+            monkeypatch.setattr("sys.platform", "win32")
+            refused = refuse_at_first(monkeypatch, times=3)
+            (folder / "w").touch()
+        assert len(refused) == 3 and project.segmenter_versions() == ["v001"]
 
     def test_two_at_once_get_two_numbers(self, project):
         first, second = project.new_segmenter_folder(), project.new_segmenter_folder()

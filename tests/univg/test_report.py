@@ -7,8 +7,9 @@ from tests.conftest import make_pair
 from univg.cli import main
 from univg.commands.benchmark import _needed
 from univg.errors import InputError
-from univg.io import read_image, write_image, write_mask
+from univg.io import match_pair_files, read_image, write_image, write_json_atomic, write_mask
 from univg.workflow.ablation import ROWS
+from univg.workflow.benchmark import choose_training_files
 from univg.workflow.report import compare_results, draw_worst_cases, plot_curve, worst_cases, write_image_table
 
 
@@ -31,6 +32,41 @@ def test_results_that_cannot_be_compared_are_refused():
         compare_results(result_of([0.5]), {"splits": []})
     with pytest.raises(InputError, match="trained on other images"):
         compare_results(result_of([0.5]), result_of([0.6], train=("b",)))
+
+
+@pytest.mark.parametrize("split", [{}, [], {"seed": 0, "train": ["a"], "images": [{"name": "i0"}]}, {"seed": "x"}])
+def test_what_is_no_result_is_refused(split):
+    with pytest.raises(InputError, match="no results of a benchmark"):
+        compare_results({"splits": [split]}, result_of([0.5]))
+
+
+def test_results_that_cannot_be_compared_are_refused_before_the_work(dataset, tmp_path, capsys, monkeypatch):
+    def work(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("univg.workflow.benchmark.run_benchmark", work)
+    command = ["benchmark", str(dataset), "--modality", "octa", "--shots", "2", "--size", "64", "--compare"]
+    train = [file.name for file in choose_training_files(match_pair_files(*both(dataset)), 2, 1)[0]]
+    split = {"seed": 1, "train": train, "images": []}
+    for other, words in (
+        ([{}], "no results of a benchmark"),
+        ([split | {"seed": 5}], "no split in common"),
+        ([split | {"train": ["case 0", "case 9"]}], "Split 1 trained on other images"),
+    ):
+        write_json_atomic(tmp_path / "other.json", {"splits": other})
+        assert main([*command, str(tmp_path / "other.json")]) == 2 and words in capsys.readouterr().err
+    write_json_atomic(tmp_path / "other.json", {"splits": [split]})
+    assert main([*command, str(tmp_path / "other.json")]) == 130, "the work begins"
+
+
+def test_help_names_no_preset_that_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["benchmark", "--help"])
+    assert "one of preview, standard, plain" in " ".join(capsys.readouterr().out.split())
+
+
+def both(dataset):
+    return dataset / "images", dataset / "masks"
 
 
 def test_table_has_a_row_for_each_image(tmp_path):

@@ -185,7 +185,7 @@ def test_review_pause_survives_a_kill_and_later_stages_are_redone_alone(tmp_path
     assert len(names) == 3 and project.segmenter_versions() == []
 
     # Killed just before that was written: resuming must not train without the review
-    while job.record.alive:
+    while job.record.alive_in(job.folder):
         time.sleep(0.05)
     write_record(job.folder, replace(read_record(job.folder), state=JobState.RUNNING, waits_for=None))
     job = job.refreshed()

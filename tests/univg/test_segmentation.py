@@ -12,7 +12,7 @@ from univg.io import read_image
 from univg.metrics import dice
 from univg.segmentation import SegmentationConfig, Segmenter, segment, train_segmenter
 from univg.segmentation.augment import random_patch
-from univg.segmentation.config import HELD_OUT_PICTURE
+from univg.segmentation.config import HELD_OUT_PICTURE, NETWORKS
 from univg.segmentation.inputs import (
     fit_to_working_size,
     network_inputs,
@@ -26,6 +26,7 @@ from univg.segmentation.losses import segmentation_loss
 from univg.segmentation.networks import _convolve_joined, build_network
 from univg.segmentation.predict import TILE, predict_probability, recalibrate
 from univg.segmentation.train import _drawn, _Sample, _to_sample
+from univg.training.average import update_average
 from univg.training.device import resolve_device
 from univg.types import ImageMaskPair, Modality
 
@@ -465,6 +466,41 @@ def test_every_network_gives_a_logit_for_each_pixel(name):
     side = 2 * config.size_multiple
     with torch.inference_mode():
         assert network(torch.zeros(1, 5, side, 2 * side)).shape == (1, 1, side, 2 * side)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_is_trained_saved_and_loaded(tiny_support, tmp_path, name):
+    if name != "unet":
+        pytest.importorskip("monai")
+    config = replace(TINY, network=name, channels=(8, 16, 32), working_size=64, patch_size=64, steps=2)
+    (tmp_path / "checkpoint").mkdir()
+    segmenter = train(tiny_support, config, checkpoint_folder=tmp_path / "checkpoint")
+    segmenter.save(tmp_path)
+    assert same_weights(Segmenter.load(tmp_path), segmenter)
+    again = train(tiny_support, config, checkpoint_folder=tmp_path / "checkpoint")
+    assert same_weights(again, segmenter), "a finished checkpoint holds the weights"
+
+
+def test_blocks_of_dynunet_have_one_name_and_compute_as_before():
+    nets = pytest.importorskip("monai.networks.nets")
+    torch.manual_seed(0)
+    network = build_network(SegmentationConfig(network="dynunet", channels=(8, 16, 32), patch_size=64)).eval()
+    names = [name for name, _ in network.named_parameters()]
+    assert list(network.state_dict()) == names
+    torch.manual_seed(0)
+    original = nets.DynUNet(2, 5, 1, [3] * 3, [1, 2, 2], [2, 2], filters=(8, 16, 32)).eval()
+    original.to(memory_format=torch.channels_last)
+    image = torch.randn(1, 5, 32, 64)
+    with torch.inference_mode():
+        assert torch.equal(network(image), original(image))
+    moved = copy.deepcopy(network)
+    for weight in moved.parameters():
+        weight.data += 1
+    update_average(moved.state_dict(), network.state_dict(), 0.9, step=10**6)
+    for before, after in zip(network.parameters(), moved.parameters(), strict=True):
+        assert torch.allclose(after - before, torch.tensor(0.9), atol=1e-5)
+    moved.load_state_dict(original.state_dict())  # as it was saved on a graphics card
+    assert all(torch.equal(a, b) for a, b in zip(moved.parameters(), network.parameters(), strict=True))
 
 
 def test_missing_library_of_networks_is_named(monkeypatch):

@@ -50,7 +50,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
     )
     parser.add_argument("--splits", type=int, default=3, metavar="N", help="random splits (default: 3)")
     add_seed(parser, "of the first split (default: 0)")
-    parser.add_argument("--preset", default="standard", metavar="P", help=f"one of {', '.join(PRESETS)}")
+    presets = ", ".join(name for name, preset in PRESETS.items() if not preset.engine_pairs)
+    parser.add_argument("--preset", default="standard", metavar="P", help=f"one of {presets}")
     parser.add_argument(
         "--network", default="unet", metavar="NET", help=f"one of {', '.join(NETWORKS)}; others than unet have no prior"
     )
@@ -99,6 +100,9 @@ def run(args: argparse.Namespace) -> int:
     # Loads torch, so bad input is refused before.
     from univg.workflow.benchmark import BenchmarkConfig, join_splits, run_benchmark
 
+    if other is not None:
+        _refuse_incomparable(args, data, other)
+
     results = {}
     for seeds in _seeds_at_once(args):
         for label, (chosen, shots, synthetic) in variants.items():
@@ -120,6 +124,21 @@ def run(args: argparse.Namespace) -> int:
                 print(format_table(results[label], label if len(variants) > 1 else ""), flush=True)
     _write_reports(args, data, results, other)
     return 0
+
+
+def _refuse_incomparable(args: argparse.Namespace, data: Path, other: dict) -> None:
+    """`InputError` where the results to come cannot be compared with `other`."""
+    from univg.workflow.benchmark import choose_training_files
+    from univg.workflow.report import refuse_other_training, splits_by_seed
+
+    files, known = match_pair_files(data / "images", data / "masks", None), splits_by_seed(other)
+    shared = [seed for seed in range(args.seed, args.seed + args.splits) if seed in known]
+    # A file of results may hold more splits than are measured now.
+    if not shared and not (args.json and Path(args.json).exists()):
+        raise InputError("The two results have no split in common", path=args.compare, fix="Measure the same splits.")
+    for seed in shared:
+        train, _ = choose_training_files(files, args.shots[0], seed)
+        refuse_other_training(known[seed], [file.name for file in train])
 
 
 def _preset_at(size: int, name: str, network: str) -> Preset:

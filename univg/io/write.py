@@ -9,6 +9,8 @@ import io
 import json
 import math
 import os
+import sys
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -27,6 +29,7 @@ from univg.types import check_image
 PROVENANCE_KEY = "univg"
 MAX_PROVENANCE_BYTES = 1 << 20
 MAX_JSON_BYTES = 64 << 20
+_SECONDS_OF_PATIENCE, _SECONDS_BETWEEN_TRIES = 2.0, 0.05
 
 
 def write_mask(path: str | PathLike[str], mask: np.ndarray, *, provenance: Mapping | None = None) -> None:
@@ -125,7 +128,7 @@ def write_atomic(path: str | PathLike[str], write: Callable[[Path], object]) -> 
         write(temporary)
         with temporary.open("r+b") as stream:  # Windows flushes only what is open for writing
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        replace_patiently(temporary, path)
     except BaseException as error:
         # The first error is the one to report, whether or not the leftover can be removed.
         with contextlib.suppress(OSError):
@@ -133,6 +136,23 @@ def write_atomic(path: str | PathLike[str], write: Callable[[Path], object]) -> 
         if isinstance(error, OSError):
             raise _cannot_write(path, error) from error
         raise
+
+
+def replace_patiently(source: Path, target: Path) -> None:
+    """Rename `source` to `target`, replacing a file there.
+
+    Windows refuses that while another program, such as a virus scanner or a page that reads it, has either open: for a
+    moment.
+    """
+    deadline = time.monotonic() + _SECONDS_OF_PATIENCE
+    while True:
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() >= deadline:
+                raise
+            time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 def write_json_atomic(path: str | PathLike[str], obj: Any) -> None:

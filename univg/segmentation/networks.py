@@ -12,6 +12,8 @@ from torch.nn import functional
 from univg.errors import InputError
 from univg.segmentation.config import INPUT_SETS, SegmentationConfig
 
+_DYNUNET_ALIASES = ("input_block", "downsamples", "bottleneck", "upsamples")
+
 
 class UNet(nn.Module):
     """The U-Net of Ronneberger et al. (2015) with batch normalisation, padding, and resized instead of learned
@@ -85,9 +87,21 @@ def _layers(in_channels: int, out_channels: int) -> list[nn.Module]:
 def _dynamic_unet(in_channels: int, channels: tuple[int, ...]) -> nn.Module:
     """nnU-Net's U-Net (Isensee et al. 2021): instance normalisation, strided convolutions, learned upsampling."""
     halvings = len(channels) - 1
-    return _monai().DynUNet(
+    network = _monai().DynUNet(
         2, in_channels, 1, [3] * len(channels), [1] + [2] * halvings, [2] * halvings, filters=channels
     )
+    # Its forward pass knows these blocks as parts of `skip_layers`; registered twice, a weight is averaged twice and
+    # cannot be saved.
+    for alias in _DYNUNET_ALIASES:
+        delattr(network, alias)
+    network.register_load_state_dict_pre_hook(_forget_aliases)
+    return network
+
+
+def _forget_aliases(network: nn.Module, state: dict[str, torch.Tensor], *_: object) -> None:
+    """Files that were saved on a graphics card while blocks were registered twice hold both names."""
+    for name in [name for name in state if name.split(".")[0] in _DYNUNET_ALIASES]:
+        del state[name]
 
 
 def _attention_unet(in_channels: int, channels: tuple[int, ...]) -> nn.Module:

@@ -273,7 +273,8 @@ def load_prior(config: SegmentationConfig, folder: str | Path | None = None) -> 
                 path=folder,
                 fix="Use the prior's, or start='random'.",
             )
-    tensors = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    # Copies: a view keeps the file open, which Windows then does not let `save_prior` replace.
+    tensors = {name: (value.float() if value.is_floating_point() else value).clone() for name, value in state.items()}
     return Prior(tensors, sha256_file(folder / _WEIGHTS))
 
 

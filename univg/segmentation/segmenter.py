@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from univg.errors import InputError
-from univg.io import read_json, write_bytes_atomic, write_image, write_json_atomic
+from univg.io import read_json, sha256_file, write_bytes_atomic, write_image, write_json_atomic
 from univg.segmentation.config import HELD_OUT_PICTURE, SegmentationConfig
 from univg.segmentation.networks import build_network
 from univg.training.device import resolve_device
@@ -92,3 +92,8 @@ class Segmenter:
                 f"This segmenter cannot be read: {reason}", path=folder, fix="Use another version, or adapt again."
             ) from error
         return cls(network.to(resolve_device(device)).eval(), config, modality, threshold, card)
+
+
+def weights_sha256(folder: Path) -> str:
+    """Of the weights of the segmenter in `folder`; versions of two projects have the same names."""
+    return sha256_file(folder / _WEIGHTS)

@@ -94,7 +94,8 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
             tensors: dict[str, dict[str, torch.Tensor]] = {}
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 group, name = key.split("/", 1)
-                tensors.setdefault(group, {})[name] = file.get_tensor(key)
+                # A copy: a view keeps the file open, which Windows then does not let the next checkpoint replace.
+                tensors.setdefault(group, {})[name] = file.get_tensor(key).clone()
         state = TrainingState(tensors=tensors, **scalars)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(

@@ -8,12 +8,14 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from filelock import FileLock, Timeout
 
 from univg import __version__
 from univg.errors import InputError
@@ -42,6 +44,7 @@ from univg.workflow.presets import Preset
 MakePairs = Callable[[SupportSet, int], Sequence[ImageMaskPair]]
 _FIGURES = ("dice", "cldice", "iou", "nsd", "auc", "sensitivity", "specificity", "betti0_error", "betti1_error")
 _SECONDS_BETWEEN_RECORDS = 5.0
+_WORK_SUFFIX = ".work"
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ def run_benchmark(
     config : BenchmarkConfig
     json_file : path-like, optional
         Where results are kept after each split. Finished splits found there are not run again, and an interrupted one
-        goes on from its checkpoint, in a folder beside the file, which also gets the masks that were found.
+        goes on from its checkpoint, in a folder beside the file, which also gets the masks that were found. A second
+        run at the same time is refused.
     synthetic : callable, optional
         Makes the synthetic pairs of a split; by default the preset does.
     on_progress, should_stop : callable
@@ -118,17 +122,39 @@ def run_benchmark(
         raise InputError(
             f"{config.shots} shots need more than {config.shots} annotated images, got {len(files)}", path=data
         )
-    result = _open_result(data.name, data_sha256(files), config, json_file)
-    finished = {split["seed"]: split for split in result["splits"]}
-    for seed in range(config.seed, config.seed + config.splits):
-        if seed not in finished:
-            work = _work_folder(json_file, seed)
-            finished[seed] = _run_split(files, config, seed, work, synthetic, on_progress, should_stop)
-        result["splits"] = [finished[key] for key in sorted(finished)]
-        result["mean"] = _mean_over_splits(result["splits"])
-        if json_file is not None:
-            write_json_atomic(json_file, result)
+    with _only_run_on(json_file):
+        result = _open_result(data.name, data_sha256(files), config, json_file)
+        finished = {split["seed"]: split for split in result["splits"]}
+        for seed in range(config.seed, config.seed + config.splits):
+            if seed not in finished:
+                work = _work_folder(json_file, seed)
+                finished[seed] = _run_split(files, config, seed, work, synthetic, on_progress, should_stop)
+            result["splits"] = [finished[key] for key in sorted(finished)]
+            result["mean"] = _mean_over_splits(result["splits"])
+            if json_file is not None:
+                write_json_atomic(json_file, result)
     return result
+
+
+@contextmanager
+def _only_run_on(json_file: str | Path | None) -> Iterator[None]:
+    """Refuse a second run on the same results, which would write the splits that it has not seen out of them."""
+    if json_file is None:
+        yield
+        return
+    folder = Path(json_file).with_suffix(_WORK_SUFFIX)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            "Another run is writing these results", path=json_file, fix="Wait for it, or name another file."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def choose_training_files(files: Sequence[PairFiles], shots: int, seed: int) -> tuple[list[PairFiles], list[PairFiles]]:
@@ -365,7 +391,7 @@ def _with_defaults(key: object) -> object:
 
 def work_folder(json_file: str | Path, seed: int) -> Path:
     """Where a split keeps its checkpoint and the masks it found."""
-    return Path(json_file).with_suffix(".work") / f"split-{seed}"
+    return Path(json_file).with_suffix(_WORK_SUFFIX) / f"split-{seed}"
 
 
 def _work_folder(json_file: str | Path | None, seed: int) -> Path | None:

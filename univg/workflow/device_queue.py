@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from univg.errors import Cancelled
 from univg.progress import ShouldStop
-from univg.workflow.job_records import JobRecord, process_start
+from univg.workflow.processes import process_lives, process_start, this_host
 
 STATE_VARIABLE = "UNIVG_STATE"
 _POLL_SECONDS = 0.1
@@ -33,6 +34,21 @@ def state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "univg"
 
 
+def queue_folder(device: str) -> Path:
+    """Where jobs for `device` wait; computers and containers that share the state folder each have queues of their own.
+
+    Of several graphics cards a job uses the first that it sees.
+    """
+    if device == "cuda":
+        first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        device = f"cuda-{re.sub('[^0-9A-Za-z-]', '_', first)}"
+    return _queues() / device
+
+
+def _queues() -> Path:
+    return state_folder() / "queue" / this_host()
+
+
 @contextmanager
 def device_turn(device: str, *, should_stop: ShouldStop) -> Iterator[None]:
     """Wait for `device`, such as ``"cpu"`` or ``"cuda"``, and hold it for the block.
@@ -40,7 +56,7 @@ def device_turn(device: str, *, should_stop: ShouldStop) -> Iterator[None]:
     Raises `univg.errors.Cancelled` when `should_stop` says so while waiting. Without a writable state folder
     there is no queue, and the block runs at once.
     """
-    folder = state_folder() / "queue" / device
+    folder = queue_folder(device)
     ticket = folder / f"{time.time_ns():020d}-{os.getpid()}-{process_start(os.getpid())}.ticket"
     lock = FileLock(folder / "lock")
     try:
@@ -66,7 +82,7 @@ def device_turn(device: str, *, should_stop: ShouldStop) -> Iterator[None]:
 def jobs_ahead(pid: int) -> int | None:
     """How many jobs, the running one included, the waiting process `pid` lets go first; None when it waits for none."""
     try:
-        folders = [folder for folder in (state_folder() / "queue").iterdir() if folder.is_dir()]
+        folders = [folder for folder in _queues().iterdir() if folder.is_dir()]
     except OSError:
         return None
     for folder in folders:
@@ -92,10 +108,10 @@ def _is_valid(ticket: Path) -> bool:
     """Whether the process that drew `ticket` still waits; the ticket of a dead one is removed."""
     try:
         _, pid, started = ticket.stem.split("-")
-        holder = JobRecord("", {}, "", pid=int(pid), process_started=float(started))
+        lives = process_lives(int(pid), float(started))
     except ValueError:
         return False
-    if holder.alive:
+    if lives:
         return True
     ticket.unlink(missing_ok=True)
     return False

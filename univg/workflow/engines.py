@@ -27,7 +27,7 @@ from univg.types import SupportSet
 from univg.workflow.job_context import JobContext, JobPart
 from univg.workflow.live_pictures import mask_sheet, saver, starts_sheet
 from univg.workflow.model_versions import kept_apart_in
-from univg.workflow.project import Project
+from univg.workflow.project import Project, version_of_job
 from univg.workflow.start_trees import engine_size, grow_starts
 
 _CHECKED = 6  # masks drawn at the end of an adaptation
@@ -46,6 +46,9 @@ def run_mask_engine_job(project: Project, params: dict, context: JobContext | Jo
     """The work of a ``mask-engine`` job: `params` are ``adapter``, ``steps``, ``seed``, ``device``, ``backbone`` and
     ``without``, the name of a pair that is kept apart (by default see `kept_apart_in`).
     """
+    made = version_of_job(project.adapters_folder, "engine.json", context.folder.name)
+    if made is not None:
+        return {"mask_engine": made[0], **made[1]["figures"]}
     support = support_without(project, kept_apart_in(context, project, params))
     device = resolve_device(params.get("device", "auto"))
     context.on_progress(ProgressEvent("mask engine", 0, 0, message="Loading the engine"))
@@ -92,6 +95,7 @@ def run_mask_engine_job(project: Project, params: dict, context: JobContext | Jo
         "seed": training.seed,
         "support_sha256": dict(support.sha256),
         "figures": figures,
+        "job": context.folder.name,
     }
     new = project.new_mask_engine_folder()
     with new as folder:

@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,9 @@ import numpy as np
 from univg import __version__
 from univg.errors import Cancelled, InputError
 from univg.io import write_image, write_json_atomic, write_mask
-from univg.io.write import write_bytes_atomic
+from univg.io.write import replace_patiently, write_bytes_atomic
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, ignore_progress, never_stop
+from univg.segmentation.config import INPUT_SETS
 from univg.types import ImageMaskPair, as_float
 from univg.workflow.folder_access import partial_folders, partial_name, remove_dead_partials, writing
 from univg.workflow.project import Project
@@ -23,6 +26,7 @@ from univg.workflow.verdicts import pairs_that_train
 
 FORMATS = ("folder", "nnunet", "coco")
 SOURCES = ("real", "synthetic", "both")
+_NOT_AS_ONNX = ("swin-unetr",)  # torch writes numbers of windows into the file that hold for a single size
 _REDUCED = "Images of more than 8 bits were written with 8."
 _TOLERANCE = 1e-3  # between torch and ONNX, of a probability
 
@@ -48,7 +52,8 @@ def export_pairs(
     kind : {'folder', 'nnunet', 'coco'}
         'folder' has ``images`` and ``masks`` of equal names, and ``fov`` where a pair has a field of view, the whole
         image for the others; 'nnunet' is a raw data set of nnU-Net v2; 'coco' has ``images`` and an
-        ``annotations.json`` with one run-length encoded segmentation an image. The latter two have 8 bits.
+        ``annotations.json`` with one run-length encoded segmentation an image that has vessels. The latter two have
+        8 bits.
     source : {'real', 'synthetic', 'both'}
         Of synthetic pairs only those that training uses, see `univg.workflow.verdicts.POLICY`.
     on_progress, should_stop : callable
@@ -97,11 +102,11 @@ def export_pairs(
         with writing(output):
             if beside == output:
                 for made in work.iterdir():
-                    made.rename(output / made.name)
+                    replace_patiently(made, output / made.name)
                 work.rmdir()
             else:
                 work.chmod(0o755)
-                work.rename(output)
+                replace_patiently(work, output)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -177,7 +182,10 @@ class _NnUnet:
 
 
 class _Coco:
-    """Images and one file of annotations; a mask is one uncompressed run-length encoding, columns first."""
+    """Images and one file of annotations; a mask is one uncompressed run-length encoding, columns first.
+
+    An image without any vessel has no annotation.
+    """
 
     def __init__(self, folder: Path, project: Project) -> None:
         self.folder, self.project = folder, project
@@ -199,17 +207,16 @@ class _Coco:
             }
         )
         rows, cols = np.nonzero(pair.mask)
-        box = [0, 0, 0, 0]
-        if len(rows):
-            box = [int(cols.min()), int(rows.min()), int(np.ptp(cols)) + 1, int(np.ptp(rows)) + 1]
+        if not len(rows):
+            return
         self.annotations.append(
             {
                 "id": number,
                 "image_id": number,
                 "category_id": 1,
-                "iscrowd": 1,
-                "area": int(pair.mask.sum()),
-                "bbox": box,
+                "iscrowd": 0,  # 1 has every reader ignore it, though a mask of run lengths is said to be a crowd's
+                "area": len(rows),
+                "bbox": [int(cols.min()), int(rows.min()), int(np.ptp(cols)) + 1, int(np.ptp(rows)) + 1],
                 "segmentation": {"size": [height, width], "counts": run_lengths(pair.mask)},
             }
         )
@@ -252,8 +259,17 @@ def export_onnx(folder: str | Path, output: str | Path) -> float:
     Raises
     ------
     InputError
-        If the packages are missing, the segmenter cannot be read, or the results differ.
+        If the packages are missing, the segmenter cannot be read or written so, or the results differ.
     """
+    from univg.segmentation import Segmenter
+
+    segmenter = Segmenter.load(folder)
+    if segmenter.config.network in _NOT_AS_ONNX:
+        raise InputError(
+            f"A segmenter of the kind {segmenter.config.network} cannot be written as ONNX for any size of image",
+            path=Path(folder),
+            fix="Train one with another network, such as unet.",
+        )
     try:
         import onnx
         import onnxruntime
@@ -264,26 +280,24 @@ def export_onnx(folder: str | Path, output: str | Path) -> float:
         ) from error
     import torch
 
-    from univg.segmentation import Segmenter
-
-    segmenter = Segmenter.load(folder)
     multiple = segmenter.config.size_multiple
-    channels = next(segmenter.network.parameters()).shape[1]
+    channels = INPUT_SETS[segmenter.config.inputs]
     example = torch.randn(2, channels, 3 * multiple, 4 * multiple, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "model.onnx"
         axes = {0: torch.export.Dim("batch"), 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
-        torch.onnx.export(
-            segmenter.network,
-            (example,),
-            file,
-            input_names=["image"],
-            output_names=["logit"],
-            dynamic_shapes=(axes,),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        with _onnx_may_fail(folder):
+            torch.onnx.export(
+                segmenter.network,
+                (example,),
+                file,
+                input_names=["image"],
+                output_names=["logit"],
+                dynamic_shapes=(axes,),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
         model = onnx.load(file)
         metadata = {
             "made_by": f"UniVG {__version__}",
@@ -297,12 +311,29 @@ def export_onnx(folder: str | Path, output: str | Path) -> float:
             entry.key, entry.value = key, value
         onnx.checker.check_model(model)
         data = model.SerializeToString()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    difference = max(_difference(segmenter.network, session, batch) for batch in (example, example[:1, :, :multiple]))
+    batches = (example, example[:1, :, :multiple])
+    with _onnx_may_fail(folder):
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        difference = max(_difference(segmenter.network, session, batch) for batch in batches)
     if not difference <= _TOLERANCE:
         raise InputError(f"ONNX computes something else: probabilities differ by {difference:.2g}", path=Path(folder))
     write_bytes_atomic(output, data)
     return difference
+
+
+@contextmanager
+def _onnx_may_fail(folder: str | Path) -> Iterator[None]:
+    """Whatever torch and onnxruntime raise, which have dozens of kinds of errors, as an `InputError`."""
+    try:
+        yield
+    except Exception as error:
+        cause = error.__cause__ or error  # torch wraps the reason in a page of advice
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0][:200]
+        raise InputError(
+            f"This segmenter cannot be written as ONNX: {reason}",
+            path=Path(folder),
+            fix="Try other versions of torch, onnx and onnxruntime, or train one with the network unet.",
+        ) from error
 
 
 def _difference(network, session, batch) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,8 +16,10 @@ import psutil
 from filelock import FileLock, Timeout
 
 from univg.errors import InputError
+from univg.workflow.processes import this_host
 
 LOCK_SECONDS = 60.0
+_DAY = 86400.0
 
 _FIXES = {
     errno.ENOSPC: "Free some space on this disk, then try again; earlier files are intact.",
@@ -81,19 +84,27 @@ def file_stamp() -> str:
 
 def partial_name(name: str) -> str:
     """Of a hidden folder in which this process builds `name`."""
-    return f".{name}.partial-{os.getpid()}-{os.urandom(2).hex()}"
+    return f".{name}.partial-{this_host()}-{os.getpid()}-{os.urandom(2).hex()}"
 
 
 def partial_folders(folder: Path, name: str) -> list[Path]:
     """Folders in `folder` that any process builds, or has left behind, for the regular expression `name`."""
-    named = re.compile(rf"\.{name}\.partial-\d+-[0-9a-f]{{4}}")
+    named = re.compile(rf"\.{name}\.partial-([0-9a-f]{{8}}-)?\d+-[0-9a-f]{{4}}")  # earlier ones have no host
     return [path for path in folder.iterdir() if named.fullmatch(path.name) and path.is_dir()]
 
 
 def remove_dead_partials(folder: Path, name: str) -> None:
-    """Remove those of `partial_folders` whose process is gone: it was killed, and nobody else will."""
+    """Remove those of `partial_folders` whose process is gone: it was killed, and nobody else will.
+
+    Those of another computer or container are removed once nothing was added to them for a day.
+    """
     for path in partial_folders(folder, name):
-        if not psutil.pid_exists(int(path.name.split("-")[-2])):
+        *host, pid, _ = path.name.rpartition(".partial-")[2].split("-")
+        if host in ([], [this_host()]):
+            gone = not psutil.pid_exists(int(pid))
+        else:
+            gone = time.time() - path.stat().st_mtime > _DAY
+        if gone:
             rmtree(path, ignore_errors=True)
 
 

@@ -38,7 +38,7 @@ from univg.workflow.model_versions import kept_apart_in
 from univg.workflow.pair_checks import check_synthetic_pair
 from univg.workflow.pipeline import run_pipeline
 from univg.workflow.presets import CRITIC
-from univg.workflow.project import Project
+from univg.workflow.project import Project, version_of_job
 from univg.workflow.start_trees import engine_size
 
 CRITIC_FOLDER = "critic"
@@ -108,6 +108,9 @@ def run_image_engine_job(project: Project, params: dict, context: JobContext | J
     The result has ``agreement`` and ``nearest_image`` of images drawn with the engine, and ``expected_agreement`` where
     the judge kept an image apart: with a single one to learn from there is none.
     """
+    made = version_of_job(project.image_engines_folder, "engine.json", context.folder.name)
+    if made is not None:
+        return {"image_engine": made[0], **made[1]["figures"]}
     support = support_without(project, kept_apart_in(context, project, params))
     device = params.get("device", "auto")
     context.on_progress(ProgressEvent("image engine", 0, 0, message="Loading the engine"))
@@ -163,6 +166,7 @@ def run_image_engine_job(project: Project, params: dict, context: JobContext | J
         "seed": training.seed,
         "support_sha256": dict(support.sha256),
         "figures": figures,
+        "job": context.folder.name,
     }
     new = project.new_image_engine_folder()
     with new as folder:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-import psutil
-
 from univg.io import read_json, write_json_atomic
 from univg.progress import ProgressEvent
+from univg.workflow.processes import is_held, process_lives, process_start, this_host
 
 JOB_SCHEMA = 1
 RECORD_FILE = "job.json"
@@ -26,14 +26,15 @@ LOG_FILE = "log.txt"
 CANCEL_FILE = "cancel"
 RELEASED_FILE = "released"
 CHECKPOINT_FOLDER = "checkpoint"
+RUN_LOCK = ".run.lock"  # the process that works on the job holds it
 
 DIED = "The process ended unexpectedly; resume continues from the last checkpoint"
 DISK_FULL = "The disk is full; free some space, then resume"
 UNREADABLE = "job.json is unreadable"
 NEWER = "This job was made by a newer version of UniVG; update UniVG to see it"
 
-# Start times are computed from the boot time, which moves when the clock is corrected.
-_SAME_START_SECONDS = 30.0
+# Longer than a job at work, which writes an event a step, writes nothing.
+_SECONDS_OF_SILENCE = 180.0
 _FULL_DISK_BYTES = 64 * 1024
 _TORN = b" #torn\n"
 
@@ -57,6 +58,8 @@ class JobRecord:
 
     `error_without_path` is what a report says that others may see; None where `error` names no path.
     A job with `waits_for` stopped by itself, as if it had been cancelled, until a person has done that.
+    `host` is where `pid` is the number of a process, and `inode` that of the job's folder, which a copy does not share;
+    earlier records have neither.
     """
 
     kind: str
@@ -66,6 +69,8 @@ class JobRecord:
     attempt: int = 1
     pid: int | None = None
     process_started: float | None = None
+    host: str | None = None
+    inode: int | None = None
     started: str | None = None
     finished: str | None = None
     error: str | None = None
@@ -76,28 +81,39 @@ class JobRecord:
 
     def worked_on_by(self, pid: int) -> JobRecord:
         """This record with process `pid` as the one that keeps the job alive."""
-        return replace(self, pid=pid, process_started=process_start(pid))
+        return replace(self, pid=pid, process_started=process_start(pid), host=this_host())
 
-    @property
-    def alive(self) -> bool:
-        """Whether the process that works on the job exists (and is not another one with a reused number)."""
+    def alive_in(self, folder: Path) -> bool:
+        """Whether the process that works on the job in `folder` exists, and `folder` is no copy of its folder.
+
+        Of a process on another computer or in another container the lock tells. Network drives may not carry it from
+        one computer to the other, so the process also counts as alive for three minutes after it wrote something last.
+        """
         if self.pid is None or self.process_started is None:
             return False
-        start = process_start(self.pid)
-        return start is not None and abs(start - self.process_started) < _SAME_START_SECONDS
+        in_place = self.inode in (None, _inode(folder))
+        if self.host in (None, this_host()):
+            lives = process_lives(self.pid, self.process_started)
+            # Some network drives give a folder another number now and then.
+            return lives and (in_place or is_held(folder / RUN_LOCK))
+        return is_held(folder / RUN_LOCK) or (in_place and _seconds_of_silence(folder) < _SECONDS_OF_SILENCE)
 
 
-def process_start(pid: int) -> float | None:
-    """When process `pid` started, in seconds since 1970; None when it has ended."""
+def _inode(folder: Path) -> int | None:
     try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except (psutil.Error, ValueError, OverflowError):
+        return folder.stat().st_ino
+    except OSError:
         return None
 
 
+def _seconds_of_silence(folder: Path) -> float:
+    """How long ago the job in `folder` wrote its record or an event."""
+    files = [file for name in (RECORD_FILE, EVENTS_FILE) if (file := folder / name).is_file()]
+    return time.time() - max((file.stat().st_mtime for file in files), default=0.0)
+
+
 def write_record(folder: Path, record: JobRecord) -> None:
-    write_json_atomic(folder / RECORD_FILE, asdict(record))
+    write_json_atomic(folder / RECORD_FILE, asdict(replace(record, inode=_inode(folder))))
 
 
 def read_record(folder: Path) -> JobRecord:
@@ -118,7 +134,7 @@ def presented_state(folder: Path, record: JobRecord) -> tuple[JobState, str | No
     """State and error to show: a job whose process is gone has failed, whatever it last wrote."""
     if record.state.finished:
         return record.state, record.error
-    if not record.alive:
+    if not record.alive_in(folder):
         # A process that could not even write why it ended leaves the disk as full as it found it.
         full = shutil.disk_usage(folder).free < _FULL_DISK_BYTES
         return JobState.FAILED, DISK_FULL if full else DIED
@@ -191,6 +207,8 @@ def _well_typed(record: JobRecord) -> bool:
     optional = (
         (record.pid, int),
         (record.process_started, (int, float)),
+        (record.host, str),
+        (record.inode, int),
         (record.started, str),
         (record.finished, str),
         (record.error, str),

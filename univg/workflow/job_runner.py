@@ -27,7 +27,7 @@ from univg.errors import Cancelled, InputError, Paused
 from univg.workflow.device_queue import device_turn
 from univg.workflow.folder_access import locked, utc_now
 from univg.workflow.job_context import JobContext
-from univg.workflow.job_records import DISK_FULL, JobRecord, JobState, read_record, write_record
+from univg.workflow.job_records import DISK_FULL, RUN_LOCK, JobRecord, JobState, read_record, write_record
 from univg.workflow.jobs import JOB_KINDS, JOBS_LOCK
 from univg.workflow.project import Project
 
@@ -63,7 +63,7 @@ def make_way() -> None:
 
 def run_job(folder: Path) -> int:
     """Do the job in `folder` in this process; returns the exit code."""
-    only_one = FileLock(folder / ".run.lock")
+    only_one = FileLock(folder / RUN_LOCK)
     try:
         # A killed process keeps the lock until its last thread is gone, which may be after it is reported as ended.
         only_one.acquire(timeout=SECONDS_FOR_THE_LAST)

@@ -21,6 +21,7 @@ from shutil import rmtree
 
 import univg
 from univg.errors import InputError, JobRunningError
+from univg.io.write import replace_patiently
 from univg.progress import ProgressEvent
 from univg.workflow.folder_access import locked, utc_now, writing
 from univg.workflow.job_context import JobContext
@@ -96,7 +97,7 @@ class Job:
         if not folder.is_dir():
             raise InputError("There is no such job", path=folder)
         record = read_record(folder)
-        if not record.state.finished and not record.alive:
+        if not record.state.finished and not record.alive_in(folder):
             # It may have ended between the two looks, after writing how.
             record = read_record(folder)
         return cls(folder, record, *presented_state(folder, record))
@@ -291,7 +292,8 @@ def _make_folder(jobs_folder: Path, record: JobRecord) -> Path:
         (hidden / EVENTS_FILE).touch()
         # Until the process exists, the present one vouches for the job.
         write_record(hidden, record.worked_on_by(os.getpid()))
-        return hidden.rename(folder)
+        replace_patiently(hidden, folder)
+        return folder
     except BaseException:
         rmtree(hidden, ignore_errors=True)
         raise

@@ -188,12 +188,16 @@ def promote(project: Project, version: str, *, why: str = "chosen") -> None:
 
 
 def settle(project: Project, version: str) -> Settled:
-    """Decide whether the new `version` replaces the segmenter in use: unless it is worse on the same held-out image."""
+    """Decide whether the new `version` replaces the segmenter in use: unless it is worse on the same held-out image.
+
+    Decided again, as by a job that was killed meanwhile, it stays the same.
+    """
     in_use = active_segmenter(project)
     new = held_out_of(project.segmenters_folder / version)
     others = [v for v in project.segmenter_versions() if v != version]
-    if in_use is not None and in_use.name == version:  # nothing was promoted so far
-        in_use = project.segmenters_folder / others[-1] if others else None
+    if in_use is not None and in_use.name == version:  # nothing was promoted so far, or this was decided before
+        before = used_before(project) or (others[-1] if others else "")
+        in_use = project.segmenters_folder / before if before else None
     _freeze_unless_one_is(project, new)
     if in_use is None:
         promote(project, version, why="first")

@@ -22,7 +22,7 @@ from univg.workflow.job_records import CHECKPOINT_FOLDER
 from univg.workflow.live_pictures import SavePicture, mask_sheet, pair_sheet, saver
 from univg.workflow.model_versions import name_to_hold_out, settle
 from univg.workflow.presets import PRESETS, Preset
-from univg.workflow.project import Project
+from univg.workflow.project import Project, version_of_job
 from univg.workflow.verdicts import draw_from
 
 __all__ = ["PRESETS", "Preset", "run_on_project", "run_pipeline"]
@@ -127,11 +127,35 @@ def run_on_project(
     synthetic: Sequence[ImageMaskPair] | None = None,
     held_out: str | None = None,
 ) -> dict:
-    """`run_pipeline` on the annotated pairs of a project; the segmenter becomes its next version.
+    """`run_pipeline` on the annotated pairs of a project; the segmenter becomes its next version, once for each job.
 
     `held_out` names the pair to keep apart; by default see `held_out_name`. ``pairs_used`` of what is returned counts
     the synthetic pairs, made elsewhere or here.
     """
+    made = version_of_job(project.segmenters_folder, "segmenter.json", context.folder.name)
+    if made is None:
+        made = _make_version(project, preset, seed, device, context, synthetic, held_out)
+    version, card = made
+    settled = settle(project, version)
+    return {
+        "segmenter": version,
+        "training_steps": preset.segmentation.steps,
+        "pairs_used": card["synthetic_pairs"],
+        "held_out": dict(card["held_out_figures"]),
+        "versions": settled.to_json(),
+    }
+
+
+def _make_version(
+    project: Project,
+    preset: Preset,
+    seed: int,
+    device: str,
+    context: JobContext | JobPart,
+    synthetic: Sequence[ImageMaskPair] | None,
+    held_out: str | None,
+) -> tuple[str, Mapping]:
+    """Train and save; the name of the version and its card."""
     support = project.load_support()
     if held_out is None:
         held_out = held_out_name(project, support, preset, seed, context.folder / CHECKPOINT_FOLDER)
@@ -153,16 +177,10 @@ def run_on_project(
         save_picture=saver(context.folder),
     )
     new = project.new_segmenter_folder()
+    card = {**segmenter.card, "job": context.folder.name}
     with new as folder:
-        segmenter.save(folder)
-    settled = settle(project, new.version)
-    return {
-        "segmenter": new.version,
-        "training_steps": preset.segmentation.steps,
-        "pairs_used": segmenter.card["synthetic_pairs"],
-        "held_out": dict(segmenter.card["held_out_figures"]),
-        "versions": settled.to_json(),
-    }
+        replace(segmenter, card=card).save(folder)
+    return new.version, card
 
 
 def held_out_name(

@@ -19,6 +19,7 @@ import numpy as np
 
 from univg.errors import InputError
 from univg.io import read_json, write_json_atomic
+from univg.io.write import replace_patiently
 from univg.types import ImageMaskPair, Modality, SupportSet
 from univg.workflow import support_store
 from univg.workflow.folder_access import locked, partial_name, remove_dead_partials, sync_tree, utc_now, writing
@@ -348,7 +349,7 @@ class NewVersionFolder:
         with self._project._locked():
             sync_tree(self._folder)
             version = self._next_version()
-            self._folder.rename(self._folder.with_name(version))
+            replace_patiently(self._folder, self._folder.with_name(version))
             self.version = version
 
     def _next_version(self) -> str:
@@ -361,6 +362,21 @@ def _versions_in(folder: Path) -> list[str]:
         return []
     found = (_VERSION.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_dir())
     return [match[0] for match in sorted(filter(None, found), key=lambda match: int(match[1]))]
+
+
+def version_of_job(versions_folder: Path, card_file: str, job: str) -> tuple[str, dict] | None:
+    """The version that the job with the id `job` made, and its card; None where it has made none.
+
+    A job that was killed once its version was published, before that was on record, would else publish another.
+    """
+    for version in reversed(_versions_in(versions_folder)):
+        try:
+            card = read_json(versions_folder / version / card_file)["card"]
+            if card.get("job") == job:
+                return version, card
+        except (InputError, KeyError, TypeError, AttributeError):
+            continue  # whoever uses that version is told that its card is damaged
+    return None
 
 
 def _absolute(path: str | Path) -> Path:

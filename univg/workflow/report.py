@@ -70,13 +70,12 @@ def compare_results(first: Mapping, second: Mapping, *, figure: str = "dice") ->
         If they share no image of a split, or were trained on different images.
     """
     pairs = []
-    known = {split["seed"]: split for split in first["splits"]}
-    for split in second["splits"]:
-        other = known.get(split["seed"])
+    known = splits_by_seed(first)
+    for seed, split in splits_by_seed(second).items():
+        other = known.get(seed)
         if other is None:
             continue
-        if other["train"] != split["train"]:
-            raise InputError(f"Split {split['seed']} trained on other images in the two results")
+        refuse_other_training(other, split["train"])
         before = {row["name"]: row[figure] for row in other["images"]}
         pairs += [(before[row["name"]], row[figure]) for row in split["images"] if row["name"] in before]
     if not pairs:
@@ -94,6 +93,22 @@ def compare_results(first: Mapping, second: Mapping, *, figure: str = "dice") ->
         _wilcoxon(differences),
         int((differences > 0).sum()),
     )
+
+
+def splits_by_seed(result: Mapping) -> dict[int, Mapping]:
+    """The splits of a result; `InputError` where one lacks what a comparison needs."""
+    try:
+        for split in result["splits"]:
+            list(split["train"]), [(row["name"], row["dice"]) for row in split["images"]]
+        return {int(split["seed"]): split for split in result["splits"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError("These are no results of a benchmark", fix="Name a file that --json wrote.") from error
+
+
+def refuse_other_training(split: Mapping, names: Sequence[str]) -> None:
+    """Raise `InputError` unless `split` was trained on the images called `names`."""
+    if list(split["train"]) != list(names):
+        raise InputError(f"Split {split['seed']} trained on other images in the two results")
 
 
 def _wilcoxon(differences: np.ndarray) -> float:

@@ -31,6 +31,7 @@ from univg.io import (
     write_json_atomic,
     write_mask,
 )
+from univg.io.write import replace_patiently
 from univg.types import ImageMaskPair
 from univg.workflow.folder_access import file_stamp, utc_now
 
@@ -129,6 +130,9 @@ def write_pair(
     pair = replace(pair, name=check_stem(pair.name))
     if holds_pair(folder, pair):
         return False
+    # What an add or a removal that was killed left behind would become part of this pair.
+    for leftover in reversed(list(_files_of(folder, pair.name))):
+        (folder / leftover).unlink()
     sidecar = {"name": pair.name, "added": utc_now(), "sources": _describe(source or {}), **(record or {})}
     for part in ("images", "masks", *(["fov"] if pair.fov is not None else [])):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -225,7 +229,7 @@ def _image_path(folder: Path, name: str) -> Path | None:
 
 def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    source.rename(target)
+    replace_patiently(source, target)
 
 
 def write_stored_image(folder: Path, name: str, image: np.ndarray, provenance: Mapping | None = None) -> None:

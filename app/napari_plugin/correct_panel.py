@@ -110,11 +110,12 @@ class CorrectPanel(parts.Panel):
         layer = self.session.labels
         self.session.viewer.layers.selection.active = layer
         stroke = self.guarded(self.stroke) if name == "snap" else None
-        self._pointer = Pointer(layer, on_click=self.guarded(self.click), on_stroke=stroke)
+        self._pointer = Pointer(layer, on_click=self.guarded(self.click), on_stroke=stroke, on_other_mode=self.leave)
         self._tool = name
         self.help.setText(texts.NAPARI_POINTED[name][2])
 
     def leave(self) -> None:
+        """Put down what is in hand: the panel was closed, or napari's own brush taken."""
         self.take("")
 
     def _tool_clicked(self, name: str, *_checked: bool) -> None:

@@ -1,8 +1,8 @@
 """The images of a project that are worked on in napari: how far each is, and which one is worth most next.
 
 Kept in the project's ``queue`` folder: ``queue.json``, and the masks being corrected in ``queue/masks``, each beside a
-note of the project's mask that it is to replace. Annotated pairs of the project belong to the queue too; their masks
-stay where they are until a correction is approved.
+note of the project's mask that it is to replace and of the image that it was drawn on. Annotated pairs of the project
+belong to the queue too; their masks stay where they are until a correction is approved.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from app import texts
+from app.napari_plugin import more_texts
 from univg.errors import InputError
 from univg.io import (
     check_stem,
@@ -35,7 +36,7 @@ from univg.types import ImageMaskPair
 from univg.workflow.folder_access import locked, writing
 from univg.workflow.project import Project
 
-QUEUE_SCHEMA = 1
+QUEUE_SCHEMA = 2
 FOLDER, FILE = "queue", "queue.json"
 
 # Of two eyes of a person, one must not train while the other is held out.
@@ -68,6 +69,8 @@ class QueueEntry:
         Whether a training has relied on that, so that it cannot be changed any more.
     uncertainty : float or None
         Mean over the frame, by the model `scored_by`.
+    taken_out : bool
+        Not in the list, yet remembered for when it is added again: whether it is a test image must not be lost.
     """
 
     name: str
@@ -78,6 +81,7 @@ class QueueEntry:
     frozen: bool = False
     uncertainty: float | None = None
     scored_by: str = ""
+    taken_out: bool = False
 
     @property
     def annotated(self) -> bool:
@@ -116,6 +120,11 @@ class ImageQueue:
 
     def entries(self) -> list[QueueEntry]:
         """Added images in their order, then the annotated pairs that were not added here."""
+        annotated = self.project.support_names()
+        return [entry for entry in self._all() if not entry.taken_out or entry.name in annotated]
+
+    def _all(self) -> list[QueueEntry]:
+        """With those that were taken out of the list."""
         known = self._read()
         named = {entry.name for entry in known}
         annotated = self.project.support_names()
@@ -126,49 +135,72 @@ class ImageQueue:
 
     def entry(self, name: str) -> QueueEntry:
         """`InputError` when there is no image of this name."""
-        for entry in self.entries():
-            if entry.name == name:
-                return entry
-        raise InputError(texts.NAPARI_NO_SUCH_IMAGE.format(name=name), fix=texts.NAPARI_NO_SUCH_IMAGE_FIX)
+        return _named(self.entries(), name)
 
     def add(self, paths: Iterable[str | Path]) -> list[str]:
-        """Append images by file or folder; those already there are passed over. Returns the new names."""
+        """Append images by file or folder; those already there are passed over.
+
+        One that was taken out comes back, and one whose file was moved is found again. Returns the names of all these.
+        """
         files = [file for path in paths for file in _image_files(Path(path).expanduser().resolve())]
         if not files:
             raise InputError(texts.NAPARI_NO_FILES, fix=texts.NAPARI_NO_FILES_FIX)
         new: list[QueueEntry] = []
-        taken = {entry.name: entry for entry in self.entries()}
+        taken = {entry.name: entry for entry in self._all()}
+        listed = {entry.name for entry in self.entries()}
         for file in files:
             name = stem_of(file)
-            if name in taken and taken[name].file == str(file):
+            known = taken.get(name)
+            if name in listed and known.file == str(file):
                 continue
-            if name in taken:
+            if name in listed and (known.annotated or Path(known.file).is_file()):
                 raise InputError(texts.NAPARI_NAME_TAKEN.format(name=name), path=file, fix=texts.SAME_NAME_FIX)
-            read_image_info(file)
-            patient = patient_of(name)
-            held = any(entry.held_out and entry.patient == patient for entry in taken.values())
-            taken[name] = QueueEntry(name, str(file), patient=patient, held_out=held)
+            _refuse_frames(file)
+            again = self._again(known, file) if known is not None else None
+            taken[name] = again or _new_entry(name, file, taken.values())
+            listed.add(name)
             new.append(taken[name])
         if new:
-            self._change(lambda entries: entries + new)
+            self._change(lambda entries: _with(entries, new))
         return [entry.name for entry in new]
+
+    def take_out(self, name: str) -> None:
+        """Take an image out of the list; its file and its mask stay. `InputError` for a pair of the project."""
+        self.entry(name)
+        if name in self.project.support_names():
+            raise InputError(more_texts.NAPARI_TAKE_OUT_PAIR.format(name=name), fix=more_texts.NAPARI_TAKE_OUT_PAIR_FIX)
+        self.update(name, taken_out=True)
+
+    def _again(self, entry: QueueEntry, file: Path) -> QueueEntry | None:
+        """`entry` with `file` as its image; None where `file` is another picture and nothing is kept of the old one."""
+        if self._is_picture_of(entry, file):
+            return replace(entry, file=str(file), taken_out=False, uncertainty=None, scored_by="")
+        if entry.taken_out and not self._mask_file(entry.name).is_file():
+            return None
+        problem = more_texts.NAPARI_OTHER_PICTURE.format(name=entry.name)
+        raise InputError(problem, path=file, fix=more_texts.NAPARI_OTHER_PICTURE_FIX)
+
+    def _is_picture_of(self, entry: QueueEntry, file: Path) -> bool:
+        """Whether `file` is the image of `entry`: by its hash where that is known, else by its size."""
+        mask = self._mask_file(entry.name)
+        known = self._note(entry.name).get("image", "") if mask.is_file() else ""
+        known = known or _hash_of(entry.file)
+        if known:
+            return known == sha256_file(file)
+        if entry.name in self.project.support_names():
+            return self._shows_pair(replace(entry, file=str(file)))
+        return not mask.is_file() or _size_of(mask) == _size_of(file)
 
     def update(self, name: str, **values) -> QueueEntry:
         """Change fields of one image; an annotated pair is written down with it."""
-        changed = replace(self.entry(name), **values)
-
-        def put(entries: list[QueueEntry]) -> list[QueueEntry]:
-            if any(entry.name == name for entry in entries):
-                return [changed if entry.name == name else entry for entry in entries]
-            return [*entries, changed]
-
-        self._change(put)
+        changed = replace(_named(self._all(), name), **values)
+        self._change(lambda entries: _with(entries, [changed]))
         return changed
 
     def hold_out(self, name: str, held_out: bool) -> None:
         """Keep an image, with all of its patient, from training; `InputError` when it is too late for that."""
         chosen = self.entry(name)
-        same = [entry for entry in self.entries() if entry.patient == chosen.patient]
+        same = [entry for entry in self._all() if entry.patient == chosen.patient]
         in_project = set(self.project.support_names())
         if held_out and any(entry.name in in_project for entry in same):
             raise InputError(texts.NAPARI_HELD_TRAINED.format(name=name), fix=texts.NAPARI_HELD_TRAINED_FIX)
@@ -182,7 +214,7 @@ class ImageQueue:
         chosen, patient = self.entry(name), patient or name
         if chosen.frozen:
             raise InputError(texts.NAPARI_HELD_FROZEN.format(name=name), fix=texts.NAPARI_HELD_FROZEN_FIX)
-        same = [e for e in self.entries() if e.patient == patient and e.name != name] + [chosen]
+        same = [e for e in self._all() if e.patient == patient and e.name != name] + [chosen]
         held_out = any(entry.held_out for entry in same)
         in_project = self.project.support_names()
         if held_out and any(entry.name in in_project for entry in same):
@@ -194,7 +226,7 @@ class ImageQueue:
 
     def freeze(self) -> list[str]:
         """Fix which images are held out; returns their names."""
-        self._change(lambda old: [replace(entry, frozen=entry.held_out) for entry in old])
+        self._change(lambda old: [e if e.taken_out else replace(e, frozen=e.held_out) for e in old])
         return [entry.name for entry in self.entries() if entry.held_out]
 
     def next_name(self, current: str = "") -> str | None:
@@ -207,8 +239,13 @@ class ImageQueue:
     def image(self, name: str) -> np.ndarray:
         """The pixels of an image, as `univg.io.read_image` gives them."""
         entry = self.entry(name)
-        moved_away = name in self.project.support_names() and not Path(entry.file).is_file()
-        return self.project.support_pair(name).image if entry.annotated or moved_away else read_image(entry.file)
+        is_there = not entry.annotated and Path(entry.file).is_file()
+        if not is_there and name in self.project.support_names():
+            return self.project.support_pair(name).image
+        if not is_there:
+            problem = more_texts.NAPARI_FILE_GONE.format(name=name)
+            raise InputError(problem, path=entry.file, fix=more_texts.NAPARI_FILE_GONE_FIX)
+        return read_image(entry.file)
 
     def mask(self, name: str) -> np.ndarray | None:
         """The mask being worked on; the project's own of this image where there is none; None before the first."""
@@ -305,13 +342,20 @@ class ImageQueue:
 
     def _painted_since(self, name: str, mask: np.ndarray) -> bool:
         """Whether the project holds another mask than the one that `mask` was made from."""
-        held, note = self._pair_mask(name), self._note_file(name)
+        held = self._pair_mask(name)
         if np.array_equal(held, mask):
             return False
-        return not note.is_file() or read_json(note).get("replaces") != _fingerprint(held)
+        return self._note(name).get("replaces") != _fingerprint(held)
 
     def _note_known(self, name: str, mask: np.ndarray | None) -> None:
-        write_json_atomic(self._note_file(name), {"replaces": _fingerprint(mask)})
+        """Of what the mask being worked on was made: the project's mask, and the image."""
+        file = next((entry.file for entry in self._read() if entry.name == name), "")
+        image = _hash_of(file) or self._note(name).get("image", "")
+        write_json_atomic(self._note_file(name), {"replaces": _fingerprint(mask), "image": image})
+
+    def _note(self, name: str) -> dict:
+        file = self._note_file(name)
+        return read_json(file) if file.is_file() else {}
 
     def _note_file(self, name: str) -> Path:
         return self._mask_file(name).with_suffix(".json")
@@ -361,6 +405,42 @@ def _same_image(
         return project.holds_support_pair(replace(project.support_pair(name), image=read_image(file)))
     except InputError:  # another image, or one that cannot be read
         return False
+
+
+def _refuse_frames(file: Path) -> None:
+    frames = read_image_info(file).frames
+    if frames > 1:
+        raise InputError(texts.FRAMES.format(frames=frames), path=file, fix=texts.FRAMES_FIX)
+
+
+def _new_entry(name: str, file: Path, others: Iterable[QueueEntry]) -> QueueEntry:
+    """Held out when another image of its patient is."""
+    patient = patient_of(name)
+    held_out = any(other.held_out and other.patient == patient for other in others)
+    return QueueEntry(name, str(file), patient=patient, held_out=held_out)
+
+
+def _named(entries: Iterable[QueueEntry], name: str) -> QueueEntry:
+    for entry in entries:
+        if entry.name == name:
+            return entry
+    raise InputError(texts.NAPARI_NO_SUCH_IMAGE.format(name=name), fix=texts.NAPARI_NO_SUCH_IMAGE_FIX)
+
+
+def _with(entries: Sequence[QueueEntry], changed: Sequence[QueueEntry]) -> list[QueueEntry]:
+    """`entries` with those of `changed` in the place of the ones of their names, and the others after them."""
+    left = {entry.name: entry for entry in changed}
+    return [left.pop(entry.name, entry) for entry in entries] + list(left.values())
+
+
+def _hash_of(file: str) -> str:
+    """SHA-256 of `file`; empty when there is no such file."""
+    return sha256_file(file) if Path(file).is_file() else ""
+
+
+def _size_of(file: Path) -> tuple[int, int]:
+    info = read_image_info(file)
+    return info.height, info.width
 
 
 def _fingerprint(mask: np.ndarray | None) -> str:

@@ -58,7 +58,12 @@ class Panel(QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(scroll, 1)
         outer.addWidget(self.message)
-        self.session.said.connect(self.say)
+        self.session.said.connect(self._hear)
+
+    def _hear(self, text: str, level: str) -> None:
+        """What the session says; that its work has ended takes no message away that came meanwhile."""
+        if text or self.message.text() == texts.NAPARI_WORKING:
+            self.say(text, level)
 
     def say(self, text: str, level: str = "") -> None:
         self.message.setText(text)
@@ -69,12 +74,15 @@ class Panel(QWidget):
         self.message.setVisible(bool(text))
 
     def guarded(self, act: Callable) -> Callable:
-        """`act` as a slot: what goes wrong is said in the message line. A closed panel does nothing."""
+        """`act` as a slot: what goes wrong is said in the message line, in place of what was there before.
+
+        A closed panel does nothing.
+        """
 
         def slot(*values) -> None:
             if not isalive(self):
                 return
-            self.say("")
+            self.say(texts.NAPARI_WORKING if self.session.busy else "")
             try:
                 act(*values)
             except Exception as error:  # a slot that raises would end the window on some platforms

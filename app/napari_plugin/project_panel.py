@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from app import texts
-from app.napari_plugin import parts
+from app.napari_plugin import more_texts, parts
 from app.napari_plugin.image_queue import QueueEntry, Status
 from univg.errors import InputError
 from univg.types import Modality
@@ -66,11 +66,14 @@ class ProjectPanel(parts.Panel):
         self.body.addWidget(self.table, 1)
 
         self.add_button = self.button(texts.NAPARI_ADD, self._ask_and_add, tip=texts.NAPARI_ADD_TIP)
+        self.take_out_button = self.button(
+            more_texts.NAPARI_TAKE_OUT, self._take_out, tip=more_texts.NAPARI_TAKE_OUT_TIP
+        )
         self.show_button = self.button(texts.NAPARI_SHOW, lambda: self._open_row(self.table.currentRow()))
-        self.body.addLayout(parts.row(self.add_button, self.show_button))
+        self.body.addLayout(parts.row(self.add_button, self.take_out_button))
         self.approve_button = self.button(texts.NAPARI_APPROVE, self.session.approve, tip=texts.NAPARI_APPROVE_TIP)
         self.next_button = self.button(texts.NAPARI_NEXT, self.session.open_next, tip=texts.NAPARI_NEXT_TIP, main=True)
-        self.body.addLayout(parts.row(self.approve_button, self.next_button))
+        self.body.addLayout(parts.row(self.show_button, self.approve_button, self.next_button))
 
         self.session.project_changed.connect(self.refresh)
         self.session.queue_changed.connect(self.refresh)
@@ -120,7 +123,7 @@ class ProjectPanel(parts.Panel):
             if entry.name == (chosen or current):
                 self.table.setCurrentCell(number, NAME)
         self.table.blockSignals(False)
-        for button in (self.add_button, self.show_button, self.next_button):
+        for button in (self.add_button, self.take_out_button, self.show_button, self.next_button):
             button.setEnabled(project is not None)
         self.approve_button.setEnabled(bool(current))
 
@@ -150,10 +153,10 @@ class ProjectPanel(parts.Panel):
         return self.create_part
 
     def _open_row(self, row: int) -> None:
-        name = self._name_in(row)
-        if name is None:
-            raise InputError(texts.NO_SELECTION, fix=texts.NAPARI_SELECT_FIX)
-        self.session.open_image(name)
+        self.session.open_image(self._required_name(row))
+
+    def _take_out(self) -> None:
+        self.session.take_out(self._required_name(self.table.currentRow()))
 
     def _edited(self, item: QTableWidgetItem) -> None:
         name = self._name_in(item.row())
@@ -164,6 +167,12 @@ class ProjectPanel(parts.Panel):
                 self.session.queue.set_patient(name, item.text().strip())
         finally:
             self.session.queue_changed.emit()  # others count the test images; and this one is drawn anew
+
+    def _required_name(self, row: int) -> str:
+        name = self._name_in(row)
+        if name is None:
+            raise InputError(texts.NO_SELECTION, fix=texts.NAPARI_SELECT_FIX)
+        return name
 
     def _name_in(self, row: int) -> str | None:
         item = self.table.item(row, NAME) if row >= 0 else None

@@ -13,6 +13,7 @@ from app.napari_plugin import parts
 from app.napari_plugin.background import in_background, in_words
 from app.napari_plugin.image_queue import ImageQueue, Status, TakenIn
 from app.napari_plugin.job_curve import Curve, JobReports, job_text
+from app.napari_plugin.job_watch import JobWatch, newest_job
 from app.napari_plugin.models import Score, score_on
 from univg.errors import InputError, JobRunningError
 from univg.workflow.expected_time import minutes_here
@@ -79,6 +80,7 @@ class RetrainPanel(parts.Panel):
         self._timer.setInterval(_LOOK_MS)
         self._timer.timeout.connect(self.guarded_look)
         self._timer.start()
+        self._elsewhere = JobWatch(self, self.session, _KINDS, shown=lambda: self.job, found=self._take_found)
         self.session.project_changed.connect(self._project_changed)
         self.session.queue_changed.connect(self.refresh)
         self.session.model_changed.connect(self._model_changed)
@@ -134,17 +136,19 @@ class RetrainPanel(parts.Panel):
         self._watch(resume_job(self.job))
 
     def decide(self, *, new: bool) -> None:
-        """Use the new model or go on with the old one; then the next image opens and is segmented by it."""
+        """Use the new model or go on with the old one; then the next image opens and is segmented by it.
+
+        Where none is left, the one on screen is looked at again.
+        """
         old_version, new_version = self._versions()
         version = new_version if new else old_version
         if version is None:
             raise InputError(texts.NAPARI_NO_OTHER_MODEL)
         promote(self.session.required_project(), version)
-        self.say(texts.SEG_USED.format(version=version))
         self.session.model_changed.emit()
         self.session.score_queue()
-        if self.session.queue.next_name() is not None:
-            self.session.open_next()
+        self.session.go_on()
+        self.say(texts.SEG_USED.format(version=version))
 
     # --- watching
 
@@ -198,15 +202,22 @@ class RetrainPanel(parts.Panel):
 
     def _project_changed(self) -> None:
         project = self.session.project
-        jobs = [job for job in list_jobs(project) if job.kind in _KINDS] if project else []
-        if not jobs:
+        newest = newest_job(project, _KINDS) if project else None
+        if newest is None:
             self.job = self._reports = self.scores = None
             self._compared = ""
             self.verdict.setText(texts.NAPARI_COMPARE_WAIT)
             self.table.hide()
             self.refresh()
-        elif self.job is None or self.job.folder != jobs[0].folder:
-            self._watch(jobs[0])
+        elif self.job is None or self.job.folder != newest.folder:
+            self._watch(newest)
+
+    def _take_found(self, job: Job) -> None:
+        """One that was started elsewhere, and may have ended since."""
+        self._watch(job)
+        if job.state.finished:
+            self.session.model_changed.emit()
+            self.session.score_queue()
 
     def _watch(self, job: Job) -> None:
         self.job, self._reports, self.scores = job, JobReports(job.folder), None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QComboBox
 
@@ -12,6 +13,7 @@ from app.napari_plugin import parts
 from univg.workflow.model_versions import active_segmenter, promote
 
 if TYPE_CHECKING:
+    from napari.layers import Labels
     from napari.viewer import Viewer
 
 _SETTLE_MS = 120  # a slider that is being moved is one undo step, not fifty
@@ -23,6 +25,7 @@ class SegmentPanel(parts.Panel):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
         self._in_use: tuple = ()
+        self._followed: Labels | None = None
         self.status = parts.words("")
         self.model = QComboBox()
         self.use_button = self.button(texts.SEG_USE, self._use)
@@ -75,6 +78,8 @@ class SegmentPanel(parts.Panel):
         self.session.segmented.connect(self.refresh)
         self.session.model_changed.connect(self.refresh)
         self.session.maps_changed.connect(self._show_maps)
+        if self.session.labels is not None:  # as the user may have set it before the panel was opened
+            self._follow(self.session.labels)
         self.refresh()
 
     def run(self) -> None:
@@ -114,9 +119,26 @@ class SegmentPanel(parts.Panel):
             )
             self.threshold.set_quietly(found.threshold if current.threshold is None else current.threshold)
         self.status.setText(text)
-        self._set_opacity(self.opacity.value)
-        self._set_outline(self.outline.isChecked())
+        if self.session.labels is not None and self.session.labels is not self._followed:
+            self._set_opacity(self.opacity.value)
+            self._set_outline(self.outline.isChecked())
+            self._follow(self.session.labels)
         self._show_maps()
+
+    def _follow(self, layer: Labels) -> None:
+        """Show what is set in napari's own controls, which holds as well."""
+        self._followed = layer
+        for event in (layer.events.opacity, layer.events.contour):
+            event.connect(self._layer_changed)
+        self._layer_changed()
+
+    def _layer_changed(self, _event=None) -> None:
+        if not isalive(self) or self._followed is not self.session.labels:
+            return
+        self.opacity.set_quietly(100 * self._followed.opacity)
+        self.outline.blockSignals(True)
+        self.outline.setChecked(self._followed.contour > 0)
+        self.outline.blockSignals(False)
 
     def _show_maps(self) -> None:
         for name, box in self.shown.items():

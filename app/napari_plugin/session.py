@@ -20,7 +20,7 @@ from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QApplication, QWidget
 
 from app import texts
-from app.napari_plugin import layers, preferences, tools
+from app.napari_plugin import layers, more_texts, preferences, tools
 from app.napari_plugin.background import Newest, in_background, in_words
 from app.napari_plugin.correction import Ridges
 from app.napari_plugin.helpers import MODELS, TOOLS
@@ -76,6 +76,13 @@ class OpenImage:
     at_doubt: int = -1
 
 
+@dataclass(eq=False)
+class _Load:
+    """An image that was asked for and is not on screen yet; each request is another one, whatever the name."""
+
+    name: str
+
+
 class Session(QObject):
     """One for each viewer; see `session_of`."""
 
@@ -87,7 +94,7 @@ class Session(QObject):
     maps_changed = Signal()  # a layer of probability or uncertainty is new
     model_changed = Signal()  # another one is in use
     region_changed = Signal()  # the region of interest was drawn, dragged or taken away
-    said = Signal(str, str)  # text, and "" or "error"
+    said = Signal(str, str)  # text, and "" or "error"; an empty text takes back "Working …" alone
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
@@ -96,7 +103,7 @@ class Session(QObject):
         self.project: Project | None = None
         self.open: OpenImage | None = None
         self.busy = 0
-        self._wanted = ""
+        self._load: _Load | None = None
         self._layers: dict[str, Layer] = {}
         self._saved_at = self._looked_at = time.monotonic()
         self._dragged_at = -math.inf
@@ -223,6 +230,18 @@ class Session(QObject):
         self.queue_changed.emit()
         self.score_queue()
 
+    def take_out(self, name: str) -> None:
+        """Take an image out of the list, and off the screen; what was painted in it is saved first, and stays."""
+        if self._on_screen(name) and not self.save_now():
+            raise InputError(texts.NAPARI_STAYS_OPEN.format(name=name), fix=texts.NAPARI_STAYS_OPEN_FIX)
+        self.queue.take_out(name)
+        if self._load is not None and self._load.name == name:
+            self._load = None
+        if self.open is not None and self.open.name == name:
+            self.close_image()
+        self.queue_changed.emit()
+        self.said.emit(more_texts.NAPARI_TAKEN_OUT.format(name=name), "")
+
     def model_folder(self, version: str | None = None) -> Path:
         """The folder of `version`, by default of the model in use; `InputError` when there is none."""
         project = self.required_project()
@@ -255,46 +274,75 @@ class Session(QObject):
     def open_image(self, name: str) -> None:
         """Show an image of the queue with its mask; one that has none is segmented at once.
 
-        The one before stays on screen, and can be painted in, until the new one is loaded.
+        The one before stays on screen, and can be painted in, until the new one is loaded. Of several that are asked
+        for meanwhile the last one counts.
         """
         queue = self.queue
         queue.entry(name)
-        self._wanted = name
-        unsaved, ticket = self._unsaved(), self._writer.ticket()
-        known = self.open.saved if self.open is not None else None
+        if self._load is not None and self._load.name == name:
+            return
+        self._load = None
+        if self._on_screen(name):  # to read it again would bring back an older mask
+            return
+        before, unsaved, ticket = self.open, self._unsaved(), self._writer.ticket()
+        known = before.saved if before is not None else None
         if unsaved is not None and not np.array_equal(unsaved[1], self.open.seen):  # `look` will see another image
             self._mark_corrected()
+        load = self._load = _Load(name)
 
         def work() -> tuple:
             if unsaved is not None:  # before it may be read again
                 self._writer.write(queue, *unsaved, ticket, known)
-            return name, queue.image(name), queue.mask(name), queue.spacing_mm(name), unsaved
+            return queue.image(name), queue.mask(name), queue.spacing_mm(name)
 
-        self._work(work, self._show)
+        def done(loaded: tuple) -> None:
+            if unsaved is not None and before.saved is known:  # else a later one was written since
+                before.saved = unsaved[1]
+            if load is self._load:
+                self._load = None
+                self._show(name, *loaded)
+
+        def failed(error: Exception) -> None:
+            if load is self._load:  # it may be asked for again
+                self._load = None
+            self._fail(error)
+
+        self._work(work, done, failed)
 
     def open_next(self) -> None:
         """Open the image that is worth most."""
-        name = self.queue.next_name(self.open.name if self.open else "")
+        current = self.open.name if self.open is not None else ""
+        name = self.queue.next_name(current)
+        if name is None and self.queue.next_name() is not None:
+            raise InputError(more_texts.NAPARI_LAST_LEFT.format(name=current), fix=more_texts.NAPARI_LAST_LEFT_FIX)
         if name is None:
             raise InputError(texts.NAPARI_ALL_APPROVED, fix=texts.NAPARI_ALL_APPROVED_FIX)
         self.open_image(name)
+
+    def go_on(self) -> None:
+        """Open the next image; where there is none, let the model in use look at the one on screen again."""
+        current = self.open.name if self.open is not None else ""
+        if self.queue.next_name(current) is not None:
+            self.open_next()
+        elif self._on_screen(current) and self.save_now():  # which also marks what was painted since the last look
+            self.segment(into_mask=self.queue.entry(current).status in (Status.UNSEEN, Status.SEGMENTED))
 
     def close_image(self) -> None:
         """Take the image off the screen; `InputError` when its mask cannot be saved, which then stays."""
         if not self.save_now():
             raise InputError(texts.NAPARI_STAYS_OPEN.format(name=self.open.name), fix=texts.NAPARI_STAYS_OPEN_FIX)
-        self._wanted = ""
+        self._load = None
         for name in list(self._layers):
             self.drop_layer(name)
         if self.open is not None:
             self.open = None
             self.image_changed.emit()
 
-    def _show(self, loaded: tuple) -> None:
-        name, image, mask, spacing_mm, written = loaded
-        if written is not None and self.open is not None and self.open.name == written[0]:
-            self.open.saved = written[1]
-        if name != self._wanted:  # another one was asked for meanwhile
+    def _on_screen(self, name: str) -> bool:
+        return self.open is not None and self.open.name == name and self.labels is not None
+
+    def _show(self, name: str, image: np.ndarray, mask: np.ndarray | None, spacing_mm: float | None) -> None:
+        if self._on_screen(name):  # its layer came back meanwhile, and may have been painted in
             return
         if mask is not None and mask.shape != image.shape[:2]:
             raise InputError(texts.NAPARI_MASK_SIZE.format(name=name), fix=texts.NAPARI_MASK_SIZE_FIX)
@@ -555,25 +603,32 @@ class Session(QObject):
 
     # --- the background
 
-    def _work(self, work: Callable[[], object], done: Callable[[object], None]) -> None:
+    def _work(
+        self,
+        work: Callable[[], object],
+        done: Callable[[object], None],
+        failed: Callable[[Exception], None] | None = None,
+    ) -> None:
         self._count(1)
 
         def take(result: object) -> None:
-            self._count(-1)
             try:
                 done(result)
             except Exception as error:  # said in the panel, as those of the work itself
                 self._fail(error)
+            self._count(-1)  # last, so that work which follows from this is no new beginning
 
-        def failed(error: Exception) -> None:
+        def take_error(error: Exception) -> None:
+            (failed or self._fail)(error)
             self._count(-1)
-            self._fail(error)
 
-        in_background(work, done=take, failed=failed)
+        in_background(work, done=take, failed=take_error)
 
     def _count(self, by: int) -> None:
-        self.busy += by
-        self.said.emit(texts.NAPARI_WORKING if self.busy else "", "")
+        """Says that work has begun, and that all of it has ended, and nothing in between over what else was said."""
+        before, self.busy = self.busy, self.busy + by
+        if not before or not self.busy:
+            self.said.emit(texts.NAPARI_WORKING if self.busy else "", "")
 
     def _fail(self, error: Exception) -> None:
         self.said.emit(in_words(error), "error")

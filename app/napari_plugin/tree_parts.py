@@ -13,11 +13,12 @@ from app import texts
 from app.napari_plugin import parts
 from app.napari_plugin.background import in_words
 from app.napari_plugin.job_curve import JobReports, job_text
+from app.napari_plugin.job_watch import JobWatch, newest_job
 from app.napari_plugin.session import Session
 from univg.errors import InputError
 from univg.sca import TreeScene
 from univg.workflow.bulk import MAX_COUNT
-from univg.workflow.jobs import Job, cancel_job, list_jobs, start_job
+from univg.workflow.jobs import Job, cancel_job, start_job
 from univg.workflow.project import Project
 from univg.workflow.tree_sets import tree_set_params, tree_sets
 
@@ -103,6 +104,7 @@ class ManyTrees(QWidget):
         self._timer.setInterval(_LOOK_MS)
         self._timer.timeout.connect(self._look_if_running)  # not guarded: that would empty the message line
         self._timer.start()
+        self._elsewhere = JobWatch(self, session, (_KIND,), shown=lambda: self.job, found=self._follow)
 
     def start(self) -> None:
         """Grow that many; the job goes on when napari is closed."""
@@ -128,9 +130,9 @@ class ManyTrees(QWidget):
     def project_changed(self) -> None:
         """Find the newest job of the project, also one that the browser started."""
         project = self._session.project
-        jobs = [job for job in list_jobs(project) if job.kind == _KIND] if project is not None else []
-        if jobs:
-            self._follow(jobs[0])
+        newest = newest_job(project, (_KIND,)) if project is not None else None
+        if newest is not None:
+            self._follow(newest)
         else:
             self.job = self._reports = None
             self.look()

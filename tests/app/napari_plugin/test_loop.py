@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,35 @@ def test_a_job_started_elsewhere_is_found_watched_cancelled_and_resumed(session,
     qtbot.waitUntil(lambda: panel.job.state.finished, **WAIT)
 
 
+def test_jobs_started_elsewhere_meanwhile_are_found(session, viewer, qtbot, tiny, tiny_segmenter, monkeypatch):
+    from app.napari_plugin.retrain_panel import RetrainPanel
+    from app.napari_plugin.segment_panel import SegmentPanel
+    from app.napari_plugin.tree_parts import ManyTrees
+
+    monkeypatch.setattr("app.napari_plugin.job_watch.LOOK_MS", 50)
+    panel, segment = RetrainPanel(viewer), SegmentPanel(viewer)
+    trees = ManyTrees(session, lambda: None, lambda act: act)
+    for each in (panel, segment, trees):
+        qtbot.addWidget(each)
+    tiny.add_model(tiny_segmenter)
+    finished_job(tiny.project, "20260101-000000-adapt-0000", state=JobState.DONE, result={"segmenter": "v001"})
+    qtbot.waitUntil(lambda: segment.model.currentData() == "v001", **WAIT)
+    assert panel.job.id == "20260101-000000-adapt-0000" and trees.job is None
+
+    under_way = JobRecord("adapt", {}, "2026-01-01T00:00:00+00:00", state=JobState.RUNNING).worked_on_by(os.getpid())
+    earlier = finished_job(tiny.project, "20250101-000000-adapt-0000", state=JobState.CANCELLED).folder
+    write_record(earlier, under_way)
+    qtbot.waitUntil(lambda: panel.job.folder == earlier and panel.cancel_button.isEnabled(), **WAIT)
+    write_record(earlier, replace(under_way, state=JobState.CANCELLED))
+    qtbot.waitUntil(lambda: panel.resume_button.isEnabled(), **WAIT)
+    write_record(earlier, replace(under_way, attempt=2))
+    qtbot.waitUntil(lambda: panel.job.attempt == 2 and panel.cancel_button.isEnabled(), **WAIT)
+
+    finished_job(tiny.project, "20260101-000002-trees-0000", kind="trees", state=JobState.DONE)
+    qtbot.waitUntil(lambda: trees.job is not None, **WAIT)
+    assert trees.state.text() and panel.job.folder == earlier
+
+
 def test_what_a_job_put_in_use_is_told_and_said(session, viewer, qtbot, tiny, tiny_segmenter, monkeypatch):
     from app.napari_plugin.models import Score
     from app.napari_plugin.retrain_panel import RetrainPanel
@@ -155,11 +185,11 @@ def test_the_model_of_a_run_of_the_browser_is_compared_with_the_one_before(
     assert panel._versions() == ("v001", "v002") and panel.keep_button.isEnabled()
 
 
-def finished_job(project, job_id, **record) -> Job:
+def finished_job(project, job_id, *, kind="adapt", **record) -> Job:
     """Of the kind that the browser starts, as its folder tells of it."""
     folder = project.jobs_folder / job_id
     folder.mkdir()
-    write_record(folder, JobRecord("adapt", {}, "2026-01-01T00:00:00+00:00", **record))
+    write_record(folder, JobRecord(kind, {}, "2026-01-01T00:00:00+00:00", **record))
     return Job.load(folder)
 
 

@@ -75,6 +75,13 @@ def test_csv_holds_every_figure(line):
     assert float(rows[1][3]) == pytest.approx(100 * line.mean(), rel=1e-4)
 
 
+def test_no_cell_of_the_csv_is_a_formula(line):
+    measures = measure_mask(line)[:1]
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "a=1"]
+    rows = list(csv.reader(io.StringIO(to_csv([(name, name, measures) for name in names]).decode("utf-8-sig"))))[1:]
+    assert [row[0] for row in rows] == [row[1] for row in rows] == ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "a=1"]
+
+
 def test_uncertainty_is_highest_at_one_half():
     unsure = uncertainty_map(np.array([[0.0, 0.5, 1.0, 0.9]], np.float32))
     assert unsure[0, 1] == pytest.approx(1) and unsure[0, 0] < 1e-4 > unsure[0, 2]

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -353,6 +354,27 @@ def test_segment_turns_to_the_model_in_use(with_model, viewer, qtbot, tiny, tiny
     assert panel.model.currentData() == "v002"
 
 
+def test_what_was_set_in_the_controls_of_the_layer_stays(opened, viewer, qtbot):
+    from app.napari_plugin.segment_panel import SegmentPanel
+
+    opened.labels.opacity = 0.3
+    panel = SegmentPanel(viewer)
+    qtbot.addWidget(panel)
+    assert opened.labels.opacity == 0.3 and panel.opacity.value == 30
+    opened.labels.opacity, opened.labels.contour = 0.25, 2
+    assert panel.opacity.value == 25 and panel.outline.isChecked()
+    opened.open_image("pair-0")
+    qtbot.waitUntil(lambda: opened.open.name == "pair-0", **WAIT)
+    assert (opened.labels.opacity, opened.labels.contour) == (0.25, 2)
+    panel.opacity.move_to(80)
+    panel.outline.setChecked(False)
+    assert (opened.labels.opacity, opened.labels.contour) == (0.8, 0)
+    viewer.layers.remove(opened.labels)
+    opened.open_image("new-1")
+    qtbot.waitUntil(lambda: opened.labels is not None, **WAIT)
+    assert opened.labels.opacity == 0.8, "a new layer looks as the panel says"
+
+
 def test_the_box_of_the_region_goes_out_with_its_layer(opened, viewer, qtbot):
     from app.napari_plugin.segment_panel import SegmentPanel
 
@@ -493,30 +515,79 @@ def test_clicks_and_strokes_of_the_mouse_reach_the_tool(opened, viewer, qtbot):
     pointer = Pointer(opened.labels, on_click=clicks.append, on_stroke=strokes.append)
     assert opened.labels.mode == "pan_zoom" and not opened.labels.mouse_pan
     drag(opened.labels, [(0.2, 0.4)])
-    drag(opened.labels, [(0.2, 0.4), (0.4, 0.4), (0.8, 0.6)])
+    drag(opened.labels, [(0.2, 0.4), (0.4, 0.4), (0.8, 0.6)], on_screen=[(20, 10), (20, 20), (30, 40)])
     assert np.allclose(clicks, [(10, 20)]) and np.allclose(strokes[0], [(10, 20), (20, 20), (40, 30)])
     pointer.let_go()
     assert opened.labels.mouse_pan
     assert not any("Pointer" in repr(callback) for callback in opened.labels.mouse_drag_callbacks)
 
 
-def drag(layer, places):
-    """As napari drives a callback: press, moves, release."""
-
-    class Event:
-        type = "mouse_press"
-        position = places[0]
-
-    event = Event()
+def drag(layer, places, *, on_screen=((0, 0),), button=1):
+    """As napari drives a callback: press, moves, release; False when it did not care for the press."""
+    event = SimpleNamespace(type="mouse_press", position=places[0], pos=np.array(on_screen[0]), button=button)
     gestures = [callback(layer, event) for callback in layer.mouse_drag_callbacks if "Pointer" in repr(callback)]
     for gesture in gestures:
-        next(gesture)
-        for place in places[1:]:
-            event.type, event.position = "mouse_move", place
+        if next(gesture, "over") == "over":
+            return False
+        for place, pixel in zip(places[1:], on_screen[1:], strict=True):
+            event.type, event.position, event.pos = "mouse_move", place, np.array(pixel)
             next(gesture)
         event.type = "mouse_release"
         with pytest.raises(StopIteration):
             next(gesture)
+    return bool(gestures)
+
+
+def test_a_hand_that_trembles_clicks_on_a_large_image_too(viewer):
+    from app.napari_plugin.mouse import Pointer
+
+    layer = viewer.add_labels(np.zeros((2336, 3504), np.uint8))
+    clicks, strokes = [], []
+    pointer = Pointer(layer, on_click=clicks.append, on_stroke=strokes.append)
+    drag(layer, [(1000.0, 1000.0), (1006.0, 1000.0)], on_screen=[(300, 300), (300, 302)])
+    assert clicks == [(1000, 1000)] and not strokes
+    pointer.let_go()
+
+
+def test_a_drag_that_moves_the_picture_is_no_click(viewer):
+    from app.napari_plugin.mouse import Pointer
+
+    layer = viewer.add_labels(np.zeros((64, 64), np.uint8))
+    clicks = []
+    pointer = Pointer(layer, on_click=clicks.append)
+    # The picture follows the hand, which so stays at its pixel.
+    drag(layer, [(30.0, 30.0), (30.0, 30.2), (30.0, 30.0)], on_screen=[(300, 300), (330, 300), (300, 300)])
+    assert not clicks
+    pointer.let_go()
+
+
+def test_other_buttons_are_not_for_the_tool(viewer):
+    from app.napari_plugin.mouse import Pointer
+
+    layer = viewer.add_labels(np.zeros((64, 64), np.uint8))
+    clicks = []
+    pointer = Pointer(layer, on_click=clicks.append)
+    assert not drag(layer, [(5.0, 5.0)], button=2) and not drag(layer, [(5.0, 5.0)], button=3)
+    layer.mode = "paint"
+    assert not drag(layer, [(5.0, 5.0)])
+    layer.mode = "pan_zoom"
+    assert not clicks and drag(layer, [(5.0, 5.0)]) and clicks == [(5, 5)]
+    pointer.let_go()
+
+
+@pytest.mark.parametrize("tool", ["cut", "snap"])
+def test_the_brush_of_napari_puts_the_tool_down(opened, viewer, qtbot, tool):
+    from app.napari_plugin.correct_panel import CorrectPanel
+
+    panel = CorrectPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.take(tool)
+    opened.labels.mode = "paint"
+    assert not panel.tools[tool].isChecked() and panel.help.text() == ""
+    assert not drag(opened.labels, [(0.2, 0.4)])
+    assert not opened.labels.mouse_pan, "a stroke of the brush must not move the picture"
+    panel.take(tool)
+    assert opened.labels.mode == "pan_zoom" and panel.tools[tool].isChecked()
 
 
 def test_two_tools_are_not_in_hand_at_once(opened, viewer, qtbot):

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from app.napari_plugin.image_queue import ImageQueue, Status, TakenIn, patient_of
 from tests.conftest import make_pair
@@ -33,6 +34,113 @@ def test_adding_again_changes_nothing_and_another_file_of_the_name_is_refused(qu
 
 def test_a_folder_adds_its_images(tiny):
     assert len(ImageQueue(tiny.project).add([tiny.files[0].parent])) == 3
+
+
+def test_a_file_of_several_frames_is_refused_with_what_to_do(queue, tmp_path):
+    frames = [Image.fromarray(np.full((64, 64), value, np.uint8)) for value in range(3)]
+    file = tmp_path / "run.tif"
+    frames[0].save(file, save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match=r"3 frames or pages.*Export the frame you need as a PNG"):
+        queue.add([file])
+
+
+def moved(file, folder):
+    folder.mkdir(exist_ok=True)
+    return file.rename(folder / file.name)
+
+
+def test_a_file_that_was_moved_is_found_again_with_the_work_on_it(queue, tiny, tmp_path):
+    mask = make_pair("x", size=64, seed=10).mask
+    queue.hold_out("new-0", True)
+    queue.save_mask("new-0", mask)
+    queue.update("new-0", status=Status.APPROVED, uncertainty=0.1, scored_by="v001")
+    file = moved(tiny.files[0], tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="not there any more"):
+        queue.image("new-0")
+    assert queue.add([file]) == ["new-0"]
+    entry = queue.entry("new-0")
+    assert entry.file == str(file) and entry.held_out and entry.status is Status.APPROVED
+    assert entry.scored_by == "", "the model looks at it again"
+    assert np.array_equal(queue.mask("new-0"), mask) and queue.image("new-0").shape[:2] == mask.shape
+    assert [e.name for e in queue.entries()][:3] == ["new-0", "new-1", "new-2"], "in its place"
+
+
+def test_another_picture_does_not_take_the_place_of_one_that_was_corrected(queue, tiny, tmp_path):
+    queue.save_mask("new-0", make_pair("x", size=64, seed=10).mask)
+    tiny.files[0].unlink()
+    other = tmp_path / "new-0.png"
+    other.write_bytes(tiny.files[1].read_bytes())
+    with pytest.raises(InputError, match="another picture"):
+        queue.add([other])
+    note = queue.folder / "masks" / "new-0.json"
+    note.write_text(json.dumps({"replaces": ""}))  # as written before images were noted: their sizes tell
+    write_image(other, np.zeros((32, 64), np.uint8))
+    with pytest.raises(InputError, match="another picture"):
+        queue.add([other])
+    other.write_bytes(tiny.files[1].read_bytes())
+    assert queue.add([other]) == ["new-0"]
+
+
+def test_the_moved_file_of_a_pair_is_known_by_the_record_of_the_pair(queue, tiny, tmp_path):
+    queue.project.add_support_pair(make_pair("new-0", size=64, seed=40), source={"image": tiny.files[0]})
+    file = moved(tiny.files[0], tmp_path / "elsewhere")
+    other = tmp_path / "new-0.png"
+    other.write_bytes(tiny.files[1].read_bytes())
+    with pytest.raises(InputError, match="another picture"):
+        queue.add([other])
+    assert queue.add([file]) == ["new-0"]
+
+
+def test_an_image_taken_out_comes_back_as_it_was(queue, tiny):
+    mask = make_pair("x", size=64, seed=10).mask
+    queue.hold_out("new-0", True)
+    queue.save_mask("new-0", mask)
+    queue.update("new-0", status=Status.APPROVED)
+    queue.freeze()
+    queue.take_out("new-0")
+    assert "new-0" not in [entry.name for entry in queue.entries()] and queue.next_name() == "new-1"
+    assert queue.freeze() == [] and queue.held_out_pairs() == [] and queue.approved_into_support() == TakenIn()
+    with pytest.raises(InputError, match="no image"):
+        queue.entry("new-0")
+    queue.set_patient("new-1", "new-0")
+    assert queue.entry("new-1").held_out, "of a patient whose other image is a test image"
+    assert queue.add(tiny.files) == ["new-0"]
+    entry = queue.entry("new-0")
+    assert entry.held_out and entry.frozen and entry.status is Status.APPROVED
+    assert np.array_equal(queue.mask("new-0"), mask)
+
+
+def test_after_an_image_was_taken_out_another_may_have_its_name_unless_it_was_worked_on(queue, tiny, tmp_path):
+    others = [tmp_path / file.name for file in tiny.files[:2]]
+    for other in others:
+        other.write_bytes(tiny.files[2].read_bytes())
+    queue.save_mask("new-1", np.ones((64, 64), bool))
+    for name in ("new-0", "new-1"):
+        queue.take_out(name)
+    assert queue.add(others[:1]) == ["new-0"] and queue.entry("new-0").file == str(others[0])
+    with pytest.raises(InputError, match="another picture"):
+        queue.add(others[1:])
+
+
+def test_a_pair_of_the_project_is_not_taken_out(queue):
+    with pytest.raises(InputError, match="annotated image of the project"):
+        queue.take_out("pair-0")
+
+
+def test_a_pair_with_the_name_of_an_image_taken_out_is_in_the_list(queue):
+    queue.take_out("new-0")
+    queue.project.add_support_pair(make_pair("new-0", size=64, seed=10))
+    assert [entry.name for entry in queue.entries()].count("new-0") == 1
+    assert queue.entry("new-0").status is Status.APPROVED
+
+
+def test_a_list_from_before_images_could_be_taken_out_is_read(queue):
+    file = queue.folder / "queue.json"
+    data = json.loads(file.read_text())
+    for image in data["images"]:
+        del image["taken_out"]
+    file.write_text(json.dumps({**data, "schema": 1}))
+    assert [entry.name for entry in queue.entries()][:3] == ["new-0", "new-1", "new-2"]
 
 
 def test_a_broken_file_adds_nothing(tiny, tmp_path):

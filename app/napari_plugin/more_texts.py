@@ -1,0 +1,13 @@
+"""Texts of the plugin's list of images, beside those that it shares with the browser in `app.texts`."""
+
+NAPARI_TAKE_OUT = "Take out of the list"
+NAPARI_TAKE_OUT_TIP = "The file stays where it is, and your corrections are kept for when you add it again"
+NAPARI_TAKEN_OUT = "“{name}” is out of the list. Its file and your corrections stay; add it again to bring it back."
+NAPARI_TAKE_OUT_PAIR = "“{name}” is an annotated image of the project"
+NAPARI_TAKE_OUT_PAIR_FIX = "Remove it in the tab Data of the browser app, which can undo that."
+NAPARI_FILE_GONE = "The file of “{name}” is not there any more"
+NAPARI_FILE_GONE_FIX = "Add it from where it is now, or take it out of the list."
+NAPARI_OTHER_PICTURE = "“{name}” was another picture when it was corrected here"
+NAPARI_OTHER_PICTURE_FIX = "Rename this file to add it; the corrections of the other picture are kept."
+NAPARI_LAST_LEFT = "“{name}” is the only image left to approve"
+NAPARI_LAST_LEFT_FIX = "Approve it, or add more images."

@@ -392,6 +392,23 @@ def test_segment_refuses_bad_input(adapted, tmp_path, capsys, trouble):
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
+def test_adapt_in_full_takes_both_engines_from_a_checkpoint(adapted, folders, capsys, monkeypatch):
+    started = {}
+
+    def start(project, kind, params):
+        started.update(params)
+        raise InputError("stopped")
+
+    monkeypatch.setattr("univg.commands.adapt.start_job", start)
+    (folders / "sd15").mkdir()
+    pairs = ["--images", folders / "images", "--masks", folders / "masks"]
+    command = ["adapt", "--project", adapted.path, *pairs, "--backbone", folders / "sd15"]
+    assert run(*command) == 2
+    assert_refused(capsys, "--backbone", "--preset full")
+    assert run(*command, "--preset", "full") == 2 and "stopped" in capsys.readouterr().err
+    assert started["mask_backbone"] == started["image_backbone"] == str(folders / "sd15")
+
+
 # --- evaluate and benchmark
 
 
@@ -400,6 +417,20 @@ def test_evaluate_scores_masks_and_writes_json(folders, capsys):
     assert "dice           1.0000" in capsys.readouterr().out
     written = json.loads((folders / "s.json").read_text())
     assert written["mean"]["dice"]["mean"] == 1 and len(written["images"]) == 3
+
+
+def test_results_replace_only_what_the_same_command_made(folders, capsys):
+    reference = folders / "masks" / "eye 0 é.png"
+    before = reference.read_bytes()
+    command = ["evaluate", "--pred", folders / "masks", "--masks", folders / "masks", "--json"]
+    assert run(*command, reference) == 2
+    assert_refused(capsys, "did not make", "eye 0 é.png")
+    for option in ("--csv", "--plot", "--worst"):
+        extra = ["--json", folders / "r.json"] if option == "--worst" else []
+        assert run("benchmark", folders, "--modality", "fundus", "--shots", 1, *extra, option, reference) == 2
+        assert_refused(capsys, "did not make", "eye 0 é.png")
+    assert reference.read_bytes() == before
+    assert run(*command, folders / "s.json") == run(*command, folders / "s.json") == 0
 
 
 def test_evaluate_definitions_differ_on_empty_masks(tmp_path, capsys):

@@ -170,7 +170,8 @@ class TestRunning:
     def test_leaves_the_processor_to_others(self, project):
         job = start_job(project, "selftest", LONG)
         wait_for_step(job, 1)
-        assert psutil.Process(job.refreshed().record.pid).nice() > psutil.Process().nice()
+        own = psutil.Process().nice()
+        assert psutil.Process(job.refreshed().record.pid).nice() >= max(own, 10)
         cancel_job(job)
         assert wait_for(job, SECONDS).state is JobState.CANCELLED
 

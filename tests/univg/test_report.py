@@ -6,6 +6,7 @@ import pytest
 from tests.conftest import make_pair
 from univg.cli import main
 from univg.commands.benchmark import _needed
+from univg.commands.options import refuse_to_replace
 from univg.errors import InputError
 from univg.io import match_pair_files, read_image, write_image, write_json_atomic, write_mask
 from univg.workflow.ablation import ROWS
@@ -82,13 +83,15 @@ def test_worst_cases_come_first_and_are_drawn(tmp_path):
     cases = [(f"case {n}", pair.image, np.roll(pair.mask, 1, 0), pair.mask) for n in range(5)]
     draw_worst_cases(cases, tmp_path / "w.png")
     assert read_image(tmp_path / "w.png").shape == (2 * 626, 1200, 3)
+    refuse_to_replace(tmp_path / "w.png", b"UniVG")
 
 
-@pytest.mark.parametrize("ending", ["png", "svg"])
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_curves_are_drawn(tmp_path, ending):
     points = {"standard": [(0, 70, 1), (50, 75, float("nan")), (500, 74, 2)]}
     plot_curve(points, tmp_path / f"c.{ending}", label="synthetic pairs", logarithmic=True)
     assert (tmp_path / f"c.{ending}").stat().st_size > 2000
+    refuse_to_replace(tmp_path / f"c.{ending}", b"UniVG")
 
 
 def test_every_curve_is_drawn(tmp_path):

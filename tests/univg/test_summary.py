@@ -44,6 +44,10 @@ def test_report_is_one_file_that_needs_nothing_else(project, tmp_path, capsys):
     assert not re.search(r'(src|href)="(?!data:|#)', html), "everything is inside"
     assert "Mrs Miller" not in html and str(tmp_path) not in html, "no folder is named"
     assert "seconds_per_step" in html and "segmenter" in html
+    again = ["jobs", "report", job.id, "--project", str(project.path), "-o"]
+    assert main([*again, str(output)]) == 0
+    (tmp_path / "mine.html").write_text("mine")
+    assert main([*again, str(tmp_path / "mine.html")]) == 2 and (tmp_path / "mine.html").read_text() == "mine"
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])

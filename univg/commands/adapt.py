@@ -49,7 +49,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--backbone",
         default="compact",
         metavar="B",
-        help="of an engine: compact, or the folder or .safetensors file of Stable Diffusion 1.5 (default: compact)",
+        help="of the engines: compact, the folder of Stable Diffusion 1.5, or its .safetensors file beside which a folder "
+        "of the same name holds the configuration (default: compact)",
     )
     add_seed(parser)
     add_full_length(parser)
@@ -75,11 +76,15 @@ def run(args: argparse.Namespace) -> int:
     if args.grey_threshold is not None and not args.images:
         raise InputError("--grey-threshold is of the masks to add", fix="Give --images and --masks with it.")
     device = checked_device(args.device)
-    if args.backbone != "compact" and not args.engine:
-        raise InputError("--backbone is of an engine", fix="Give --engine masks or --engine images with it.")
+    own_backbone = args.backbone != "compact"
+    if own_backbone and not args.engine and not preset.engine_pairs:
+        raise InputError(
+            "--backbone is of an engine", fix="Give --engine masks, --engine images or --preset full with it."
+        )
     if args.engine and args.network != "unet":
         raise InputError("--network is of the segmenter", fix="Leave out --engine or --network.")
-    if preset.engine_pairs and not args.engine and not all(is_shipped("models", name) for name in ("masks", "images")):
+    shipped = all(is_shipped("models", name) for name in ("masks", "images"))
+    if preset.engine_pairs and not args.engine and not own_backbone and not shipped:
         raise InputError(
             "The weights of the engines are not installed",
             fix="Use --preset standard, or reinstall UniVG.",
@@ -108,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
     params = {"preset": preset.name, "seed": args.seed, "device": device}
     params |= {"network": args.network} if args.network != "unet" else {}
     params |= {"full_length": True} if args.full_length else {}
+    if own_backbone:
+        params |= dict.fromkeys(("mask_backbone", "image_backbone"), full_backbone_path(args.backbone))
     job = start_job(project, "adapt", params | ({"review": True} if args.review else {}))
     here = preset if args.full_length else fitted(preset, machine)
     print(f"Job {job.id}: {preset.name}, about {max(expected_minutes(here, machine), 1):.0f} min.", flush=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine, add_device, add_seed
+from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine, add_device, add_seed, refuse_to_replace
 from univg.errors import InputError
 from univg.io import match_pair_files, read_json, read_mask, sha256_file
 from univg.segmentation.config import NETWORKS
@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     for file in filter(None, (args.csv, args.plot, args.worst)):
         if not Path(file).parent.is_dir() or Path(file).is_dir():
             raise InputError("No file can be written there", path=file, fix="Name a file in a folder that exists.")
+        refuse_to_replace(file, b"split,name," if file == args.csv else b"UniVG")
     if args.plot and Path(args.plot).suffix.lower() not in _PLOTS:
         raise InputError("--plot writes PNG, SVG or PDF", path=args.plot, fix="Name a file with one of these endings.")
     other = read_json(args.compare) if args.compare else None

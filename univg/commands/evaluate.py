@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from univg.commands.options import add_grey_threshold
+from univg.commands.options import add_grey_threshold, refuse_to_replace
 from univg.errors import InputError
 from univg.io import read_mask, write_json_atomic
 from univg.io.pairs import match_predictions
@@ -33,6 +33,7 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Print mean and spread over the images; figures of single images go to the JSON file."""
+    refuse_to_replace(args.json, b'"definitions"')
     rows, metrics = [], []
     for files in match_predictions(args.pred, args.masks, args.fov, partial=args.partial):
         mask, reference = (read_mask(p, grey_threshold=args.grey_threshold) for p in (files.image, files.mask))

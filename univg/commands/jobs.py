@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine
+from univg.commands.options import SECONDS_BETWEEN_LINES, ProgressLine, refuse_to_replace
 from univg.errors import InputError
 from univg.workflow.job_records import EventReader
 from univg.workflow.jobs import (
@@ -102,6 +102,7 @@ def _report_to(project: Project, job_id: str, output: str | None) -> int:
 
     job = find_job(project, job_id)
     path = Path(output or f"{job.id}.html")
+    refuse_to_replace(path, b"Made by UniVG")
     write_summary(project, job, path)
     print(path)
     return 0

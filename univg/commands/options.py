@@ -19,6 +19,16 @@ def add_modality(parser: argparse.ArgumentParser, *, required: bool = True) -> N
     parser.add_argument("--modality", required=required, metavar="M", help=f"one of {', '.join(Modality)}")
 
 
+def refuse_to_replace(file: str | Path | None, mark: bytes) -> None:
+    """`InputError` unless `file` is free, or holds `mark`, which only what the same command wrote there does."""
+    if file is not None and Path(file).is_file() and mark not in Path(file).read_bytes():
+        raise InputError(
+            "The result would replace a file that this command did not make",
+            path=file,
+            fix="Name another file, or move it away.",
+        )
+
+
 def add_full_length(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--full-length",

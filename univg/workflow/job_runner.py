@@ -74,13 +74,13 @@ def run_job(folder: Path) -> int:
     if record is None:
         return NOT_STARTED
     outcome = _outcome(folder, record)
+    _log.info("Job %s", outcome.state)  # before others read the record, which may be the last thing that they wait for
     try:
         write_record(folder, replace(outcome, finished=utc_now()))
     except InputError as error:
         # The record goes on saying that this process works, which readers find to be untrue.
         _log.error("%s", _anonymous_trace(error))
         return EXIT_CODES[JobState.FAILED]
-    _log.info("Job %s", outcome.state)
     return EXIT_CODES[outcome.state]
 
 

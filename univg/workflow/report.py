@@ -12,12 +12,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from univg import __version__
 from univg.errors import InputError
 from univg.io import write_image
 from univg.io.write import write_bytes_atomic
 from univg.overlay import overlay_agreement, overlay_mask
 
 WORST = 8
+_MADE_BY = f"UniVG {__version__}"  # kept in pictures, so that they are known to be made here
 _COLUMNS = ("split", "name", "dice", "cldice", "iou", "nsd", "auc", "sensitivity", "specificity", "fov_dice")
 
 
@@ -142,7 +144,7 @@ def draw_worst_cases(cases: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarr
     rows = [np.hstack(cells[i : i + 4]) for i in range(0, len(cells), 4)]
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
-    write_image(path, np.vstack(padded))
+    write_image(path, np.vstack(padded), provenance={"made_by": _MADE_BY})
 
 
 def plot_curve(
@@ -179,7 +181,8 @@ def plot_curve(
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=Path(path).suffix[1:] or "png", dpi=150)
+    kind = Path(path).suffix[1:].lower() or "png"
+    figure.savefig(buffer, format=kind, dpi=150, metadata={"Software" if kind == "png" else "Creator": _MADE_BY})
     write_bytes_atomic(path, buffer.getvalue())
 
 

@@ -49,8 +49,8 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--backbone",
         default="compact",
         metavar="B",
-        help="of the engines: compact, the folder of Stable Diffusion 1.5, or its .safetensors file beside which a folder "
-        "of the same name holds the configuration (default: compact)",
+        help="of the engines: compact, the folder of Stable Diffusion 1.5, or its .safetensors file, beside which a "
+        "folder of the same name holds the configuration (default: compact)",
     )
     add_seed(parser)
     add_full_length(parser)

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from univg.geometry import VesselTree, extract_tree, local_radius, nearest_centreline, rasterize_tree, resize_mask
+from univg.geometry import (
+    VesselTree,
+    extract_tree,
+    local_radius,
+    nearest_centreline,
+    raster,
+    rasterize_tree,
+    resize_mask,
+)
 from univg.geometry.tree import prune_spurs, smooth_tree
 from univg.metrics import dice
 from univg.sca import generate_mask, generate_tree
@@ -153,11 +161,53 @@ def test_a_frame_full_of_vessel_has_a_finite_radius():
     assert tree.radii.max() <= 20
 
 
-@pytest.mark.parametrize("angle", [0.0, 0.3, 0.7])
-@pytest.mark.parametrize("radius", [0.5, 1.0, 1.5, 2.0, 3.0, 4.0])
+@pytest.mark.parametrize("angle", [0.0, 0.3, 0.7, np.pi / 4, np.pi / 2])
+@pytest.mark.parametrize("radius", [0.5, 0.75, 1.0, 1.5, 2.0, 2.9, 3.1, 8.0, 16.0])
 def test_vessel_is_drawn_as_wide_as_its_radius_says(radius, angle):
-    along = 2.0 * np.arange(80)
-    positions = np.stack([50.3 + np.sin(angle) * along, 20.1 + np.cos(angle) * along], axis=1)
-    tree = VesselTree(positions, np.arange(-1, 79), np.full(80, radius), (220, 220))
-    width = rasterize_tree(tree).sum() / along[-1]
-    assert width == pytest.approx(2 * radius, rel=0.17)
+    along = 4.0 * np.arange(40)
+    areas = []
+    for number in range(16):  # one along a row is a whole number of pixels wide, which one its place decides
+        start = [30.03 + number / 16, 20 + 0.618 * number % 1]
+        positions = start + np.outer(along, [np.sin(angle), np.cos(angle)])
+        areas.append(rasterize_tree(VesselTree(positions, np.arange(-1, 39), np.full(40, radius), (220, 220))).sum())
+    assert np.mean(areas) == pytest.approx(2 * radius * along[-1] + np.pi * radius**2, rel=0.06)
+
+
+def test_a_drawn_tree_is_every_pixel_within_its_tapering_vessels():
+    rng = np.random.default_rng(0)
+    rows, cols = np.mgrid[:40, :40]
+    for _ in range(20):
+        ends, radii = (
+            rng.uniform(-5, 45, (2, 2)),
+            rng.uniform(0.5, 9, 2),
+        )  # nested or beyond the frame, too
+        depth = np.full((40, 40), -np.inf)
+        for t in np.linspace(0, 1, 800):
+            row, col = (1 - t) * ends[0] + t * ends[1]
+            depth = np.maximum(depth, (1 - t) * radii[0] + t * radii[1] - np.hypot(rows - row, cols - col))
+        drawn = rasterize_tree(VesselTree(ends, np.array([-1, 0]), radii, (40, 40)))
+        clear = np.abs(depth) > 0.002  # of the wall, but for rounding
+        np.testing.assert_array_equal(drawn[clear], depth[clear] > 0)
+
+
+def test_vessels_between_pixels_are_as_wide_as_those_on_them():
+    for row in (20.0, 20.25, 20.5):
+        for radius in (1.0, 2.0, 3.0):
+            tree = straight_tree(radius=radius)
+            tree.positions[:, 0] = row
+            assert rasterize_tree(tree)[:, 30].sum() == 2 * radius
+
+
+def test_a_root_on_its_own_is_a_disc():
+    rows, cols = np.mgrid[:13, :13]
+    drawn = rasterize_tree(VesselTree(np.array([[6.0, 6.0]]), np.array([-1]), np.array([2.9]), (13, 13)))
+    np.testing.assert_array_equal(drawn, np.hypot(rows - 6, cols - 6) <= 2.9)
+    thin = rasterize_tree(VesselTree(np.array([[6.4, 6.4]]), np.array([-1]), np.array([0.1]), (13, 13)))
+    assert np.argwhere(thin).tolist() == [[6, 6]]
+
+
+def test_drawing_piece_by_piece_changes_nothing(monkeypatch):
+    tree = generate_tree(Modality.FUNDUS, shape=(128, 128), rng=np.random.default_rng(0))
+    drawn = rasterize_tree(tree)
+    monkeypatch.setattr(raster, "_ROWS_AT_ONCE", 50)
+    np.testing.assert_array_equal(rasterize_tree(tree), drawn)

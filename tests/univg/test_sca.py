@@ -1,5 +1,7 @@
+import tracemalloc
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -14,7 +16,9 @@ from univg.sca import (
     PRESETS,
     RECIPES,
     SCAConfig,
+    anatomy,
     assign_radii,
+    centreline,
     find_centreline,
     generate_mask,
     generate_tree,
@@ -24,8 +28,12 @@ from univg.sca import (
     sample_attraction_points,
     sample_roots,
     split_arteries_and_veins,
+    vessel_hub,
     warp_centrelines,
 )
+from univg.sca.memory import MaskMemory
+from univg.sca.noise import smooth_noise
+from univg.sca.seeding import bridge_gaps
 from univg.types import Modality
 from univg.weights import shipped_folder
 
@@ -164,6 +172,54 @@ def test_every_preset_gives_a_plausible_tree_from_any_seed(name):
         tree = generate_tree(preset.modality, preset=preset, rng=np.random.default_rng(seed))
         assert 0.015 < rasterize_tree(tree).mean() < 0.15
         assert ndimage.label(rasterize_tree(tree), EIGHT)[1] <= len(tree.roots)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "seed", "least"),
+    [
+        ("coronary-left", (512, 512), 183, 300),
+        ("coronary-left", (480, 720), 24, 120),
+        ("coronary-right", (512, 512), 63, 180),
+        ("coronary-right", (512, 512), 196, 180),
+        ("coronary-right", (480, 800), 1, 65),
+        ("coronary-right", (512, 1024), 12, 45),
+        ("coronary-right", (800, 480), 4, 65),
+    ],
+)
+def test_a_coronary_tree_grows_however_far_its_ostium_lies(name, shape, seed, least):
+    preset = preset_named(name)
+    tree = generate_tree(preset.modality, shape=shape, preset=preset, rng=np.random.default_rng(seed))
+    assert len(tree) > least
+
+
+def test_a_kill_distance_just_below_the_attraction_distance_ends():
+    config = replace(preset_named("coronary-left").config, kill_distance=110 - 1e-9)
+    assert len(generate_tree(Modality.CORONARY_DSA, config=config, rng=np.random.default_rng(0)))
+
+
+def test_gaps_are_bridged_from_what_the_roots_reach_and_nowhere_else():
+    roots = np.array([[0.0, 0.0]])
+    points = np.array([[0.0, 25.0], [0.0, 30.0], [0.0, 55.0], [8.0, 55.0]])
+    bridged = bridge_gaps(points, roots, reach=10.0)
+    np.testing.assert_array_equal(bridged[:4], points)
+    np.testing.assert_allclose(bridged[4:], [[0, 25 / 3], [0, 50 / 3], [0, 30 + 25 / 3], [0, 30 + 50 / 3]])
+    np.testing.assert_array_equal(bridge_gaps(points, roots, reach=26.0), points)
+    np.testing.assert_array_equal(bridge_gaps(points, roots[:0], reach=10.0), points)
+    assert not len(bridge_gaps(points[:0], roots, reach=10.0))
+
+
+@pytest.mark.parametrize("values", [{"venation": "closed"}, {"capillary_spacing": 20.0}])
+def test_no_link_of_a_closed_venation_passes_an_obstacle(values):
+    wall = np.zeros((512, 512), bool)
+    wall[:, 250:262] = True
+    config = replace(preset_named("octa").config, **values)
+    tree = generate_tree(Modality.OCTA, config=config, obstacles=wall, rng=np.random.default_rng(0))
+    assert len(tree.links) > 10
+    sides = np.sign(tree.positions[tree.links, 1] - 255.5)
+    assert (sides[:, 0] == sides[:, 1]).all()
+    along = np.linspace(0, 1, 50)[:, None, None]
+    first, second = tree.positions[tree.links[:, 0]], tree.positions[tree.links[:, 1]]
+    assert not wall[pixels_of(((1 - along) * first + along * second).reshape(-1, 2))].any()
 
 
 def test_forests_that_may_not_cross_keep_apart():
@@ -357,6 +413,63 @@ def test_centreline_knows_position_radius_and_part():
     np.testing.assert_allclose(radius, np.array([4.5, 4.5, 1.5]) + 0.25)  # for vessels of even width, see there
     np.testing.assert_allclose(distance, [0, 16, 9])
     assert len(np.unique(line.parts)) == 2
+
+
+@pytest.mark.parametrize(
+    ("find", "module", "once"),
+    [(find_centreline, centreline, "skeleton_points"), (vessel_hub, anatomy, "local_radius")],
+)
+def test_masks_in_turn_are_looked_at_once_each(find, module, once, monkeypatch):
+    looked = []
+    look = getattr(module, once)
+    monkeypatch.setattr(module, once, lambda mask: looked.append(mask) or look(mask))
+    masks = [np.tri(48, 48, number - 24, bool) for number in range(48)]
+    for mask in [*masks, *masks]:
+        find(mask)
+    assert len(looked) == len(masks)
+
+
+def test_what_was_found_on_masks_is_forgotten_beyond_a_bound_of_memory():
+    asked = []
+
+    def find(mask):
+        asked.append(mask.sum())
+        return mask.sum()
+
+    memory = MaskMemory(find, most_bytes=9000, size_of=lambda _: 2000)  # room for two
+    masks = [np.arange(16).reshape(4, 4) < count for count in range(4)]
+    for number in (0, 1, 0, 2, 0, 3, 0, 1):  # the first is asked for again and again, the second forgotten meanwhile
+        assert memory(masks[number]) == number
+    assert asked == [0, 1, 2, 3, 1]
+
+
+def test_the_hub_of_a_large_mask_is_sought_on_a_small_one(monkeypatch):
+    sides = []
+    blur = cv2.GaussianBlur
+    monkeypatch.setattr(cv2, "GaussianBlur", lambda image, *rest: sides.append(max(image.shape)) or blur(image, *rest))
+    mask = np.zeros((300, 400), bool)
+    mask[60:240, 98:101] = mask[148:153, 40:360] = mask[120:180, 300:306] = True
+    small = vessel_hub(mask)
+    large = vessel_hub(np.kron(mask, np.ones((4, 4), bool)))
+    assert sides == [400, 1024]
+    np.testing.assert_allclose(large, 4 * np.array(small) + 1.5, atol=8)
+
+
+@pytest.mark.parametrize("sigma", [1e-6, 0.5, 3.0, 40.0, 1e5, 1e12])
+def test_a_random_field_takes_no_more_than_its_frame(sigma):
+    tracemalloc.start()
+    field = smooth_noise((70, 90), sigma, np.random.default_rng(0))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert field.shape == (70, 90) and np.isfinite(field).all()
+    assert most < 1 << 20
+
+
+def test_a_random_field_is_smooth_and_has_unit_variance():
+    field = smooth_noise((200, 300), 20.0, np.random.default_rng(0))
+    assert field.std() == pytest.approx(1, abs=0.01) and abs(field.mean()) < 0.01
+    assert max(np.abs(np.diff(field, axis=axis)).max() for axis in (0, 1)) < 0.5
+    assert np.abs(np.corrcoef(field[:, :100].ravel(), field[:, 200:].ravel())[0, 1]) < 0.5
 
 
 def test_roots_lie_on_trunks_near_the_hub_the_border_or_where_they_are_widest():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from univg.errors import InputError
+from univg.geometry import rasterize_tree
 from univg.geometry.tree import pixels_of
 from univg.sca import RECIPES, TreeScene, generate_mask, grow_scene, preset_named, with_root_toggled
 from univg.sca.scene import fill_polygon
@@ -79,6 +80,51 @@ def test_files_from_elsewhere_are_refused_with_a_reason(change):
     for other in (None, [], "text", {}):
         with pytest.raises(InputError):
             TreeScene.from_json(other)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("winding_length", 3e4),
+        ("winding_length", 1e-3),
+        ("warp_sigma", 1e6),
+        ("warp_sigma", 1e-4),
+        ("smoothing", 20_000),
+        ("tip_radius", 1e9),
+        ("tip_radius", 1e200),
+        ("taper", 1e300),
+        ("calibre_noise", 1e3),
+        ("grid_spacing", 0.3),
+        ("max_nodes", 10**12),
+        ("calibre_classes", 10**30),
+        ("real_radius_range", [1e300, "inf"]),
+    ],
+)
+def test_parameters_that_would_never_end_are_refused_by_name(name, value):
+    data = scene().to_json()
+    with pytest.raises(InputError, match=f"{name}.*(from|below).*got"):
+        TreeScene.from_json({**data, "config": {**data["config"], name: value}})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"winding_length": 1e4, "tortuosity": 0.5},
+        {"winding_length": 1.0, "tortuosity": 0.5},
+        {"warp_sigma": 1e4},
+        {"warp_sigma": 1.0},
+        {"smoothing": 1000},
+        {"tip_radius": 256.0, "murray_exponent": 1.0},
+        {"taper": 10.0, "murray_exponent": 4.0},
+        {"calibre_noise": 10.0},
+        {"real_radius_range": (100.0, math.inf)},
+    ],
+)
+def test_parameters_at_their_bounds_grow_and_are_drawn(values):
+    mask = generate_mask(Modality.OCTA, shape=(128, 160), rng=np.random.default_rng(0))
+    for config, real in ((preset_named("octa").config, None), (RECIPES["natural"], mask)):
+        made = TreeScene.from_json(scene(config=replace(config, **values)).to_json())
+        assert rasterize_tree(grow_scene(made, mask=real)).any()
 
 
 def test_shapes_of_two_corners_are_refused():

@@ -5,10 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from univg.geometry.tree import VesselTree
+from univg.geometry.tree import VesselTree, pixels_of
 
-_SUBPIXEL_BITS = 4
-_SUBPIXEL = 1 << _SUBPIXEL_BITS
+_THINNEST = 0.5  # radius of a cone that has a pixel in each row, or in each column, that it passes
+_GRID = 1024  # places to a pixel that vessels are drawn at, so that processors that differ in the last bit agree
+_ASIDE = 0.25 / _GRID  # up and to the left, so that no wall meets the middle of a pixel: of two such walls one counts
+_ROWS_AT_ONCE = 1 << 15  # of all cones; bounds the memory
 _HALF = 0.5 - 1e-5  # but for rounding, of sums of float32
 
 
@@ -24,9 +26,9 @@ def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def rasterize_tree(tree: VesselTree, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Draw `tree` with its radii, tapering linearly along each segment.
+    """Draw `tree` with its radii, tapering linearly along each segment: the pixels whose middle lies within a vessel.
 
-    Every segment also gets a one-pixel line, so that a vessel thinner than a pixel still is connected.
+    A vessel thinner than a pixel is drawn one pixel wide, so that it is still connected.
 
     Parameters
     ----------
@@ -38,43 +40,99 @@ def rasterize_tree(tree: VesselTree, shape: tuple[int, int] | None = None) -> np
     -------
     (H, W) ndarray of bool
     """
-    height, width = tree.shape if shape is None else shape
-    canvas = np.zeros((height, width), np.uint8)
+    shape = tuple(tree.shape if shape is None else shape)
     if not len(tree):
-        return canvas.astype(bool)
-
-    grown = np.flatnonzero(tree.parents >= 0)
-    end = np.concatenate([grown, tree.links[:, 0]])
-    start = np.concatenate([tree.parents[grown], tree.links[:, 1]])
-    end_radii = tree.radii[end]
-    start_radii = np.concatenate([tree.radii[tree.parents[grown]], tree.radii[tree.links[:, 0]]])  # a link is no cone
-    lines = np.stack([tree.positions[start, ::-1], tree.positions[end, ::-1]], axis=1)
-    cv2.polylines(canvas, list(_fixed_point(lines)), False, 1, 1, cv2.LINE_8, _SUBPIXEL_BITS)
-
-    roots = tree.roots
-    centres, radii = _dense_samples(tree.positions[start], tree.positions[end], start_radii, end_radii)
-    centres, radii = (
-        np.concatenate([tree.positions[roots], centres])[:, ::-1],
-        np.concatenate([tree.radii[roots], radii]),
-    )
-    # OpenCV's disc of radius 0 is one pixel wide, that of radius 1 three: half a pixel is its own.
-    radii = radii - 0.5
-    thick = radii > 0.25  # smaller discs add nothing to the one-pixel line
-    for centre, radius in zip(_fixed_point(centres[thick]).tolist(), _fixed_point(radii[thick]).tolist(), strict=True):
-        cv2.circle(canvas, centre, radius, 1, cv2.FILLED, cv2.LINE_8, _SUBPIXEL_BITS)
-    return canvas.astype(bool)
+        return np.zeros(shape, bool)
+    parents = np.where(tree.parents < 0, np.arange(len(tree)), tree.parents)  # a root is a cone without length
+    end = np.concatenate([np.arange(len(tree)), tree.links[:, 0]])
+    start = np.concatenate([parents, tree.links[:, 1]])
+    radii = np.maximum(_on_grid(tree.radii), _THINNEST)
+    start_radii = np.concatenate([radii[parents], radii[tree.links[:, 0]]])  # a link does not taper
+    positions = _on_grid(tree.positions) - _ASIDE
+    drawn = _draw_cones(positions[start], positions[end], start_radii, radii[end], shape)
+    # Between the ends of two thin cones a pixel may be missing: that of the node itself.
+    rows, cols = pixels_of(positions)
+    inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
+    drawn[rows[inside], cols[inside]] = True
+    return drawn
 
 
-def _dense_samples(p0: np.ndarray, p1: np.ndarray, r0: np.ndarray, r1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centres and radii along the segments from p0 to p1, closer together than half the radius or a pixel."""
-    spacing = np.maximum(0.5 * np.minimum(r0, r1), 1.0)
-    count = np.maximum(np.ceil(np.linalg.norm(p1 - p0, axis=1) / spacing).astype(int), 1)
-    segment = np.repeat(np.arange(len(p0)), count)
-    first = np.repeat(np.cumsum(count) - count, count)
-    t = (np.arange(len(segment)) - first + 1) / count[segment]
-    centres = p0[segment] * (1 - t)[:, None] + p1[segment] * t[:, None]
-    return centres, r0[segment] * (1 - t) + r1[segment] * t
+def _draw_cones(
+    start: np.ndarray, end: np.ndarray, start_radii: np.ndarray, end_radii: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
+    """The pixels whose middle lies in a cone: what two discs and the tangents to both enclose.
+
+    A cone is convex, so it covers one stretch of each row. The ends of all stretches are counted where they lie, and
+    summed along each row at last.
+    """
+    height, width = shape
+    n = len(start)
+    top = np.minimum(start[:, 0] - start_radii, end[:, 0] - end_radii)
+    bottom = np.maximum(start[:, 0] + start_radii, end[:, 0] + end_radii)
+    top, bottom = np.ceil(np.maximum(top, 0)), np.floor(np.minimum(bottom, height - 1))
+    count = np.maximum(bottom - top + 1, 0).astype(np.int64)
+    total = np.cumsum(count)
+    top = top - (total - count)
+    discs = [(*centre.T.copy(), radii**2) for centre, radii in ((start, start_radii), (end, end_radii))]
+    tangents = _tangents(start, end, start_radii, end_radii)
+    ends = np.zeros((height, width + 1), np.min_scalar_type(-n - 1))  # of at most n stretches
+    for first in range(0, int(total[-1]), _ROWS_AT_ONCE):
+        number = np.arange(first, min(first + _ROWS_AT_ONCE, total[-1]))
+        cone = np.searchsorted(total, number, side="right")
+        row = top[cone] + number
+        left, right = _stretches(row, cone, discs, tangents)
+        begin = np.clip(np.ceil(left), 0, width).astype(np.int64)
+        stop = np.maximum(np.clip(np.floor(right) + 1, 0, width).astype(np.int64), begin)
+        before = row.astype(np.int64) * (width + 1)
+        np.add.at(ends.reshape(-1), before + begin, 1)
+        np.add.at(ends.reshape(-1), before + stop, -1)
+    return np.cumsum(ends, axis=1, dtype=ends.dtype, out=ends)[:, :-1] > 0
 
 
-def _fixed_point(values: np.ndarray) -> np.ndarray:
-    return np.rint(values * _SUBPIXEL).astype(np.int32)
+def _tangents(
+    start: np.ndarray, end: np.ndarray, start_radii: np.ndarray, end_radii: np.ndarray
+) -> list[tuple[np.ndarray, ...]]:
+    """The two lines that touch both discs of each cone: first and last row, column in the first, change a row."""
+    along = end - start
+    length = np.sqrt(along[:, 0] ** 2 + along[:, 1] ** 2)
+    narrowing = start_radii - end_radii
+    apart = length > np.abs(narrowing)  # neither disc lies in the other
+    length = np.where(apart, length, 1)
+    along = along / length[:, None]
+    sine = np.where(apart, narrowing / length, 0)
+    cosine = np.sqrt(1 - sine * sine)
+    lines = []
+    for side in (-cosine, cosine):
+        normal = np.stack([sine * along[:, 0] + side * along[:, 1], sine * along[:, 1] - side * along[:, 0]], axis=1)
+        first = start + start_radii[:, None] * normal
+        last = end + end_radii[:, None] * normal
+        rise = last[:, 0] - first[:, 0]
+        drawn = apart & (rise != 0)  # the discs reach as far as a level line
+        slope = (last[:, 1] - first[:, 1]) / np.where(drawn, rise, 1)
+        upper = np.where(drawn, np.minimum(first[:, 0], last[:, 0]), np.inf)
+        lower = np.maximum(first[:, 0], last[:, 0])
+        lines.append((upper, lower, np.where(rise > 0, first[:, 1], last[:, 1]), slope))
+    return lines
+
+
+def _stretches(
+    row: np.ndarray, cone: np.ndarray, discs: list[tuple[np.ndarray, ...]], tangents: list[tuple[np.ndarray, ...]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and last column of what a cone covers of a row that it reaches into."""
+    left, right = np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        for middle_row, middle, squared in discs:
+            off = row - middle_row[cone]
+            half = np.sqrt(squared[cone] - off * off)  # NaN where the disc does not reach
+            at = middle[cone]
+            left, right = np.fmin(left, at - half), np.fmax(right, at + half)
+    for upper, lower, column, slope in tangents:
+        met = np.flatnonzero((row >= upper[cone]) & (row <= lower[cone]))
+        of = cone[met]
+        at = column[of] + slope[of] * (row[met] - upper[of])
+        left[met], right[met] = np.fmin(left[met], at), np.fmax(right[met], at)
+    return left, right
+
+
+def _on_grid(values: np.ndarray) -> np.ndarray:
+    return np.rint(values * _GRID) / _GRID

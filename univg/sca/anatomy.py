@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 
 from univg.geometry.skeleton import local_radius
+from univg.sca.memory import MaskMemory
 from univg.types import Modality, as_float
 
-_LARGEST = 1024  # pixels of the side of a photograph that the disc is sought on
+_LARGEST = 1024  # pixels of the side that is searched: the widest blur takes time with the third power of it
 _DISC = 0.06  # radius of the optic disc as a share of the frame
 _DARKEST_FIELD = 0.08  # grey level below which a fundus image shows the camera's surround
 
@@ -46,11 +47,9 @@ def find_optic_disc(image: np.ndarray) -> tuple[float, float] | None:
         ``(row, col)`` in pixels; None when nothing stands out.
     """
     longest = max(image.shape[:2])
-    if longest > _LARGEST:  # the widest blur takes time with the third power of the side
-        factor = _LARGEST / longest
-        small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-        found = find_optic_disc(small)
-        return None if found is None else tuple((at + 0.5) / factor - 0.5 for at in found)
+    if longest > _LARGEST:
+        found = find_optic_disc(_reduced(image))
+        return None if found is None else _at_full_size(found, longest)
     image = as_float(image)
     bright = image if image.ndim == 2 else image[..., :2].mean(axis=2)  # the disc is pale in red and green
     size = min(bright.shape)
@@ -72,7 +71,7 @@ def find_optic_disc(image: np.ndarray) -> tuple[float, float] | None:
 
 
 def vessel_hub(mask: np.ndarray) -> tuple[float, float] | None:
-    """Where thick vessels meet: the optic disc on a fundus mask, the trunk elsewhere.
+    """Where thick vessels meet: the optic disc on a fundus mask, the trunk elsewhere; remembered for the last masks.
 
     Parameters
     ----------
@@ -83,11 +82,33 @@ def vessel_hub(mask: np.ndarray) -> tuple[float, float] | None:
     tuple of float or None
         ``(row, col)`` in pixels; None for an empty mask.
     """
+    return _hub_of(mask)
+
+
+def _find_hub_of_vessels(mask: np.ndarray) -> tuple[float, float] | None:
     if not mask.any():
         return None
-    weight = cv2.GaussianBlur(local_radius(mask) ** 2, (0, 0), 0.5 * _DISC * min(mask.shape))
+    weight = local_radius(mask) ** 2
+    longest = max(mask.shape)
+    if longest > _LARGEST:
+        weight = _reduced(weight)
+    weight = cv2.GaussianBlur(weight, (0, 0), 0.5 * _DISC * min(weight.shape))
     row, col = np.unravel_index(np.argmax(weight), weight.shape)
-    return float(row), float(col)
+    return _at_full_size((float(row), float(col)), longest)
+
+
+_hub_of = MaskMemory(_find_hub_of_vessels, most_bytes=1 << 20)
+
+
+def _reduced(image: np.ndarray) -> np.ndarray:
+    factor = _LARGEST / max(image.shape[:2])
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+
+
+def _at_full_size(point: tuple[float, float], longest: int) -> tuple[float, float]:
+    factor = min(_LARGEST / longest, 1)
+    row, col = ((at + 0.5) / factor - 0.5 for at in point)
+    return row, col
 
 
 def _masked_blur(image: np.ndarray, weight: np.ndarray, sigma: float) -> np.ndarray:

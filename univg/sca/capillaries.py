@@ -63,5 +63,5 @@ def grow_capillaries(
     cell = (vessels.positions[order] / spacing).astype(np.int64)
     roots = vessels.positions[order[np.sort(np.unique(cell, axis=0, return_index=True)[1])]]
     grown = grow_tree(attractors, roots, shape, config=mesh, rng=rng, boundary=boundary)
-    closed = close_tree(grown, reach=1.5 * spacing)
+    closed = close_tree(grown, reach=1.5 * spacing, allowed=boundary)
     return replace(closed, radii=np.full(len(closed), _RADIUS * config.tip_radius))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from univg.geometry.skeleton import centreline_radius, pixel_graph, skeleton_points
 from univg.sca.config import SCAConfig
+from univg.sca.memory import MaskMemory
 from univg.sca.noise import smooth_noise
 
 _RING = 0.07  # of the frame: where vessels have left the optic disc
@@ -21,6 +22,7 @@ _RING_WIDTH = 3.0  # pixels
 _FEWEST = 4  # vessels that leave an optic disc
 _COARSE = 4  # pixels of the frame to one of a field of deformation
 _OWN_WARP = 0.3  # share of the variance of a forest's deformation that the other does not share
+_POINT_BYTES, _MOST_BYTES = 64, 128 << 20  # with the index; 1 MB is a centreline of a large mask
 _GAP = 9  # pixels; parts of a mask that are nearer than this count as one: crossings drawn apart, faint stretches
 
 
@@ -70,17 +72,18 @@ def find_centreline(mask: np.ndarray) -> Centreline:
     Centreline
         Empty when the mask is.
     """
-    return _find_centreline(mask.shape, np.packbits(mask).tobytes())
+    return _centreline_of(mask)
 
 
-@lru_cache(maxsize=16)
-def _find_centreline(shape: tuple[int, int], packed: bytes) -> Centreline:
-    mask = np.unpackbits(np.frombuffer(packed, np.uint8), count=shape[0] * shape[1]).reshape(shape).astype(bool)
+def _find_centreline(mask: np.ndarray) -> Centreline:
     points = skeleton_points(mask)
     pixels = points[:, 0], points[:, 1]
     joined = cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_GAP, _GAP)))
     parts = cv2.connectedComponents(joined)[1][pixels].astype(np.int64)
-    return Centreline(points.astype(np.float64), centreline_radius(mask, points), parts, shape)
+    return Centreline(points.astype(np.float64), centreline_radius(mask, points), parts, mask.shape)
+
+
+_centreline_of = MaskMemory(_find_centreline, most_bytes=_MOST_BYTES, size_of=lambda line: _POINT_BYTES * len(line))
 
 
 def split_arteries_and_veins(

@@ -196,7 +196,14 @@ RECIPES = {
 # Annotators of these draw the larger vessels alone, which have few and long branches; en face, of even calibre.
 _FEW_BRANCHES = {"prune_length": 16.0, "grid_fraction": 0.02}
 _EN_FACE = {**_FEW_BRANCHES, "calibre_noise": 0.3}
-_NATURAL = {Modality.OCTA: _EN_FACE, Modality.OCT: _EN_FACE, Modality.CORONARY_DSA: _FEW_BRANCHES}
+# Half of what annotators draw on a fundus is one pixel wide, which a radius read from pixels makes too thick.
+_MOSTLY_THIN = {"real_radius_range": (0.85, 1.3)}
+_NATURAL = {
+    Modality.FUNDUS: _MOSTLY_THIN,
+    Modality.OCTA: _EN_FACE,
+    Modality.OCT: _EN_FACE,
+    Modality.CORONARY_DSA: _FEW_BRANCHES,
+}
 
 
 def recipes_for(modality: Modality) -> dict[str, SCAConfig]:

@@ -17,7 +17,7 @@ from univg.sca.config import SCAConfig, recipes_for
 from univg.sca.growth import grow_tree
 from univg.sca.presets import Layout, Preset, lay_out, preset_for
 from univg.sca.radii import assign_radii
-from univg.sca.seeding import sample_attraction_points, sample_roots
+from univg.sca.seeding import bridge_gaps, sample_attraction_points, sample_roots
 from univg.sca.shaping import shape_tree
 from univg.types import Modality
 
@@ -118,6 +118,12 @@ def generate_tree(
             free = _apart_from(trees, own_roots, allowed, _APART * config.kill_distance)
         territory = free if layout.territory is None else _both(free, layout.territory)
         attractors, ranks = sample_attraction_points(line, shape, config=config, rng=rng, boundary=territory)
+        if line is None and len(lines) == 1:  # a tree alone in its field has to reach all of it
+            # A node may be as far from an attractor that it reached as the kill distance; where both are almost equal,
+            # rows of attractors would have no end.
+            reach = max(config.attraction_distance - config.kill_distance, config.attraction_distance / 2)
+            attractors = bridge_gaps(attractors, own_roots, reach=reach)
+            ranks = np.zeros(len(attractors), np.int64)
         tree = grow_tree(attractors, own_roots, shape, config=config, rng=rng, boundary=free, ranks=ranks)
 
         # 3. Calibre and shape; a side branch counts from the wall of the vessel that it leaves

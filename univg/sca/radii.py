@@ -62,7 +62,7 @@ def assign_radii(
 
 def _real_bounds(tree: VesselTree, config: SCAConfig, line: Centreline | None) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest radius of each node: near its real vessel's, or the thinnest ones' between real vessels."""
-    low, high = np.zeros(len(tree)), np.full(len(tree), np.inf)
+    low, high = np.zeros(len(tree)), np.full(len(tree), float(max(tree.shape)))  # wider ones fill the frame as well
     if line is None or not len(line) or not len(tree):
         return low, high
     radius, distance = line.nearest(tree.positions)

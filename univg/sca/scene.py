@@ -17,7 +17,27 @@ from univg.types import Modality
 
 SCENE_FORMAT = "univg-scene/1"
 _MOST_POINTS = 10_000  # in all roots and polygons of a scene that is read
-_FINEST, _MOST_NODES = 0.25, 10_000_000  # attractors and cells of so many pixels a side, and nodes
+# What a file may ask for, so that time and memory end.
+_BOUNDS = {
+    "attraction_distance": (1, 1e4),
+    "kill_distance": (0.1, 1e4),
+    "segment_length": (0.1, 1e4),
+    "max_nodes": (1, 10_000_000),
+    "max_iterations": (1, 1_000_000),
+    "calibre_classes": (1, 64),
+    "grid_spacing": (1, 1e4),
+    "warp_amplitude": (0, 1e4),
+    "warp_sigma": (1, 1e4),
+    "direction_noise": (0, 100),
+    "smoothing": (0, 1000),
+    "prune_length": (0, 1e4),
+    "winding_length": (1, 1e4),
+    "capillary_spacing": (0, 1e4),
+    "tip_radius": (0, 256),
+    "taper": (0, 10),
+    "calibre_noise": (0, 10),
+}
+_MOST_SHARE = 100  # of the real radius that vessels have at least
 
 Polygon = tuple[tuple[float, float], ...]
 
@@ -114,9 +134,7 @@ class TreeScene:
                 raise ValueError(f"its seed is {data['seed']}")
             config = {name: _unbounded(value) for name, value in data["config"].items()}
             config = SCAConfig.from_json(config)
-            finest = min(config.grid_spacing, config.attraction_distance)
-            if finest < _FINEST or config.max_nodes > _MOST_NODES:
-                raise ValueError("it would take more memory than a computer has")
+            _check_bounds(config)
             if data["preset"]:
                 preset_named(data["preset"])
             return cls(
@@ -181,6 +199,15 @@ def with_root_toggled(scene: TreeScene, point: tuple[float, float], *, reach: fl
         closest = min(near, key=lambda root: math.dist(root, point))
         return replace(scene, roots=tuple(root for root in scene.roots if root != closest))
     return replace(scene, roots=(*scene.roots, point))
+
+
+def _check_bounds(config: SCAConfig) -> None:
+    for name, (lowest, highest) in _BOUNDS.items():
+        value = getattr(config, name)
+        if not lowest <= value <= highest:
+            raise ValueError(f"its `{name}` must be from {lowest:g} to {highest:g}, got {value:g}")
+    if config.real_radius_range[0] > _MOST_SHARE:
+        raise ValueError(f"its `real_radius_range` must start below {_MOST_SHARE}, got {config.real_radius_range[0]:g}")
 
 
 def _points(data: list) -> tuple[tuple[float, float], ...]:

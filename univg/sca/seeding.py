@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from univg.geometry.tree import pixels_of
 from univg.sca.centreline import Centreline
@@ -62,6 +63,39 @@ def sample_attraction_points(
         points, ranks = points[inside], ranks[inside]
     order = rng.permutation(len(points))
     return points[order], ranks[order]
+
+
+def bridge_gaps(points: np.ndarray, roots: np.ndarray, *, reach: float) -> np.ndarray:
+    """`points` and, where none of the rest lies within `reach` of what the roots lead to, a row of them to the nearest.
+
+    A grid with gaps may leave a root alone, or most of a field out of reach.
+
+    Parameters
+    ----------
+    points : (N, 2) ndarray of float64
+    roots : (R, 2) ndarray of float64
+    reach : float
+        In pixels.
+
+    Returns
+    -------
+    (M, 2) ndarray of float64
+        `points` first.
+    """
+    reached, left, bridges = [roots], points, []
+    while len(left) and len(roots):
+        near = np.isfinite(cKDTree(reached[-1]).query(left, distance_upper_bound=reach)[0])
+        if near.any():
+            reached.append(left[near])
+            left = left[~near]
+        else:
+            start = np.concatenate(reached)
+            gaps, nearest = cKDTree(start).query(left)
+            last = np.argmin(gaps)
+            count = int(np.ceil(gaps[last] / reach)) + 1
+            bridges.append(np.linspace(start[nearest[last]], left[last], count)[1:-1])
+            reached.append(bridges[-1])
+    return np.concatenate([points, *bridges])
 
 
 def sample_roots(line: Centreline, *, hub: tuple[float, float] | None = None, from_border: bool = False) -> np.ndarray:

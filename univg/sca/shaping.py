@@ -12,6 +12,7 @@ from univg.geometry.tree import VesselTree, pixels_of, smooth_tree
 from univg.sca.config import SCAConfig
 from univg.sca.noise import smooth_noise
 
+_LOOKS_PER_PIXEL = 4  # at a line, so that it can cut off no more than a corner
 _WIDEST_TURN = np.cos(np.deg2rad(60))  # a tip joins what lies ahead of it, not beside or behind
 
 
@@ -26,7 +27,7 @@ def shape_tree(
     config : SCAConfig
     rng : numpy.random.Generator
     allowed : (H, W) ndarray of bool, optional
-        Where nodes may lie; one that would be moved out stays where it grew.
+        Where nodes and links may lie; a node that would be moved out stays where it grew.
 
     Returns
     -------
@@ -39,7 +40,9 @@ def shape_tree(
     if allowed is not None and len(tree):
         positions = np.where(allowed[pixels_of(positions)][:, None], positions, tree.positions)
     shaped = replace(shaped, positions=positions)
-    return close_tree(shaped, reach=config.attraction_distance) if config.venation == "closed" else shaped
+    if config.venation == "open":
+        return shaped
+    return close_tree(shaped, reach=config.attraction_distance, allowed=allowed)
 
 
 def wind_tree(tree: VesselTree, *, config: SCAConfig, rng: np.random.Generator) -> VesselTree:
@@ -53,8 +56,10 @@ def wind_tree(tree: VesselTree, *, config: SCAConfig, rng: np.random.Generator) 
     return replace(tree, positions=np.rint((tree.positions + amplitude * shift) * 1024) / 1024)
 
 
-def close_tree(tree: VesselTree, *, reach: float) -> VesselTree:
+def close_tree(tree: VesselTree, *, reach: float, allowed: np.ndarray | None = None) -> VesselTree:
     """Join each tip to the nearest vessel ahead of it within `reach`, its own way to the root excepted.
+
+    Where the way there leaves `allowed`, the tip stays open.
 
     Leaf veins close in this way when two meet at one source of auxin (Runions et al. 2005, section 3.3); here the
     meeting is decided once growth has ended, so that the tree stays a tree and loops are `VesselTree.links`.
@@ -64,6 +69,8 @@ def close_tree(tree: VesselTree, *, reach: float) -> VesselTree:
     tree : VesselTree
     reach : float
         In pixels.
+    allowed : (H, W) ndarray of bool, optional
+        Where links may lie; the whole frame by default.
 
     Returns
     -------
@@ -84,8 +91,16 @@ def close_tree(tree: VesselTree, *, reach: float) -> VesselTree:
         cosine = gap @ ahead / np.maximum(distance * np.linalg.norm(ahead), 1e-9)
         fitting = (cosine > _WIDEST_TURN) & (distance > 0)
         if fitting.any():
-            links.append((tip, others[fitting][np.argmin(distance[fitting])]))
+            other = others[fitting][np.argmin(distance[fitting])]
+            if allowed is None or _lies_within(allowed, tree.positions[tip], tree.positions[other]):
+                links.append((tip, other))
     return replace(tree, links=np.asarray(links, np.int64).reshape(-1, 2))
+
+
+def _lies_within(allowed: np.ndarray, start: np.ndarray, end: np.ndarray) -> bool:
+    """Whether the straight line between two positions stays on `allowed` pixels."""
+    count = int(np.ceil(_LOOKS_PER_PIXEL * np.abs(end - start).max())) + 1
+    return bool(allowed[pixels_of(np.linspace(start, end, count))].all())
 
 
 def _way_back(tree: VesselTree, node: int, length: float) -> list[int]:

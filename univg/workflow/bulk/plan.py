@@ -17,7 +17,7 @@ from univg.geometry import VesselTree, rasterize_tree
 from univg.io import write_bytes_atomic, write_mask
 from univg.sca import TreeScene, grow_scene
 
-FORMAT = "univg-trees/3"
+FORMAT = "univg-trees/4"
 FORMATS = ("png", "json", "swc")
 
 _LARGEST_SEED = 2**63

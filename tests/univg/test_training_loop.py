@@ -2,6 +2,7 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from univg.training import parallel
 from univg.training.average import update_average
 from univg.training.checkpoint import CheckpointPace, TrainingState, load_state, save_state
 from univg.training.device import autocast
-from univg.training.loop import Look, OptimizationConfig, optimize
+from univg.training.loop import NO_LOOK, Look, OptimizationConfig, optimize
 from univg.training.schedule import learning_rate_at
 from univg.training.seeding import seeded
 
@@ -42,7 +43,7 @@ def run(layer, **options):
         dict(layer.named_parameters()),
         loss_of,
         options.pop("batches", batches_from),
-        config=CONFIG,
+        config=replace(CONFIG, ema_decay=options.pop("ema_decay", CONFIG.ema_decay)),
         stage="x",
         **options,
     )
@@ -103,6 +104,14 @@ def test_a_checkpoint_comes_back_and_leaves_nothing_beside_it(tmp_path):
     assert (tmp_path / "state.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="looks at what this process has mapped")
+def test_a_checkpoint_that_was_read_is_not_kept_open(tmp_path):
+    state = TrainingState(step=3, tensors={"weights": {"a": torch.arange(6.0)}}, fingerprint="a")
+    save_state(state, tmp_path)
+    again = load_state(tmp_path, "a")
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text() and len(again.tensors["weights"]["a"]) == 6
+
+
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     run(new_layer(), folder=tmp_path, fingerprint="a")
     before = (tmp_path / "state.safetensors").read_bytes()
@@ -144,6 +153,57 @@ def test_looking_at_the_average_changes_nothing():
 
     looked = run(new_layer(), look=look, look_every=3)
     assert seen == [3, 6, 8] and torch.equal(looked.weight, run(new_layer()).weight)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_a_look_that_memory_is_too_short_for_is_left_out(decay):
+    layer, messages, looks = new_layer(), [], []
+
+    def look(step):
+        looks.append(layer.weight.detach().clone())
+        raise torch.OutOfMemoryError("CUDA")
+
+    looked = run(
+        layer,
+        ema_decay=decay,
+        look=look,
+        look_every=3,
+        on_progress=lambda event: messages.append(event.message),
+    )
+    assert messages == ["", "", NO_LOOK, "", "", NO_LOOK, "", NO_LOOK] and len(looks) == 3
+    assert torch.equal(looked.weight, run(new_layer(), ema_decay=decay).weight)
+
+
+def test_other_errors_of_a_look_end_the_run_and_leave_the_weights_in_place():
+    layer, seen = new_layer(), []
+
+    def look(step):
+        seen.append(layer.weight.detach().clone())
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        run(layer, look=look, look_every=3)
+    assert not torch.equal(seen[0], layer.weight), "the average is in their place during a look alone"
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_an_average_is_kept_only_where_there_is_one(tmp_path, decay):
+    steps = []
+    with pytest.raises(Cancelled):
+        run(
+            new_layer(),
+            ema_decay=decay,
+            folder=tmp_path,
+            on_progress=steps.append,
+            should_stop=lambda: len(steps) >= 4,
+        )
+    state = load_state(tmp_path, "")
+    assert set(state.tensors) == {"weights", "optimizer"} | ({"average"} if decay else set())
+    if not decay:  # as earlier versions wrote it
+        state.tensors["average"] = {name: value + 9 for name, value in state.tensors["weights"].items()}
+        save_state(state, tmp_path)
+    resumed = run(new_layer(), ema_decay=decay, folder=tmp_path)
+    assert torch.equal(resumed.weight, run(new_layer(), ema_decay=decay).weight)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("MPS backend out of memory (MPS …)")])

@@ -242,7 +242,7 @@ def load_adapter(folder: str | Path, backbone: DiffusionBackbone) -> Adapter:
     Raises
     ------
     InputError
-        If it is missing or damaged, or belongs to another base.
+        If it is missing, in part or whole, or damaged, or belongs to another base.
     """
     folder = Path(folder)
     files = [folder / f"{kind}.safetensors" for kind in ("lora", "loha")]
@@ -259,6 +259,12 @@ def load_adapter(folder: str | Path, backbone: DiffusionBackbone) -> Adapter:
             card = json.loads(metadata["card"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError("This adapter cannot be read", path=file, fix="Adapt the engine again.") from error
+        if [found.stem for found in files] != config.kind.split("+"):
+            raise InputError(
+                f"An adapter of kind {config.kind} has a file for each part, got {' and '.join(f.name for f in files)}",
+                path=folder,
+                fix="Put back the files that were saved together, or adapt the engine again.",
+            )
         if metadata["base_sha256"] != backbone.sha256:
             raise InputError(
                 "This adapter was made for another base model",
@@ -275,7 +281,8 @@ def import_loha(file: str | Path, backbone: DiffusionBackbone) -> Adapter:
     Raises
     ------
     InputError
-        If the file is damaged, or names other layers or shapes than the U-Net has.
+        If the file is damaged, changes anything but layers of this U-Net, or them in another way (as DoRA does), or has
+        other shapes.
     """
     tensors, _ = _read(Path(file))
     ranks: dict[bool, set[tuple[int, float]]] = {False: set(), True: set()}
@@ -293,12 +300,13 @@ def import_loha(file: str | Path, backbone: DiffusionBackbone) -> Adapter:
             path=file,
             fix="Use one made for this base model, with one rank for linear layers and one for convolutions.",
         )
-    named = {name.rsplit(".", 1)[0].removeprefix(_PREFIX) for name in tensors if name.startswith(_PREFIX)}
-    if unknown := named - paths.keys():
+    known = {f"{_PREFIX}{path}.{part}" for path in paths for part in (*_FACTORS["loha"], "alpha")}
+    if unknown := sorted(tensors.keys() - known):
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise InputError(
-            f"This LoHa changes layers that adapters here do not have, such as {min(unknown)}",
+            f"This LoHa has parts that adapters here do not have: {unknown[0]}{more}",
             path=file,
-            fix="Use one for the attention, feed-forward and convolution layers of this U-Net alone.",
+            fix="Use one without DoRA, for the attention, feed-forward and convolution layers of this U-Net alone.",
         )
     (rank, alpha), (conv_rank, conv_alpha) = next(iter(ranks[False])), next(iter(ranks[True]), (0, 1))
     try:

@@ -10,6 +10,7 @@ from univg.training.loop import OptimizationConfig
 
 ADAPTERS = ("lora", "loha", "lora+loha")
 SOLVERS = ("dpm++", "unipc")
+_NOISE_LEVELS = 1000  # of the schedules of all engines
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ class SamplingConfig:
     Attributes
     ----------
     steps : int
-        Denoising steps from pure noise; a start from a tree takes its share of them.
+        Denoising steps from pure noise, at most 1000; a start from a tree takes its share of them.
     scale : float
         Of a mask engine α of eq. 15: 0 is the base model, 1 the adapted one, more than 1 exaggerates. Of an image
         engine how strongly the mask conditions the image: 0 ignores it, 1 is as in training.
@@ -222,6 +223,8 @@ class SamplingConfig:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        if self.steps > _NOISE_LEVELS:
+            raise ValueError(f"`steps` must be at most {_NOISE_LEVELS}, one a level of noise, got {self.steps}")
         if self.solver not in SOLVERS:
             raise ValueError(f"`solver` must be one of {SOLVERS}, got {self.solver!r}")
         if not 0 <= self.strength <= 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 from diffusers import ControlNetModel
+from diffusers.models.modeling_utils import ModelMixin
 
 from univg.engines.backbone import (
     DiffusionBackbone,
@@ -26,11 +28,12 @@ from univg.engines.config import ImageTrainConfig, SamplingConfig, check_size
 from univg.engines.diffusion import controlled_prediction, noising_batch, noising_loss, sample_latents
 from univg.engines.folders import load_controlnet, load_unet, save_controlnet, save_unet
 from univg.engines.frames import from_square, random_warp, to_square
+from univg.engines.parts import evaluating
 from univg.errors import InputError
 from univg.geometry import estimate_fov
 from univg.io import read_json, read_mask, write_json_atomic, write_mask
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
-from univg.training.loop import Batch, Look, optimize
+from univg.training.loop import Batch, Look, optimize, preparing
 from univg.types import ImageMaskPair, Modality, as_float
 
 _CARD = "engine.json"
@@ -153,9 +156,10 @@ def train_image_engine(
     pairs : sequence of ImageMaskPair
         Five in the paper.
     backbone : DiffusionBackbone
-        On the device to train on. It stays as it is.
+        On the device to train on, its networks frozen, as `univg.engines.folders.load_backbone` gives them. It stays as
+        it is; the engine shares its U-Net unless that learns too.
     controlnet : ControlNetModel
-        Pretrained, or fresh from `univg.engines.backbone.new_controlnet`. It stays as it is.
+        Pretrained, or fresh from `univg.engines.backbone.new_controlnet`, on any device: what learns is a copy.
     modality : Modality
     config : ImageTrainConfig, optional
     size : int
@@ -180,32 +184,34 @@ def train_image_engine(
     fields = [pair.fov if pair.fov is not None else estimate_fov(pair.image, modality) for pair in pairs]
 
     # 1. Augmented pairs: latents, conditions, and where vessels are
+    prepared = partial(
+        preparing, stage="image engine", steps=config.steps, on_progress=on_progress, should_stop=should_stop
+    )
     rng = np.random.default_rng(config.seed)
     images, conditions = [], []
     squares = [_squares(pair, seen, size) for pair, seen in zip(pairs, fields, strict=True)]
     count = max(_VARIANTS, len(squares))
-    for number in range(count):
+    for number in prepared(range(count), "Varying the images"):
         image, mask, seen = squares[number % len(squares)]
-        warp = partial(random_warp(size, modality, rng), border=cv2.BORDER_REFLECT_101)
-        images.append(warp(image))
-        conditions.append(np.rint(vessel_condition(warp(mask), warp(seen)) * 255).astype(np.uint8))
+        warp, border = random_warp(size, modality, rng), cv2.BORDER_REFLECT_101
+        images.append(warp(image, border=border))
+        told = vessel_condition(warp.vessels(mask, border=border), warp(seen, border=border))
+        conditions.append(np.rint(told * 255).astype(np.uint8))
     images, conditions = np.stack(images), np.stack(conditions)
     parts = [image_to_picture(part) for part in np.array_split(images, count // 4)]
     parts = [part.contiguous(memory_format=torch.channels_last) for part in parts]
+    parts = prepared(parts, "Encoding the images")
     latents = torch.cat([backbone.encode(part, [modality] * len(part)) for part in parts])
     tokens = backbone.condition([modality]).detach()
 
     # 2. Networks of its own
-    unet = copy.deepcopy(backbone.unet).requires_grad_(config.train_unet).train()
-    controlnet = copy.deepcopy(controlnet).to(backbone.device).requires_grad_(True).train()
-    own = replace(backbone, unet=unet)
-    if config.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-        controlnet.enable_gradient_checkpointing()
+    own = replace(backbone, unet=copy.deepcopy(backbone.unet)) if config.train_unet else backbone
+    controlnet = copy.deepcopy(controlnet).to(backbone.device)
+    learning = {"controlnet": controlnet} | ({"unet": own.unet} if config.train_unet else {})
+    for part in learning.values():
+        part.requires_grad_(True).train()
     predict = controlled_prediction(own, controlnet)
-    trained = {f"controlnet.{name}": p for name, p in controlnet.named_parameters()}
-    if config.train_unet:
-        trained |= {f"unet.{name}": p for name, p in unet.named_parameters()}
+    trained = {f"{part}.{name}": p for part, network in learning.items() for name, p in network.named_parameters()}
 
     def emphasis_on(told: torch.Tensor) -> torch.Tensor:
         return 1 + config.vessel_weight * torch.nn.functional.adaptive_max_pool2d(told[:, :1], latents.shape[2:])
@@ -246,36 +252,33 @@ def train_image_engine(
     )
 
     def look(step: int) -> Look:
-        unet.eval()
-        controlnet.eval()
         masks = np.stack([mask for _, mask, _ in squares[:3]])
-        sampling = SamplingConfig(scale=1.0, size=size, steps=8, batch_size=3)
-        drawn = synthesize_images(engine, masks, config=sampling, fields=[seen for *_, seen in squares[:3]])
-        unet.train()
-        controlnet.train()
+        sampling = SamplingConfig(scale=1.0, size=size, steps=8)
+        with evaluating(*learning.values()):
+            drawn = synthesize_images(engine, masks, config=sampling, fields=[seen for *_, seen in squares[:3]])
         return Look({}, on_samples(step, masks, drawn))
 
     # 3. The loop
-    optimize(
-        trained,
-        loss_of,
-        batches_from,
-        config=config,
-        stage="image engine",
-        folder=None if checkpoint_folder is None else Path(checkpoint_folder),
-        fingerprint=fingerprint(backbone.sha256, config.to_json(), images, conditions),
-        look=look if on_samples else None,
-        look_every=max(config.steps // 4, 1),
-        seconds_between_checkpoints=20.0,
-        on_progress=on_progress,
-        should_stop=should_stop,
-    )
-    for part in (unet, controlnet) if config.train_unet else (controlnet,):
+    with _recomputing(own.unet, controlnet) if config.gradient_checkpointing else nullcontext():
+        optimize(
+            trained,
+            loss_of,
+            batches_from,
+            config=config,
+            stage="image engine",
+            folder=None if checkpoint_folder is None else Path(checkpoint_folder),
+            fingerprint=fingerprint(backbone.sha256, config.to_json(), images, conditions),
+            look=look if on_samples else None,
+            look_every=max(config.steps // 4, 1),
+            seconds_between_checkpoints=20.0,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
+    for part in learning.values():
         with torch.no_grad():
             for parameter in part.parameters():
                 parameter.copy_(parameter.half())  # as `save` keeps it, so that a loaded engine draws the same
-    unet.requires_grad_(False).eval()
-    controlnet.requires_grad_(False).eval()
+        part.requires_grad_(False).eval()
     return engine
 
 
@@ -354,6 +357,18 @@ def synthesize_images(
         on_progress(clock.timed(ProgressEvent("images", len(done), len(masks))))
     images = np.stack(done)
     return np.rint((images.mean(axis=3) if engine.grey else images) * 255).astype(np.uint8)
+
+
+@contextmanager
+def _recomputing(*networks: ModelMixin) -> Iterator[None]:
+    """Gradient checkpointing until the end of a training; a U-Net that only helps may be of use elsewhere."""
+    for network in networks:
+        network.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.disable_gradient_checkpointing()
 
 
 def as_colour(image: np.ndarray) -> np.ndarray:

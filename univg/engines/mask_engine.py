@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from univg.errors import InputError
 from univg.io import read_json, write_json_atomic
 from univg.metrics import dice
 from univg.progress import OnProgress, ProgressEvent, ShouldStop, StageClock, ignore_progress, never_stop
-from univg.training.loop import Batch, Look, optimize
+from univg.training.loop import Batch, Look, optimize, preparing
 from univg.types import Modality
 
 _CARD = "engine.json"
@@ -152,24 +153,30 @@ def finetune_mask_engine(
             "use a smaller `batch_size`"
         )
     folder = None if checkpoint_folder is None else Path(checkpoint_folder)
+    kinds = adapter.kind.split("+")
+    config_of_stage = replace(config, steps=max(config.steps // len(kinds), 1))
+    names = ["mask engine"] if len(kinds) == 1 else [f"mask engine, {kind}" for kind in kinds]
 
     # 1. Augmented masks as latents
+    prepared = partial(
+        preparing, stage=names[0], steps=config_of_stage.steps, on_progress=on_progress, should_stop=should_stop
+    )
     rng = np.random.default_rng(config.seed)
     squares = [to_square(mask, size) for mask in masks]
     count = max(_VARIANTS, len(squares))
-    variants = np.stack([random_warp(size, modality, rng)(squares[i % len(squares)]) for i in range(count)])
-    parts = np.array_split(variants, count // 4)
+    numbers = prepared(range(count), "Varying the masks")
+    variants = np.stack([random_warp(size, modality, rng).vessels(squares[i % len(squares)]) for i in numbers])
+    parts = prepared(np.array_split(variants, count // 4), "Encoding the masks")
     latents = torch.cat([backbone.encode(mask_to_picture(part), [modality] * len(part)) for part in parts])
     tokens = backbone.condition([modality])
 
-    def batches_from(first: int) -> Iterator[Batch]:
+    def batches_from(first: int, part: tuple[int, ...]) -> Iterator[Batch]:
         for step in itertools.count(first):
-            rng = np.random.default_rng([config.seed, step])
+            rng = np.random.default_rng([config.seed, step, *part])
             chosen = latents[torch.from_numpy(rng.integers(len(latents), size=config.batch_size)).to(latents.device)]
             yield chosen, *noising_batch(chosen, backbone.scheduler, rng)
 
     # 2. Factors, and the loop for each stage of them
-    kinds = adapter.kind.split("+")
     engine = MaskEngine(backbone, modality, None, masks[0].shape)
     for number, kind in enumerate(kinds):
         generator = torch.Generator().manual_seed(config.seed + number)
@@ -181,10 +188,10 @@ def finetune_mask_engine(
         )
         _optimize_stage(
             engine,
-            batches_from,
+            partial(batches_from, part=(number,) if number else ()),  # each learns from noise of its own
             tokens,
-            replace(config, steps=max(config.steps // len(kinds), 1)),
-            stage="mask engine" if len(kinds) == 1 else f"mask engine, {kind}",
+            config_of_stage,
+            stage=names[number],
             folder=folder if folder is None or len(kinds) == 1 else _subfolder(folder, kind),
             data=variants,
             on_progress=on_progress,
@@ -209,7 +216,7 @@ def _optimize_stage(
 
     def look(step: int) -> Look:
         size = data.shape[-1]
-        drawn = sample_masks(engine, 3, config=SamplingConfig(scale=1.0, size=size, steps=8, batch_size=3))
+        drawn = sample_masks(engine, 3, config=SamplingConfig(scale=1.0, size=size, steps=8))
         return Look({}, on_samples(step, drawn))
 
     optimize(

@@ -35,6 +35,7 @@ from univg.engines.diffusion import (
     sample_latents,
     unet_prediction,
 )
+from univg.engines.parts import evaluating
 from univg.engines.streams import FindVessels, draw_images, draw_masks, in_order, unlabelled_images
 from univg.progress import OnProgress, ShouldStop, ignore_progress, never_stop
 from univg.training.device import resolve_device
@@ -293,17 +294,13 @@ def pretrain_images(
     shown = condition_to_picture(conditions).to(target)
 
     def look(step: int) -> Look:
-        backbone.unet.eval()
-        controlnet.eval()
-        with torch.inference_mode():
+        with evaluating(backbone.unet, controlnet), torch.inference_mode():
             tokens = backbone.conditioner(torch.tensor(numbers, device=target))
             told = partial(predict, condition=shown, scale=1.0)
             seeds = range(len(numbers))
             latents = sample_latents(told, backbone, tokens, seeds=seeds, config=SamplingConfig(size=config.size))
             drawn = backbone.decode(latents, [_MODALITIES[n] for n in numbers])
             save_sheet([shown * 2 - 1, drawn], folder / "samples.png")
-        backbone.unet.train()
-        controlnet.train()
         return Look({}, "samples.png")
 
     trained = _named(unet=backbone.unet, modality_embedding=backbone.conditioner, controlnet=controlnet)
@@ -400,13 +397,11 @@ def _pretrain(
 
     # 3. A sheet of one sample a modality, always from the same noise
     def look(step: int) -> Look:
-        unet.eval()
         sampling = SamplingConfig(size=config.size)
-        with torch.inference_mode():
+        with evaluating(unet), torch.inference_mode():
             tokens = backbone.condition(_MODALITIES)
             latents = sample_latents(predict, backbone, tokens, seeds=range(len(_MODALITIES)), config=sampling)
             save_sheet([backbone.decode(latents, _MODALITIES)], folder / "samples.png")
-        unet.train()
         return Look({}, "samples.png")
 
     # 4. The loop

@@ -8,12 +8,13 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import nn
 
-from univg.engines.backbone import DiffusionBackbone
-from univg.engines.parts import load_part, load_scheduler, reading
+from univg.engines.backbone import DiffusionBackbone, fingerprint
+from univg.engines.parts import check_complete, load_part, load_scheduler, reading
 from univg.errors import InputError
-from univg.io import sha256_file
+from univg.io import read_json, sha256_file
 from univg.types import Modality
 
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 _PROMPTS = {
     Modality.FUNDUS: "retinal fundus vessels",
@@ -57,13 +58,23 @@ def load_folder(folder: Path) -> DiffusionBackbone:
     autoencoder = load_part(AutoencoderKL, folder / "vae")
     unet = load_part(UNet2DConditionModel, folder / "unet")
     with reading(folder / "text_encoder"):
-        encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True, use_safetensors=True)
+        encoder, loading = CLIPTextModel.from_pretrained(
+            folder / "text_encoder", local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    check_complete(loading, folder / "text_encoder")
     with reading(folder / "tokenizer"):
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    weights = next(iter(sorted((folder / "unet").glob("*.safetensors"))))
-    return _assemble(
-        autoencoder, unet, encoder, tokenizer, load_scheduler(folder / "scheduler"), folder, sha256_file(weights)
-    )
+    scheduler = load_scheduler(folder / "scheduler")
+    return _assemble(autoencoder, unet, encoder, tokenizer, scheduler, folder, _sha256_of_part(folder / "unet"))
+
+
+def _sha256_of_part(folder: Path) -> str:
+    """Hash of the weights that diffusers reads: the shards that an index names, else the one file without a variant."""
+    index = folder / f"{_WEIGHTS}.index.json"
+    if not index.is_file():
+        return sha256_file(folder / _WEIGHTS)
+    shards = sorted(set(read_json(index)["weight_map"].values()))
+    return fingerprint([sha256_file(folder / shard) for shard in shards])
 
 
 def load_single_file(path: Path) -> DiffusionBackbone:
@@ -86,9 +97,12 @@ def load_single_file(path: Path) -> DiffusionBackbone:
         pipeline = StableDiffusionPipeline.from_single_file(
             str(path), config=str(configs), local_files_only=True, safety_checker=None, use_safetensors=True
         )
+    # Other parts that lack a tensor are refused while they are read.
+    lacking = [name for name, weight in pipeline.text_encoder.named_parameters() if weight.is_meta]
+    check_complete({"missing_keys": lacking, "mismatched_keys": []}, path)
     return _assemble(
-        pipeline.vae.eval(),
-        pipeline.unet.eval(),
+        pipeline.vae.eval().requires_grad_(False),
+        pipeline.unet.eval().requires_grad_(False),
         pipeline.text_encoder,
         pipeline.tokenizer,
         DDPMScheduler.from_config(pipeline.scheduler.config),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -26,9 +27,11 @@ from univg.training.device import autocast, is_out_of_memory, release_memory
 from univg.training.schedule import SCHEDULES, learning_rate_at
 
 SMALLER_BATCHES = "The graphics card ran out of memory; going on with smaller batches."
+NO_LOOK = "The graphics card ran out of memory; going on without a look at what is learnt."
 
 # Tensors of one step, each with the batch as first axis.
 Batch = tuple[torch.Tensor, ...]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,30 @@ class Look:
     picture: str | None = None
 
 
+def preparing(
+    items: Sequence[Item],
+    message: str,
+    *,
+    stage: str,
+    steps: int,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> Iterator[Item]:
+    """Yield what has to be worked through before `optimize` can take the first of `steps`, as a part of its `stage`.
+
+    Raises
+    ------
+    Cancelled
+        When `should_stop` says so.
+    """
+    for number, item in enumerate(items):
+        if parallel.agree(should_stop()):
+            raise Cancelled
+        if parallel.is_first():
+            on_progress(ProgressEvent(stage, 0, steps, message=f"{message}: {number + 1} of {len(items)}"))
+        yield item
+
+
 def optimize(
     weights: Mapping[str, nn.Parameter],
     loss_of: Callable[..., torch.Tensor],
@@ -131,7 +158,8 @@ def optimize(
     fingerprint : str
         Of everything that decides the result; the checkpoint of another run is refused.
     look : callable, optional
-        Called every `look_every` steps, and at the last one, while the averaged weights are in place.
+        Called every `look_every` steps, and at the last one, while the averaged weights are in place; one for which
+        memory is too short is left out.
     seconds_between_checkpoints : float
         At least; see `CheckpointPace`.
     on_progress, should_stop : callable
@@ -147,18 +175,20 @@ def optimize(
     current = {name: weight.detach() for name, weight in weights.items()}  # shares memory with the parameters
     device = next(iter(current.values())).device
     optimizer = torch.optim.AdamW(weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    average = {name: value.clone() for name, value in current.items()}
+    average = {name: value.clone() for name, value in current.items()} if config.ema_decay else current
     state = None if folder is None else load_state(folder, fingerprint)
     if state is None:
         state = TrainingState(step=0, tensors={}, fingerprint=fingerprint)
     else:
         _copy_into(current, state.tensors["weights"])
-        _copy_into(average, state.tensors["average"])
+        if average is not current:
+            _copy_into(average, state.tensors["average"])
         restore_optimizer(optimizer, state.tensors.get("optimizer", {}))  # none before the first step
 
     def checkpoint() -> None:
         if folder is not None and parallel.is_first():
-            state.tensors = {"weights": current, "average": average, "optimizer": optimizer_tensors(optimizer)}
+            averages = {} if average is current else {"average": average}
+            state.tensors = {"weights": current, **averages, "optimizer": optimizer_tensors(optimizer)}
             save_state(state, folder)
 
     clock, parts = StageClock(first_step=state.step), 1
@@ -181,21 +211,41 @@ def optimize(
                 release_memory(device)
                 on_progress(ProgressEvent(stage, state.step, config.steps, message=SMALLER_BATCHES))
         state.step += 1
-        update_average(average, current, config.ema_decay, state.step)
+        if average is not current:
+            update_average(average, current, config.ema_decay, state.step)
 
-        figures, picture = {"loss": loss}, None
+        seen, message = Look({}), ""
         due = state.step == config.steps or (look_every and state.step % look_every == 0)
         if look is not None and due and parallel.is_first():
-            trained = {name: value.clone() for name, value in current.items()}
-            _copy_into(current, average)
-            seen = look(state.step)
-            _copy_into(current, trained)
-            figures, picture = {**figures, **seen.metrics}, seen.picture
+            try:
+                seen = _look_at(average, current, look, state.step)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                message = NO_LOOK
+            if message:
+                release_memory(device)  # only now: the error held on to what had been computed
         if parallel.is_first():
-            on_progress(clock.timed(ProgressEvent(stage, state.step, config.steps, metrics=figures, picture=picture)))
+            figures = {"loss": loss, **seen.metrics}
+            event = ProgressEvent(stage, state.step, config.steps, message, figures, picture=seen.picture)
+            on_progress(clock.timed(event))
         pace.save_if_due()
     checkpoint()
     _copy_into(current, average)
+
+
+def _look_at(
+    average: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor], look: Callable[[int], Look], step: int
+) -> Look:
+    """Look while `average` is in the place of `current`, which is put back whatever happens."""
+    if average is current:
+        return look(step)
+    trained = {name: value.clone() for name, value in current.items()}
+    try:
+        _copy_into(current, average)
+        return look(step)
+    finally:
+        _copy_into(current, trained)
 
 
 def _step(

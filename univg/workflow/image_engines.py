@@ -137,7 +137,7 @@ def run_image_engine_job(project: Project, params: dict, context: JobContext | J
     engine = train_image_engine(
         support.pairs,
         backbone,
-        controlnet,
+        controlnet.to("cpu"),  # what learns is a copy: no second one on the GPU
         modality=project.modality,
         config=training,
         size=size,

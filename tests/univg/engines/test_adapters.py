@@ -187,11 +187,18 @@ def test_loha_of_another_tool_is_imported(backbone, tmp_path):
 def test_loha_that_changes_unknown_layers_is_refused(backbone, tmp_path):
     save_adapter(new_adapter(backbone), tmp_path)
     tensors = load_file(tmp_path / "loha.safetensors")
-    text = {"lora_te_text_model.alpha": torch.tensor(1.0)}  # of the text encoder, which has no part here
-    save_file(tensors | text, tmp_path / "foreign.safetensors")
-    import_loha(tmp_path / "foreign.safetensors", backbone)
     save_file(tensors | {"lora_unet_conv_in.alpha": torch.tensor(1.0)}, tmp_path / "foreign.safetensors")
     with pytest.raises(InputError, match="conv_in"):
+        import_loha(tmp_path / "foreign.safetensors", backbone)
+
+
+@pytest.mark.parametrize("part", ["lora_te_text_model_encoder_layers_0_mlp_fc1.hada_w1_a", "dora_scale", "hada_t1"])
+def test_loha_with_what_adapters_here_cannot_do_is_refused(backbone, tmp_path, part):
+    save_adapter(new_adapter(backbone), tmp_path)
+    tensors = load_file(tmp_path / "loha.safetensors")
+    name = part if "." in part else min(tensors).replace(min(tensors).rsplit(".", 1)[1], part)
+    save_file(tensors | {name: torch.ones(4, 1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(InputError, match=name):
         import_loha(tmp_path / "foreign.safetensors", backbone)
 
 
@@ -222,6 +229,14 @@ def test_factors_start_alike_on_a_gpu(compact_folder, kind):
 def test_adapter_of_another_base_is_refused(backbone, tmp_path):
     save_adapter(replace(new_adapter(backbone), base_sha256="0" * 64), tmp_path)
     with pytest.raises(InputError, match="another base model"):
+        load_adapter(tmp_path, backbone)
+
+
+@pytest.mark.parametrize("lost", ["lora", "loha"])
+def test_half_of_a_hybrid_adapter_is_refused(backbone, tmp_path, lost):
+    save_adapter(new_adapter(backbone, "lora+loha"), tmp_path)
+    (tmp_path / f"{lost}.safetensors").unlink()
+    with pytest.raises(InputError, match=r"lora\+loha.* got lo[rh]a.safetensors"):
         load_adapter(tmp_path, backbone)
 
 

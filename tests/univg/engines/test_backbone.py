@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -7,11 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.univg.engines.single_file import write_single_file
 from univg.engines.backbone import image_to_picture, mask_to_picture, picture_to_image, picture_to_mask
 from univg.engines.config import SamplingConfig
 from univg.engines.diffusion import sample_latents, unet_prediction
 from univg.engines.folders import load_backbone
 from univg.errors import InputError
+from univg.io import sha256_file
 from univg.types import Modality
 
 
@@ -124,3 +127,82 @@ def test_single_file_without_configuration_is_refused(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"x")
     with pytest.raises(InputError, match="configuration"):
         load_backbone(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("part", ["unet", "autoencoder", "modality_embedding"])
+def test_weights_with_a_missing_tensor_are_refused_not_filled_with_random_numbers(compact_folder, tmp_path, part):
+    shutil.copytree(compact_folder.parent, tmp_path / "models")
+    folder = tmp_path / "models" / ("autoencoder" if part == "autoencoder" else f"masks/{part}")
+    name = without_one_tensor(folder)
+    with pytest.raises(InputError, match=re.escape(name)):
+        load_backbone(tmp_path / "models" / "masks")
+
+
+@pytest.mark.parametrize("part", ["vae", "unet", "text_encoder"])
+def test_stable_diffusion_with_a_missing_tensor_is_refused(sd_folder, tmp_path, part):
+    shutil.copytree(sd_folder, tmp_path / "sd")
+    name = without_one_tensor(tmp_path / "sd" / part)
+    with pytest.raises(InputError, match=re.escape(name.removeprefix("text_model."))):
+        load_backbone(tmp_path / "sd")
+
+
+def without_one_tensor(folder):
+    """Take the last tensor out of the weights in `folder`; returns its name."""
+    file = next(folder.glob("*.safetensors"))
+    tensors = load_file(file)
+    name = max(tensors)
+    del tensors[name]
+    save_file(tensors, file, {"format": "pt"})
+    return name
+
+
+def test_hash_is_of_the_weights_that_are_read(sd_folder, tmp_path):
+    shutil.copytree(sd_folder, tmp_path / "sd")
+    weights = tmp_path / "sd" / "unet" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(weights, weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    weights.with_name("a.safetensors").write_bytes(b"of another tool")
+    assert load_backbone(tmp_path / "sd").sha256 == load_backbone(sd_folder).sha256 == sha256_file(weights)
+    weights.unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        load_backbone(tmp_path / "sd")
+
+
+def test_hash_covers_every_shard(sd_folder, tmp_path):
+    shutil.copytree(sd_folder, tmp_path / "sd")
+    unet, folder = load_backbone(sd_folder).unet, tmp_path / "sd" / "unet"
+    (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"not read where an index is")
+    unet.save_pretrained(folder, max_shard_size="40KB")
+    first = load_backbone(tmp_path / "sd")
+    assert len(list(folder.glob("*-of-*.safetensors"))) > 2
+    with torch.no_grad():
+        for weight in list(unet.parameters())[-1:]:
+            weight += 1
+    unet.save_pretrained(folder, max_shard_size="40KB")
+    assert load_backbone(tmp_path / "sd").sha256 != first.sha256
+
+
+def test_single_file_is_read_as_the_folder_it_was_made_of(sd_folder, tmp_path):
+    folder, file = load_backbone(sd_folder), load_backbone(write_single_file(sd_folder, tmp_path / "sd.safetensors"))
+    for part in ("unet", "autoencoder"):
+        first, second = getattr(folder, part).state_dict(), getattr(file, part).state_dict()
+        assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+        assert not any(weight.requires_grad for weight in getattr(file, part).parameters())
+    assert torch.equal(folder.condition(list(Modality)), file.condition(list(Modality)))
+    assert file.scheduler.config.beta_schedule == folder.scheduler.config.beta_schedule
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.diffusion_model.out.2.weight",
+        "first_stage_model.decoder.conv_out.bias",
+        "cond_stage_model.transformer.text_model.final_layer_norm.weight",
+    ],
+)
+def test_single_file_with_a_missing_tensor_is_refused(sd_folder, tmp_path, name):
+    file = write_single_file(sd_folder, tmp_path / "sd.safetensors")
+    tensors = load_file(file)
+    del tensors[name]
+    save_file(tensors, file)
+    with pytest.raises(InputError, match="files are complete"):
+        load_backbone(file)

@@ -97,7 +97,16 @@ def test_schedule_ends_without_signal():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"strength": 1.5}, {"scale": -1.0}, {"size": 100}, {"solver": "euler"}, {"seed": -1}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"steps": 1001},
+        {"strength": 1.5},
+        {"scale": -1.0},
+        {"size": 100},
+        {"solver": "euler"},
+        {"seed": -1},
+    ],
 )
 def test_sampling_refuses_nonsense(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -12,6 +12,7 @@ from univg.engines.folders import load_backbone, load_controlnet, save_controlne
 from univg.engines.frames import from_square, to_square
 from univg.engines.image_engine import ImageEngine, as_colour, synthesize_images, train_image_engine
 from univg.errors import Cancelled, InputError
+from univg.training.loop import NO_LOOK
 from univg.types import ImageMaskPair, Modality
 
 TRAINING = ImageTrainConfig(steps=4, batch_size=2, learning_rate=1e-3, precision="float32")
@@ -60,9 +61,10 @@ def test_resumed_adaptation_equals_an_uninterrupted_one(pairs, compact_folder, t
             load_backbone(compact_folder),
             config=config,
             checkpoint_folder=tmp_path,
-            on_progress=steps.append,
+            on_progress=lambda event: event.step and steps.append(event),
             should_stop=lambda: len(steps) >= 2,
         )
+    assert (tmp_path / "state.safetensors").is_file()
     resumed = adapt(pairs, load_backbone(compact_folder), config=config, checkpoint_folder=tmp_path)
     whole = adapt(pairs, load_backbone(compact_folder), config=config)
     assert all(torch.equal(a, b) for a, b in zip(weights(resumed), weights(whole), strict=True))
@@ -71,10 +73,68 @@ def test_resumed_adaptation_equals_an_uninterrupted_one(pairs, compact_folder, t
     assert same is not train_unet
 
 
-def test_adaptation_leaves_what_it_starts_from_as_it_was(pairs, backbone):
+@pytest.mark.parametrize("train_unet", [True, False])
+def test_adaptation_leaves_what_it_starts_from_as_it_was(pairs, backbone, train_unet):
     before = [weight.clone() for weight in backbone.unet.parameters()]
-    adapt(pairs, backbone)
+    controlnet = fresh(backbone)
+    began = [weight.clone() for weight in controlnet.parameters()]
+    config = replace(TRAINING, train_unet=train_unet, gradient_checkpointing=True)
+    train_image_engine(pairs, backbone, controlnet, modality=Modality.OCTA, config=config, size=64)
     assert all(torch.equal(a, b) for a, b in zip(before, backbone.unet.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(began, controlnet.parameters(), strict=True))
+    assert not backbone.unet.training and not backbone.unet.is_gradient_checkpointing
+    assert all(weight.grad is None and not weight.requires_grad for weight in backbone.unet.parameters())
+
+
+def test_a_locked_unet_is_not_copied(pairs, backbone):
+    locked, own = (
+        adapt(pairs, backbone, config=replace(TRAINING, steps=1, train_unet=train_unet)) for train_unet in (False, True)
+    )
+    assert locked.backbone.unet is backbone.unet and own.backbone.unet is not backbone.unet
+
+
+@pytest.mark.parametrize("train_unet", [True, False])
+def test_gradient_checkpointing_learns_the_same(pairs, backbone, train_unet):
+    usual, saving = (
+        adapt(pairs, backbone, config=replace(TRAINING, train_unet=train_unet, gradient_checkpointing=recomputes))
+        for recomputes in (False, True)
+    )
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(weights(usual), weights(saving), strict=True))
+
+
+def test_preparation_reports_and_can_be_cancelled(pairs, backbone):
+    events, parts = [], []
+    with pytest.raises(Cancelled):
+        adapt(
+            pairs,
+            backbone,
+            on_progress=lambda event: events.append(event) or parts.append(event.message.split(":")[0]),
+            should_stop=lambda: parts.count("Encoding the images") >= 2,
+        )
+    assert (parts.count("Varying the images"), parts.count("Encoding the images")) == (60, 2)
+    assert {(e.stage, e.step, e.total, e.seconds_left) for e in events} == {("image engine", 0, 4, None)}
+
+
+def test_a_picture_that_memory_is_too_short_for_is_left_out(pairs, backbone, monkeypatch):
+    modes, drawn, events = [], [], []
+
+    def draw(engine, masks, *, config, **options):
+        modes.append(engine.controlnet.training)
+        assert config.batch_size == 1
+        if len(modes) == 2:
+            raise torch.OutOfMemoryError("CUDA")
+        return synthesize_images(engine, masks, config=config, **options)
+
+    monkeypatch.setattr("univg.engines.image_engine.synthesize_images", draw)
+    looked = adapt(
+        pairs,
+        backbone,
+        on_samples=lambda step, masks, images: drawn.append(step),
+        on_progress=lambda event: event.step and events.append(event.message),
+    )
+    assert drawn == [1, 3, 4] and modes == [False] * 4
+    assert events == ["", NO_LOOK, "", ""]
+    assert all(torch.equal(a, b) for a, b in zip(weights(looked), weights(adapt(pairs, backbone)), strict=True))
 
 
 @pytest.mark.parametrize("train_unet", [True, False])

@@ -3,9 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from skimage.measure import label
 
 from univg.engines.backbone import mask_to_picture
 from univg.engines.config import AdapterConfig, DiffusionTrainConfig, SamplingConfig
+from univg.engines.diffusion import sample_latents
 from univg.engines.folders import load_backbone
 from univg.engines.frames import from_square, random_warp, to_square
 from univg.engines.mask_engine import (
@@ -42,13 +44,53 @@ def test_resumed_adaptation_equals_an_uninterrupted_one(masks, compact_folder, t
             load_backbone(compact_folder),
             adapter=adapter,
             checkpoint_folder=tmp_path,
-            on_progress=steps.append,
+            on_progress=lambda event: event.step and steps.append(event),
             should_stop=lambda: len(steps) >= 3,
         )
+    assert any(tmp_path.rglob("state.safetensors"))
     resumed = adapt(masks, load_backbone(compact_folder), adapter=adapter, checkpoint_folder=tmp_path)
     whole = adapt(masks, load_backbone(compact_folder), adapter=adapter)
     assert all(torch.equal(a, b) for a, b in zip(factors(resumed), factors(whole), strict=True))
     assert any(f.abs().sum() > 0 for name, f in whole.adapter.factors().items() if "w2_a" in name or "up" in name)
+
+
+@pytest.mark.parametrize("kind", ["loha", "lora+loha"])
+def test_preparation_reports_and_can_be_cancelled(masks, backbone, kind):
+    events, parts = [], []
+    with pytest.raises(Cancelled):
+        adapt(
+            masks,
+            backbone,
+            adapter=replace(ADAPTER, kind=kind),
+            on_progress=lambda event: events.append(event) or parts.append(event.message.split(":")[0]),
+            should_stop=lambda: parts.count("Encoding the masks") >= 2,
+        )
+    assert (parts.count("Varying the masks"), parts.count("Encoding the masks")) == (48, 2)
+    assert {(e.step, e.total, e.seconds_left) for e in events} == {(0, 4 // len(kind.split("+")), None)}
+    assert len({e.stage for e in events}) == 1 and events[0].stage.startswith("mask engine")
+
+
+def test_parts_of_a_hybrid_learn_from_other_masks_and_noise(masks, backbone, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "univg.engines.mask_engine.optimize",
+        lambda weights, loss_of, batches_from, **_: seen.append(next(iter(batches_from(1)))),
+    )
+    for kind in ("lora", "lora+loha"):
+        adapt(masks, backbone, adapter=replace(ADAPTER, kind=kind))
+    alone, first, second = seen
+    assert all(torch.equal(a, b) for a, b in zip(alone, first, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_samples_on_the_way_are_drawn_one_by_one(masks, backbone, monkeypatch):
+    drawn, sizes = [], []
+    monkeypatch.setattr(
+        "univg.engines.mask_engine.sample_latents",
+        lambda *given, **options: sizes.append(len(options["seeds"])) or sample_latents(*given, **options),
+    )
+    adapt(masks, backbone, on_samples=lambda step, masks: drawn.append((step, len(masks))))
+    assert drawn == [(1, 3), (2, 3), (3, 3), (4, 3)] and set(sizes) == {1}
 
 
 def test_adaptation_leaves_the_backbone_as_it_was(masks, backbone):
@@ -136,6 +178,30 @@ def test_augmented_masks_differ_but_not_much_in_density(masks, modality):
     variants = [random_warp(128, modality, rng)(mask) for _ in range(6)]
     assert all(0.6 < v.mean() / mask.mean() < 1.5 for v in variants)
     assert len({v.tobytes() for v in variants}) == 6
+
+
+def test_thin_vessels_stay_whole_where_they_are_moved():
+    mask = np.zeros((256, 256), bool)
+    for row in range(40, 220, 30):
+        mask[row, 30:226] = True
+    rng = np.random.default_rng(0)
+    warps = [random_warp(256, Modality.FUNDUS, rng) for _ in range(6)]
+    mask[10, 128] = True
+    cut, kept = (
+        [label(move(mask), connectivity=2).max() for move in moves] for moves in (warps, [w.vessels for w in warps])
+    )
+    assert min(cut) > 40 and kept == [7] * 6
+    assert all(0.9 < warp.vessels(mask).sum() / mask.sum() < 1.3 for warp in warps)
+
+
+@pytest.mark.parametrize("modality", [Modality.FUNDUS, Modality.OCTA])
+def test_wide_vessels_are_moved_as_any_picture(modality):
+    mask = np.zeros((256, 256), bool)
+    mask[100:110, 30:226] = True
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        warp = random_warp(256, modality, rng)
+        assert (warp.vessels(mask) != warp(mask)).sum() < 6, "but for the ends"
 
 
 def test_a_copy_is_known(masks):

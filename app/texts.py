@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from univg.errors import InputError
 from univg.types import Modality
 
 APP = "UniVG"
@@ -11,6 +12,8 @@ TITLE = "UniVG - vessel segmentation from five images"
 FOOTER = "Research use. Not a medical device."
 UNEXPECTED = "Something went wrong that UniVG did not expect ({kind}). Nothing you entered was lost; please try again."
 CHECK_THIS = "Please check"
+PAGE_FORGOTTEN = "This page was not used for hours, or many others were opened since"
+PAGE_FORGOTTEN_FIX = "Reload this page to go on; projects and jobs are as they were."
 
 MODALITIES = {
     Modality.FUNDUS: "Fundus photograph",
@@ -186,6 +189,8 @@ PAINT_OTHER_MASK = "The mask of “{name}” was changed meanwhile, by another p
 PAINT_OTHER_MASK_FIX = "Save again to put yours in its place; the other one is kept in the project folder."
 PAINT_OTHER_SIZE = "The painted mask is {got}, the image {expected}"
 PAINT_OTHER_SIZE_FIX = "Close the painter and open it again."
+PAINT_TURNING = "The image is not on the canvas yet"
+PAINT_TURNING_FIX = "Press again once you see it."
 PAINT_NO_TARGET = "There is no image to paint on"
 PAINT_NO_TARGET_FIX = "Drop one under Images first."
 
@@ -310,6 +315,8 @@ MASKS_ADAPTERS = {"loha": "LoHa", "lora": "LoRA", "lora+loha": "LoRA, then LoHa"
 MASKS_TREE_CAPTION = "The tree it starts from"
 MASKS_REAL_CAPTION = "Your masks"
 MASKS_SWEEP = "Sweep α"
+MASKS_CHANGED = "The annotated images or the engine were changed while these masks were drawn"
+MASKS_CHANGED_FIX = "Press “{sweep}” again."
 MASKS_COMPARE = "Compare with masks"
 MASKS_ALPHA = "α {scale:.2f}"
 MASKS_AT = "Mask at α {scale:.2f}"
@@ -483,7 +490,8 @@ REVIEW_KEYS = (
     ("B", "blink: the mask is hidden while the key is held"),
     ("O", "mask on or off"),
     ("M", "the mask alone in place of the image"),
-    ("+ -", "larger and smaller"),
+    ("+ -", "larger and smaller; the pointer moves over what is enlarged"),
+    ("Shift ← → ↑ ↓", "move over what is enlarged"),
     ("?", "this list"),
 )
 REVIEW_LOST = "The server did not answer; this verdict is not on record. Is it still running? Reload the page."
@@ -789,6 +797,8 @@ def review_left(count: int) -> str:
 def tree_problem(error: ValueError) -> str:
     """Why a tree cannot grow: parameters are called as their sliders are; no trailing full stop."""
     text = str(error).rstrip(".")
+    if isinstance(error, InputError):  # of a file: its folders are of no help
+        text = error.problem if error.path is None else f"{error.problem} ({error.path.name})"
     if text.startswith("`roots` must lie inside"):
         return TREES_ROOT_OUTSIDE
     text = re.sub(r"`(\w+)`", lambda found: _parameter(found[1]), text)
@@ -859,6 +869,17 @@ NAPARI_NO_SUCH_IMAGE_FIX = "Choose one in the list."
 NAPARI_NO_FILES = "There is no image to add"
 NAPARI_NO_FILES_FIX = "Choose PNG, JPEG, TIFF, BMP, GIF, PPM, WebP or DICOM files."
 NAPARI_NAME_TAKEN = "Another image is called {name!r}"
+NAPARI_TAKE_OUT = "Take out of the list"
+NAPARI_TAKE_OUT_TIP = "The file stays where it is, and your corrections are kept for when you add it again"
+NAPARI_TAKEN_OUT = "“{name}” is out of the list. Its file and your corrections stay; add it again to bring it back."
+NAPARI_TAKE_OUT_PAIR = "“{name}” is an annotated image of the project"
+NAPARI_TAKE_OUT_PAIR_FIX = "Remove it in the tab Data of the browser app, which can undo that."
+NAPARI_FILE_GONE = "The file of “{name}” is not there any more"
+NAPARI_FILE_GONE_FIX = "Add it from where it is now, or take it out of the list."
+NAPARI_OTHER_PICTURE = "“{name}” was another picture when it was corrected here"
+NAPARI_OTHER_PICTURE_FIX = "Rename this file to add it; the corrections of the other picture are kept."
+NAPARI_LAST_LEFT = "“{name}” is the only image left to approve"
+NAPARI_LAST_LEFT_FIX = "Approve it, or add more images."
 NAPARI_HELD_TRAINED = "“{name}” cannot be a test image: an image of its patient trains already"
 NAPARI_HELD_TRAINED_FIX = "Choose an image of another patient, or correct the patient in the list."
 NAPARI_HELD_FROZEN = "“{name}” stays a test image: a model was compared on it"

@@ -122,14 +122,15 @@ def build(ui: Ui) -> tuple[gr.Button, gr.Button]:
 
     form = [preset, baseline, seed, device, full_length]
     settings = [preset, seed, full.review, *full.fields.values()]
-    ui.part(settings, lambda session: (_project_path(session), session.run.device, session.run.full_length), _form)
+    ui.part(settings, _project_path, _form)
+    ui.part([preset], _efforts_signature, _efforts)
     ui.part([check], _check_signature, lambda session: [_check(session)])
     ui.part([adapt, cancel, resume, notice, following, review], _controls_signature, _controls)
     ui.part([stages, status, curve], _progress_signature, _progress)
     ui.part([large, caption, small, small_caption], _pictures_signature, _pictures)
     ui.part([runs, report], _runs_signature, lambda session: [_runs(session), _report(session)])
     ui.part([full_length], lambda session: _length_signature(session.run), lambda session: [_length(session.run)])
-    ui.on([control.input for control in form], take, form)
+    ui.on([control.input for control in form], take, form, trigger_mode="always_last")
     ui.on(adapt.click, start, [*form, full.review, *full.fields.values()])
     ui.on(cancel.click, cancel_running)
     ui.on(resume.click, resume_latest)
@@ -164,15 +165,26 @@ def _project_path(session: Session):
 
 
 def _form(session: Session) -> list:
-    """The controls as they stand; for another project, as its last full run had them."""
+    """The controls as they stand; for another project, as its last full run had them.
+
+    Drawn for a project alone: what is being typed is on the page before it is here, and would be set back.
+    """
     form = session.run
     if form.project != _project_path(session):
         form.project, form.preset = _project_path(session), _usual_preset(session)
         job = _latest(session)
         take_from_job(form, job if form.preset == FULL else None)
-    choices = _preset_choices(form.device, full_length=form.full_length)
     settings = [form.settings.get(name, FULL_DEFAULTS[name]) for name in texts.FULL_SETTINGS]
-    return [gr.Radio(choices=choices, value=form.preset), form.seed, form.review, *settings]
+    return [form.preset, form.seed, form.review, *settings]
+
+
+def _efforts_signature(session: Session) -> tuple:
+    return _project_path(session), session.run.device, session.run.full_length
+
+
+def _efforts(session: Session) -> list:
+    """Their names, which say how long they take; not which one is chosen."""
+    return [gr.Radio(choices=_preset_choices(session.run.device, full_length=session.run.full_length))]
 
 
 def _usual_preset(session: Session) -> str:

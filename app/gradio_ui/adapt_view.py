@@ -170,6 +170,6 @@ def live_pictures(session: Session, job: Job | None, seen: JobWatch | None) -> l
         left_out = ("given", LEARNS_FROM)
         params = {k: v for k, v in job.params.items() if k not in left_out and not k.endswith("backbone")}
         parameters = {"job": job.id, "stage": stage, "step": step, **params}
-        shown = pictures.save_picture(picture, session.folder / "pictures", parameters)
+        shown = pictures.save_picture(picture, session.pictures_of("adapt"), parameters)
         updates += [gr.Image(shown, visible=True), markup.line(_caption(stage, step))]
     return updates

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from html import escape
 
 import gradio as gr
 from gradio.events import Dependency
@@ -78,6 +79,8 @@ class Ui:
         self.session_id = gr.State("")
         self._groups: list[Group] = []
         self._dependencies: list = []
+        self._logged: set[str] = set()
+        self._told: set[str] = set()  # ids of sessions that are no longer kept, whose pages have said so
 
     @contextmanager
     def group(self) -> Iterator[None]:
@@ -105,11 +108,13 @@ class Ui:
         outputs: Sequence[gr.components.Component] = (),
         *,
         redraw: bool = True,
+        failed: bool = False,
         **options: object,
     ):
         """Call ``handler(session, *values)`` on `triggers`; parts that have changed are redrawn afterwards.
 
-        `triggers` are events of components, or what an earlier call returned: then it must have gone well.
+        `triggers` are events of components, or what an earlier call returned: then it must have gone well, or not well
+        if `failed`.
         """
         call = self._guarded(handler, len(outputs))
         arguments = [call, [self.session_id, *inputs], list(outputs) or None]
@@ -117,7 +122,7 @@ class Ui:
         if options["show_progress"] != "hidden":
             options["show_progress_on"] = None
         if isinstance(triggers, Dependency):
-            dependency = triggers.success(*arguments, **options)
+            dependency = (triggers.failure if failed else triggers.success)(*arguments, **options)
         else:
             dependency = gr.on(triggers, *arguments, **options)
         if redraw:
@@ -205,9 +210,9 @@ class Ui:
 
     def _ring(self, session_id: str, *seen: dict) -> list:
         """Ask for the groups of which a part has changed."""
-        if not session_id:
+        session = self._session(session_id)
+        if session is None:
             return [gr.skip()] * len(self._groups)
-        session = self.sessions.get(session_id)
         return [
             secrets.token_hex(4) if _has_changed(group, session, old) else gr.skip()
             for group, old in zip(self._groups, seen, strict=True)
@@ -215,9 +220,9 @@ class Ui:
 
     def _redraw(self, groups: Sequence[Group], session_id: str, *seen: dict) -> list:
         """What `groups` show now, and what of it is new; one `seen` for each."""
-        if not session_id:
+        session = self._session(session_id)
+        if session is None:
             return [gr.skip()] * sum(1 + len(group.outputs) for group in groups)
-        session = self.sessions.get(session_id)
         states, updates = [], []
         for group, old in zip(groups, seen, strict=True):
             now = {_PROJECT: _project_key(session)}
@@ -230,14 +235,30 @@ class Ui:
                         now[index] = signature
                         if old.get(index) != signature:
                             drawn = part.render(session)
-                except InputError as error:
-                    now.pop(index, None)  # once more at the next tick
-                    _log.warning("A part of the page could not be drawn: %s", type(error).__name__)
                 except Exception as error:
-                    _log.error("%s", anonymous_trace(error))
+                    now.pop(index, None)  # once more at the next tick
+                    self._log_once(error)
                 updates += drawn
             states.append(now)
         return [*states, *updates]
+
+    def _session(self, session_id: str) -> Session | None:
+        """None before a page has one, and when its session is no longer kept, which the page says once."""
+        try:
+            return self.sessions.get(session_id) if session_id else None
+        except InputError as error:
+            if session_id not in self._told:
+                self._told.add(session_id)
+                gr.Warning(escape(str(error)), title=texts.CHECK_THIS, duration=None)
+            return None
+
+    def _log_once(self, error: Exception) -> None:
+        """Write down why a part could not be drawn; not anew with every tick at which it is tried again."""
+        expected = isinstance(error, InputError)
+        text = type(error).__name__ if expected else anonymous_trace(error)
+        if text not in self._logged:
+            self._logged.add(text)
+            _log.log(logging.WARNING if expected else logging.ERROR, "A part of the page could not be drawn: %s", text)
 
     def _guarded(self, handler: Callable, count: int) -> Callable:
         def call(session_id: str, *values: object) -> object:

@@ -101,7 +101,7 @@ def build(ui: Ui) -> gr.Button:
         try:
             picture = _picture(session, name)
         except InputError as error:  # it can still be removed
-            picture = pictures.save_picture(pictures.unreadable(_UNREADABLE_SIDE), session.folder / "pictures")
+            picture = pictures.save_picture(pictures.unreadable(_UNREADABLE_SIDE), session.pictures_of("data"))
             damage = texts.DATA_DAMAGED.format(name=name, reason=error.problem)
             facts += markup.problems_list([damage])
         return [gr.Image(picture, visible=True), facts, gr.Column(visible=True)]
@@ -291,7 +291,7 @@ def _picture(session: Session, name: str) -> str:
     pair = _pair(project, name, file_stamp(_mask_path(project, name)))
     image, mask = pictures.reduce(pair.image), pictures.reduce(pair.mask)
     shown = overlay_mask(image, mask, colour=REFERENCE, opacity=session.view.opacity, outline=session.view.outline)
-    return pictures.save_picture(shown, session.folder / "pictures", {"shows": "annotation"})
+    return pictures.save_picture(shown, session.pictures_of("data"), {"shows": "annotation"})
 
 
 @lru_cache(maxsize=4)

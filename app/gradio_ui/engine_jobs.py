@@ -77,7 +77,7 @@ class EngineJobs:
         def start(session: Session, *values: object) -> None:
             project = session.required_project()
             if not project.support_names():
-                raise InputError(texts.ENGINES_NEED_PAIRS, fix=texts.TREES_COMPARE_FIX)
+                raise InputError(texts.DATA_EMPTY_TITLE, fix=texts.TREES_COMPARE_FIX)
             params = dict(zip(inputs, values, strict=True))
             start_job(project, self.kind, {**params, "seed": 0, LEARNS_FROM: support_digest(project)})
             note(texts.STARTED)

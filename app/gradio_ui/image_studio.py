@@ -113,7 +113,12 @@ class ImageStudio(EngineChoice):
         key = state_of(project)
         if key != self.support:
             self.support = key
-            self.drawn.clear()
+            self.drawn = OrderedDict()  # another one: what is being drawn at the moment is of before
+
+    def keep_shown(self) -> None:
+        """Forget what was drawn but for the image on screen."""
+        shown = self.found(self.settings)
+        self.drawn = OrderedDict({} if shown is None else {self.key(self.settings): shown})
 
     def key(self, settings: ImageSettings) -> tuple:
         mask = {DRAWN: self.mask, HELD: self.held}.get(settings.source)
@@ -127,17 +132,17 @@ class ImageStudio(EngineChoice):
 def draw(project: Project, studio: ImageStudio, settings: Sequence[ImageSettings]) -> list[Drawn]:
     """An image for each of `settings`, from memory where it was drawn before."""
     studio = replace(studio)  # another engine may be chosen while this draws
-    known = [studio.found(one) for one in settings]
-    if all(drawn is not None for drawn in known):  # without waiting for what another page draws
-        return known
-    with _drawing:
-        for one in settings:
-            if studio.found(one) is None:
-                studio.drawn[studio.key(one)] = _draw_one(project, studio, one)
-        found = [studio.found(one) for one in settings]
-        while len(studio.drawn) > _KEPT:
-            studio.drawn.popitem(last=False)
-    return found
+    images = {one: studio.found(one) for one in settings}
+    missing = [one for one, drawn in images.items() if drawn is None]
+    if missing:  # else without waiting for what another page draws
+        with _drawing:
+            for one in missing:
+                images[one] = studio.found(one)
+                if images[one] is None:
+                    images[one] = studio.drawn[studio.key(one)] = _draw_one(project, studio, one)
+            while len(studio.drawn) > _KEPT:
+                studio.drawn.popitem(last=False)
+    return [images[one] for one in settings]
 
 
 def mask_of(project: Project, studio: ImageStudio, settings: ImageSettings) -> np.ndarray:

@@ -264,7 +264,7 @@ def _conditions(session: Session) -> gr.Gallery:
     project, studio = session.required_project(), studio_of(session)
     names = project.support_names()
     if not names:
-        raise InputError(texts.ENGINES_NEED_PAIRS, fix=texts.TREES_COMPARE_FIX)
+        raise InputError(texts.DATA_EMPTY_TITLE, fix=texts.TREES_COMPARE_FIX)
     chosen = studio.settings.source.removeprefix(OWN)
     pair = project.support_pair(chosen if chosen in names else names[0])  # conditions are those of a real image
     found = image_studio.conditions_of(pair, project)
@@ -361,7 +361,7 @@ def _shown(session: Session) -> list:
     image = pictures.as_rgb(drawn.pair.image)
     if studio.overlay:
         image = overlay_mask(image, drawn.pair.mask, outline=True, opacity=1.0)
-    folder = session.folder / "pictures"
+    folder = session.pictures_of("images")
     white = np.repeat((pictures.reduce(mask) * np.uint8(255))[..., None], 3, axis=2)
     caption = texts.IMAGES_CAPTION.format(seed=studio.settings.seed, conditioning=studio.settings.conditioning)
     return [

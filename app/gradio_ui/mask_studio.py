@@ -84,7 +84,12 @@ class MaskStudio(EngineChoice):
         key = support_key(project)
         if key != self.support:
             self.support = key
-            self.drawn.clear()
+            self.drawn = OrderedDict()  # another one: what is being drawn at the moment is of before
+
+    def keep_shown(self) -> None:
+        """Forget what was drawn but for the mask on screen."""
+        shown = self.found(self.settings)
+        self.drawn = OrderedDict({} if shown is None else {(self.version, _canonical(self.settings)): shown})
 
     def found(self, settings: MaskSettings) -> np.ndarray | None:
         return self.drawn.get((self.version, _canonical(settings)))
@@ -102,7 +107,7 @@ class MaskStudio(EngineChoice):
         same = replace(_canonical(settings), scale=0.0)
         return {
             known.scale: mask
-            for (version, known), mask in self.drawn.items()
+            for (version, known), mask in list(self.drawn.items())  # to which more may be added meanwhile
             if version == self.version and replace(known, scale=0.0) == same
         }
 
@@ -110,18 +115,20 @@ class MaskStudio(EngineChoice):
 def draw(project: Project, studio: MaskStudio, settings: Sequence[MaskSettings]) -> list[np.ndarray]:
     """A mask for each of `settings`, from memory where it was drawn before."""
     asked, studio = studio, replace(studio)  # another engine may be chosen while this draws
-    missing = [s for s in settings if studio.found(s) is None]
+    masks = {one: studio.found(one) for one in settings}
+    missing = [one for one, mask in masks.items() if mask is None]
     if missing:
         with _drawing:
             started = time.perf_counter()
             for one in missing:
-                if studio.found(one) is None:
-                    mask = _draw_one(project, studio.version, _canonical(one))
-                    studio.drawn[studio.version, _canonical(one)] = mask
+                masks[one] = studio.found(one)
+                if masks[one] is None:
+                    masks[one] = _draw_one(project, studio.version, _canonical(one))
+                    studio.drawn[studio.version, _canonical(one)] = masks[one]
             asked.milliseconds = 1000 * (time.perf_counter() - started) / len(missing)
-        while len(studio.drawn) > _KEPT:
-            studio.drawn.popitem(last=False)
-    return [studio.found(s) for s in settings]
+            while len(studio.drawn) > _KEPT:
+                studio.drawn.popitem(last=False)
+    return [masks[one] for one in settings]
 
 
 def start_tree(project: Project, seed: int) -> np.ndarray:

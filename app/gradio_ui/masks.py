@@ -172,13 +172,15 @@ def _choose_version(session: Session, chosen: str) -> list:
 
 
 def _sweep(session: Session) -> list:
-    studio = studio_of(session)
+    studio, made_of = studio_of(session), _swept_signature(session)
     wanted = [replace(studio.settings, scale=scale) for scale in STRIP]
     masks = mask_studio.draw(session.required_project(), studio, wanted)
+    if _swept_signature(session) != made_of:  # some masks are of before, some of after
+        raise InputError(texts.MASKS_CHANGED, fix=texts.MASKS_CHANGED_FIX.format(sweep=texts.MASKS_SWEEP))
     items = [
         (_thumbnail(mask), texts.MASKS_ALPHA.format(scale=scale)) for mask, scale in zip(masks, STRIP, strict=True)
     ]
-    studio.swept = _swept_signature(session)
+    studio.swept = made_of
     return [gr.Gallery(items, visible=True), _frames(studio)]
 
 
@@ -245,7 +247,7 @@ def _shown(session: Session) -> list:
 
 
 def _save(session: Session, mask: np.ndarray, settings: MaskSettings) -> str:
-    return pictures.save_picture(_white(mask), session.folder / "pictures", _parameters(studio_of(session), settings))
+    return pictures.save_picture(_white(mask), session.pictures_of("masks"), _parameters(studio_of(session), settings))
 
 
 def _parameters(studio: MaskStudio, settings: MaskSettings) -> dict:
@@ -258,7 +260,7 @@ def _tree_picture(session: Session) -> str | None:
         return None
     tree = mask_studio.start_tree(session.required_project(), studio.settings.seed)
     canvas = overlay_mask(np.full(tree.shape, 11, np.uint8), tree, opacity=0.9)
-    return pictures.save_picture(pictures.reduce(canvas), session.folder / "pictures", {"seed": studio.settings.seed})
+    return pictures.save_picture(pictures.reduce(canvas), session.pictures_of("masks"), {"seed": studio.settings.seed})
 
 
 def _frames(studio: MaskStudio) -> str:

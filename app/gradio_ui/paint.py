@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable
 
 import gradio as gr
@@ -23,6 +24,9 @@ LIMIT = 4096  # pixels a side: what graphics cards hold as one texture
 BRUSH_OPACITY = 0.6
 _ALPHA = round(255 * BRUSH_OPACITY)
 _NEW, _PAIR = "new:", "pair:"
+# What the painter does is done in the order in which it was asked for.
+_IN_TURN = {"concurrency_id": "paint", "concurrency_limit": 1}
+_CHOICE = {**_IN_TURN, "trigger_mode": "always_last"}
 
 
 class Controls:
@@ -43,7 +47,16 @@ class Controls:
 
 
 class Canvas:
-    """The picture to paint on."""
+    """The picture to paint on.
+
+    Attributes
+    ----------
+    editor : ImageEditor
+    shown : Textbox
+        Hidden; the id of the painting that the editor holds, empty while it is clear.
+    turned : Textbox
+        Hidden; a new value asks for what is painted on now to be brought to the editor.
+    """
 
     def __init__(self) -> None:
         colour = "#{:02x}{:02x}{:02x}".format(*REFERENCE)
@@ -67,6 +80,9 @@ class Canvas:
                 # Only while painting: it takes a page a second to set up its canvas, which is drawn over and over then.
                 visible=False,
             )
+            with gr.Column(elem_id="paint-state"):
+                self.shown = gr.Textbox(show_label=False, visible="hidden")
+                self.turned = gr.Textbox(show_label=False, visible="hidden")
 
 
 def wire(
@@ -79,7 +95,7 @@ def wire(
     selected: Callable[[Session], str],
 ) -> None:
     """Connect the painter: one button opens it for the `selected` pair, the other for a dropped image."""
-    editor = canvas.editor
+    editor, shown, turned = canvas.editor, canvas.shown, canvas.turned
 
     def open_selected(session: Session) -> list:
         return open_at(session, f"{_PAIR}{selected(session)}")
@@ -92,39 +108,71 @@ def wire(
         if target not in [value for _, value in choices]:
             raise InputError(texts.PAINT_NO_TARGET, fix=texts.PAINT_NO_TARGET_FIX)
         session.painting = _begin(session, target, True)
-        return [gr.Dropdown(choices=choices, value=target), True, gr.ImageEditor(None, visible=True)]
+        painting = session.painting.id
+        return [gr.Dropdown(choices=choices, value=target), True, gr.ImageEditor(None, visible=True), "", painting]
 
-    def turn_to(session: Session, value: dict | None, target: str, from_mask: bool) -> None:
+    def turn_to(session: Session, value: dict | None, on_canvas: str, target: str) -> object:
+        painting = session.painting
+        return gr.skip() if painting is None else turn(session, value, on_canvas, target, painting.from_mask)
+
+    def begin_otherwise(session: Session, value: dict | None, on_canvas: str, from_mask: bool) -> object:
+        painting = session.painting
+        return gr.skip() if painting is None else turn(session, value, on_canvas, _target_of(painting), from_mask)
+
+    def turn(session: Session, value: dict | None, on_canvas: str, target: str, from_mask: bool) -> object:
         """Go to another image, or begin otherwise; unsaved strokes stay with the one they are on."""
-        _keep_strokes(session, value)
-        session.painting = _begin(session, target, from_mask)
+        painting = session.painting
+        # Gradio's list sends a choice twice, and once more when it is left.
+        if (target, from_mask) == (_target_of(painting), painting.from_mask):
+            return gr.skip()
+        following = _begin(session, target, from_mask)
+        if on_canvas == painting.id:
+            _keep_strokes(session, value)
+        session.painting = following
+        return following.id
 
-    def clear(session: Session) -> None:
-        return None
+    def stay(session: Session) -> list:
+        """The controls as the canvas is, when it could not be turned to what they said."""
+        painting = session.painting
+        return [gr.skip()] * 2 if painting is None else [_target_of(painting), painting.from_mask]
 
-    def close(session: Session, value: dict | None) -> None:
-        _keep_strokes(session, value)
+    def show(session: Session, on_canvas: str) -> list:
+        """Bring to the canvas what is painted on: once it is clear, else layers end up in the wrong place."""
+        painting = session.painting
+        if painting is None or on_canvas == painting.id:
+            return [gr.skip()] * 4
+        if on_canvas:
+            return [None, gr.skip(), "", secrets.token_hex(4)]  # and once more
+        return [*_content(session), painting.id, gr.skip()]
+
+    def save_shown(session: Session, value: dict | None, on_canvas: str) -> None:
+        if session.painting is not None and on_canvas != session.painting.id:
+            raise InputError(texts.PAINT_TURNING, fix=texts.PAINT_TURNING_FIX)
+        save(session, value)
+
+    def close(session: Session, value: dict | None, on_canvas: str) -> None:
+        if session.painting is not None and on_canvas == session.painting.id:
+            _keep_strokes(session, value)
         session.painting = None
 
-    def put_away(session: Session) -> gr.ImageEditor:
-        return gr.ImageEditor(None, visible=False)
+    def put_away(session: Session) -> list:
+        return [gr.ImageEditor(None, visible=False), ""]
 
-    # In steps: the editor must not be the output of a handler that reads it, and layers of a new image end up in the
-    # right place only when it was cleared before.
-    opened = [controls.target, controls.from_mask, editor]
-    inputs = [controls.target, controls.from_mask]
-    beginnings = [
-        ui.on(opened_by.click, open_selected, [], opened),
-        ui.on(opened_for_new_by.click, open_new, [], opened),
-    ]
-    for trigger in (controls.target.input, controls.from_mask.input):
-        turned = ui.on(trigger, turn_to, [editor, *inputs], redraw=False)
-        beginnings.append(ui.on(turned, clear, [], [editor], redraw=False))
-    for beginning in beginnings:
-        ui.on(beginning, _content, [], [editor, controls.help])
-    for button, leave in ((controls.close, close), (controls.save, save)):
-        left = ui.on(button.click, leave, [editor])
-        ui.on(left, put_away, [], [editor], redraw=False)
+    # In steps: the editor must not be the output of a handler that reads it. What the page sends of it may be of an
+    # image that was there before, so it comes with what was on the canvas then.
+    opened = [controls.target, controls.from_mask, editor, shown, turned]
+    ui.on(opened_by.click, open_selected, [], opened, **_IN_TURN)
+    ui.on(opened_for_new_by.click, open_new, [], opened, **_IN_TURN)
+    for trigger, handler, control in (
+        (controls.target.input, turn_to, controls.target),
+        (controls.from_mask.input, begin_otherwise, controls.from_mask),
+    ):
+        turning = ui.on(trigger, handler, [editor, shown, control], [turned], redraw=False, **_CHOICE)
+        ui.on(turning, stay, [], [controls.target, controls.from_mask], failed=True, redraw=False, **_IN_TURN)
+    ui.on(turned.change, show, [shown], [editor, controls.help, shown, turned], **_CHOICE)
+    for button, leave in ((controls.close, close), (controls.save, save_shown)):
+        left = ui.on(button.click, leave, [editor, shown], **_IN_TURN)
+        ui.on(left, put_away, [], [editor, shown], redraw=False, **_IN_TURN)
 
 
 def save(session: Session, value: dict | None) -> None:
@@ -265,6 +313,10 @@ def _choices(session: Session) -> list[tuple[str, str]]:
     pairs = [(name, f"{_PAIR}{name}") for name in project.support_names()]
     new = [(texts.PAINT_NEW.format(name=name), f"{_NEW}{name}") for name in session.unmasked]
     return [*new, *pairs]
+
+
+def _target_of(painting: Painting) -> str:
+    return f"{_PAIR if painting.upload is None else _NEW}{painting.name}"
 
 
 def _name_of(target: str) -> str:

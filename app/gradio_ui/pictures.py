@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,8 +42,9 @@ STRIP = {
 
 SHOWN_SIDE = 2048
 THUMBNAIL_SIDE = 192
-KEPT = 200
+KEPT = 40  # in a folder, which holds those of one tab
 _AFTER_HEADER = 8 + 25  # bytes of a PNG up to the end of its first chunk
+_writing = threading.Lock()
 _SMALL = 1 << 20  # bytes of pixels up to which compressing takes longer than it saves
 _QUICK = [*(cv2.IMWRITE_PNG_COMPRESSION, 0), *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)]
 _SMALLER = [
@@ -90,20 +93,33 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 def save_picture(picture: np.ndarray, folder: Path, parameters: Mapping | None = None) -> str:
     """Write a uint8 picture under a name made from its content, and return the path.
 
-    Not flushed to the disk: it is made again whenever it is needed. Only the `KEPT` newest are left in `folder`.
+    Not flushed to the disk: it is made again whenever it is needed. Only the `KEPT` that were asked for last are left
+    in `folder`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dict(parameters or {}), sort_keys=True)
     digest = hashlib.sha256(np.ascontiguousarray(picture).data)
     digest.update(f"{picture.shape}{text}".encode())
     path = folder / f"{digest.hexdigest()[:24]}.png"
-    if not path.exists():
-        # Written under another name first, as another thread may serve the same picture.
-        temporary = path.with_suffix(f".{id(picture)}.tmp")
-        temporary.write_bytes(_encode(picture, text))
-        temporary.replace(path)
-        _forget_oldest(folder)
+    if not _was_there(path):
+        png = _encode(picture, text)
+        with _writing:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Written under another name first, as another thread may serve the same picture.
+            temporary = path.with_suffix(".tmp")
+            temporary.write_bytes(png)
+            temporary.replace(path)
+            _forget_oldest(folder, path)
     return str(path)
+
+
+def _was_there(path: Path) -> bool:
+    """Whether the picture is there already; it counts as new then."""
+    with _writing:  # so that it is not among the oldest that another thread is about to remove
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def _encode(picture: np.ndarray, text: str) -> bytes:
@@ -126,7 +142,15 @@ def as_data_uri(mask: np.ndarray, parameters: Mapping) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _forget_oldest(folder: Path) -> None:
-    pictures = sorted(folder.glob("*.png"), key=lambda path: path.stat().st_mtime)
-    for path in pictures[:-KEPT]:
+def _forget_oldest(folder: Path, written: Path) -> None:
+    """Remove all but the `KEPT` newest; never `written`, as the clock of a file system may be coarse."""
+    others = [path for path in folder.glob("*.png") if path != written]
+    for path in sorted(others, key=_written_at, reverse=True)[KEPT - 1 :]:
         path.unlink(missing_ok=True)
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # the session was removed meanwhile
+        return 0.0

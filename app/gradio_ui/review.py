@@ -190,7 +190,7 @@ def _compared_quietly(project: Project) -> None:
 def _retrain(session: Session, effort: str) -> None:
     project = session.required_project()
     if not project.support_names():
-        raise InputError(texts.ENGINES_NEED_PAIRS, fix=texts.TREES_COMPARE_FIX)
+        raise InputError(texts.DATA_EMPTY_TITLE, fix=texts.TREES_COMPARE_FIX)
     session.retrain_effort = effort
     job = _unfinished(session)
     if job is None:

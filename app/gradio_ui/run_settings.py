@@ -55,8 +55,9 @@ class FullSettings:
             [self.review.input, *(field.input for field in self.fields.values())],
             self.take,
             [self.review, *self.fields.values()],
+            trigger_mode="always_last",
         )
-        ui.on(self.begin.input, _begin, [self.begin])
+        ui.on(self.begin.input, _begin, [self.begin], trigger_mode="always_last")
         ui.part([self.review, self.group], lambda s: _is_full(s.run), lambda s: self._visible(_is_full(s.run)))
         ui.part([self.begin], begin_signature, lambda session: [_begin_choices(session)])
 

@@ -182,7 +182,7 @@ def build(ui: Ui, tab: gr.Tab) -> None:
     ui.on_selected(strip, select)
     ui.live([view.input, opacity.input], change_view, [view, opacity], [picture])
     ui.live(threshold.input, change_threshold, [threshold], [picture])
-    ui.on([view.input, threshold.release], lambda session: None)
+    ui.on([view.input, threshold.release], lambda session: None, trigger_mode="always_last")
     for button, handler in ((one, download_one), (every, download_all), (csv, download_table)):
         prepared = ui.on(button.click, handler, [], [ready], redraw=False)
         prepared.success(None, None, None, js=_CLICK.format(id="ready-file"), api_visibility="private")
@@ -224,7 +224,7 @@ def _picture(session: Session) -> tuple[str, str] | None:
         return None  # not read yet, or it cannot be
     view = session.segment_view
     return segment_views.draw(
-        session.board, item, mode=view.mode, opacity=view.opacity, folder=session.folder / "pictures"
+        session.board, item, mode=view.mode, opacity=view.opacity, folder=session.pictures_of("segment")
     )
 
 

@@ -90,6 +90,7 @@ class Board:
         self._changed = threading.Condition(self._lock)
         self._items: dict[str, Item] = {}
         self._cache: OrderedDict[str, Arrays] = OrderedDict()
+        self._keeps_arrays = True
         self._generation = 0
         self._files_version = 0
         self.revision = 0
@@ -130,6 +131,13 @@ class Board:
             self.selected, self.threshold = "", None
             self.revision += 1
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def keep_arrays(self, keep: bool) -> None:
+        """Whether arrays stay in memory between uses: not while nobody looks, when the queue is worked off alone."""
+        with self._lock:
+            self._keeps_arrays = keep
+            if not keep:
+                self._cache.clear()
 
     def set_files(self, images: Sequence[Upload], references: Sequence[Upload]) -> list[str]:
         """Take the dropped files; results of images that are still there are kept. Returns problems, as sentences."""
@@ -336,6 +344,8 @@ class Board:
 
     def _remember(self, name: str, arrays: Arrays) -> None:
         with self._lock:
+            if not self._keeps_arrays:
+                return
             self._cache[name] = arrays
             self._cache.move_to_end(name)
             while len(self._cache) > 1 and sum(a.nbytes for a in self._cache.values()) > MAX_CACHED_BYTES:

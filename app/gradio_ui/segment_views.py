@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from app import texts
+from app.csv_cells import harmless
 from app.gradio_ui import markup, pictures
 from app.gradio_ui.segment_board import Board, Item
 from univg import __version__
@@ -135,16 +136,11 @@ def table_file(board: Board, folder: Path) -> str:
     for item in items:
         made = [item.run.version, item.run.augmented, item.figures_at]
         values = ["" if math.isnan(v) else f"{v:.6g}" for v in item.figures.to_json().values()]
-        writer.writerow([_harmless(item.name), item.shape[1], item.shape[0], *made, *values])
+        writer.writerow([harmless(item.name), item.shape[1], item.shape[0], *made, *values])
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "figures.csv"
     write_bytes_atomic(path, text.getvalue().encode("utf-8-sig"))
     return str(path)
-
-
-def _harmless(name: str) -> str:
-    """A name that a spreadsheet does not take for a formula."""
-    return f"'{name}" if name[:1] in "=+-@" else name
 
 
 def _number(value: float, key: str, count_digits: int = 0) -> str:

@@ -106,12 +106,16 @@ def _launch(project: Project | None, folder: Path, port: int):
     from app.gradio_ui import review_routes
     from app.gradio_ui.blocks import build_page
     from app.gradio_ui.models import shut_down
+    from app.gradio_ui.own_origin import OwnOriginOnly
     from app.gradio_ui.state import Sessions
     from app.gradio_ui.theme import head, style, theme
 
     sessions = Sessions(folder / "cache" / "sessions", project)
     page = build_page(sessions)
     page.queue(default_concurrency_limit=4, api_open=False)
+    # A page elsewhere that has its own name point here must not read what is shown (DNS rebinding), and none may write.
+    known_host = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    guards = [known_host, Middleware(OwnOriginOnly, port=port)]
     app, _, _ = page.launch(
         server_name=HOST,
         server_port=port,
@@ -129,8 +133,7 @@ def _launch(project: Project | None, folder: Path, port: int):
         theme=theme(),
         css=style(),
         head=head(),
-        # A page elsewhere that has its own name point here must not read what is shown (DNS rebinding).
-        app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])]},
+        app_kwargs={"middleware": guards},
     )
     review_routes.attach(app, sessions)
     return page, shut_down

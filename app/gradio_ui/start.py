@@ -101,7 +101,8 @@ def build(ui: Ui, switch: gr.Button) -> gr.Column:
 
     ui.part([switch, recent], signature, show)
     ui.on(switch.click, switch_view)
-    ui.on(recent.input, lambda session: "", [], [path], redraw=False)  # the latest choice counts
+    # The latest choice counts.
+    ui.on(recent.input, lambda session: "", [], [path], redraw=False, trigger_mode="always_last")
     for triggers, handler, inputs, outputs in (
         (sample.click, open_sample, [], [opened]),
         ([open_button.click, path.submit], open_named, [recent, path], [opened, path]),

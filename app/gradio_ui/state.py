@@ -8,10 +8,12 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from app import texts
 from app.gradio_ui.files import Upload
 from app.gradio_ui.image_studio import ImageStudio
 from app.gradio_ui.mask_studio import MaskStudio
@@ -78,6 +80,7 @@ class Painting:
 
     `from_mask` says whether it began with the present mask, which is `started_from`, or empty; `image_sha256` is of the
     image's pixels. `in_project` is the mask that the project held then, or when the user last heard of another one.
+    `id` tells what the page sends of this painting from what it sends of another.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Painting:
     from_mask: bool = True
     image_sha256: str = ""
     in_project: np.ndarray | None = None
+    id: str = field(default_factory=partial(secrets.token_hex, 4))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +128,9 @@ class Session:
     looked_at_data: bool = False
     choosing_project: bool = False
     pages: set[str] = field(default_factory=set)
-    closed_at: float | None = None
+    left_pages: set[str] = field(default_factory=set)  # that went away, or fell asleep and may yet come back
+    closed: bool = False  # by the last page that showed it, as far as is known
+    used_at: float = 0.0
     kept_images: list[Upload] = field(default_factory=list)  # on the board since before a reload emptied the fields
     kept_references: list[Upload] = field(default_factory=list)
     trees: Studio | None = None
@@ -149,10 +155,21 @@ class Session:
         self.not_brought_back = set()
         self.trees, self.masks, self.images, self.review = None, None, None, None
 
+    def rest(self) -> None:
+        """Let go of what can be made anew, as nobody looks at the page; what is on screen is there after a reload."""
+        self.board.keep_arrays(False)
+        for studio in (self.masks, self.images):
+            if studio is not None:
+                studio.keep_shown()
+
     @property
     def at_start(self) -> bool:
         """Whether the start view is on screen, and not the tabs."""
         return self.project is None or self.choosing_project
+
+    def pictures_of(self, tab: str) -> Path:
+        """Where the pictures of a tab are: of one folder for all, the oldest would go while they are on screen."""
+        return self.folder / "pictures" / tab
 
     def draft_key(self, painting: Painting, from_mask: bool) -> tuple[Path, str, bool, str]:
         """What unsaved strokes are kept under: those that began with a mask and those that began empty are two, and
@@ -199,31 +216,49 @@ class Sessions:
                 session.trees.show = Studio.show
             if session.review is not None:
                 session.review.list_anew(shown="all", flag="", sort="flagged")
-            session.closed_at = None
-            self._sessions.move_to_end(session.id)
+            self._use(session)
             while len(self._sessions) > MAX_SESSIONS:
-                self._remove(next(iter(self._sessions)))
+                self._remove(self._least_wanted())
             return session
 
     def get(self, session_id: str) -> Session:
         with self._lock:
-            if session_id not in self._sessions:
-                raise InputError("This page was open for too long", fix="Reload it.")
-            return self._sessions[session_id]
+            session = self._sessions.get(session_id)
+            if session is None:
+                raise InputError(texts.PAGE_FORGOTTEN, fix=texts.PAGE_FORGOTTEN_FIX)
+            self._use(session)
+            return session
 
     def close(self, page: str) -> None:
         """Note that `page` went away; a reload within some hours finds its session again."""
         with self._lock:
             for session in self._sessions.values():
+                if page not in session.pages | session.left_pages:
+                    continue
                 session.pages.discard(page)
-                if not session.pages and session.closed_at is None:
-                    session.closed_at = time.monotonic()
+                session.left_pages.add(page)
+                if not session.pages and not session.closed:
+                    session.closed = True
+                    session.rest()
             self._drop_old()
+
+    def _use(self, session: Session) -> None:
+        """Note that a page shows `session`: one that was asleep, as in a closed laptop, was taken for closed."""
+        self._sessions.move_to_end(session.id)
+        session.used_at = time.monotonic()
+        if session.closed:
+            session.closed = False
+            session.board.keep_arrays(True)
+
+    def _least_wanted(self) -> str:
+        """The session that was used least recently: of those that no page shows, where there are any."""
+        closed = (session.id for session in self._sessions.values() if session.closed)
+        return next(closed, next(iter(self._sessions)))
 
     def _drop_old(self) -> None:
         limit = time.monotonic() - SECONDS_KEPT_AFTER_CLOSING
         for session in list(self._sessions.values()):
-            if session.closed_at is not None and session.closed_at < limit:
+            if not session.pages and session.used_at < limit:
                 self._remove(session.id)
 
     def _remove(self, session_id: str) -> None:

@@ -115,9 +115,9 @@ def _restore(session: Session, uploads: list[Upload]) -> list:
     if scene.mask_name:
         name = scene.mask_name
         known = name in project.support_names()
-        same = known and project.load_support().sha256[f"masks/{name}.png"] == scene.mask_sha256
+        same = known and project.support_hashes()[f"masks/{name}.png"] == scene.mask_sha256
         if not known:
-            first = next(iter(tree_studio.sources(project)))
+            first = tree_studio.first_source(project)
             base = tree_studio.scene_from(project, first, config=scene.config, seed=scene.seed)
             fits = base.shape == scene.shape
             drawn = {name: getattr(scene, name) for name in ("roots", "obstacles", "boundary")} if fits else {}

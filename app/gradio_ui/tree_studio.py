@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from app.gradio_ui import pictures
+from univg.errors import InputError
 from univg.geometry import (
     TreeMorphometry,
     VesselTree,
@@ -74,8 +76,7 @@ class Studio:
     @classmethod
     def of(cls, project: Project) -> Studio:
         """Starts with the first mask, or with the modality's preset where there is none."""
-        name = next(iter(project.support_names()), None)
-        source = f"{MASK}{name}" if name else f"{PRESET}{preset_for(project.modality).name}"
+        source = first_source(project)
         return cls(scene_from(project, source, config=default_config(source, project.modality), seed=0), source)
 
     def go_to(self, scene: TreeScene, source: str | None = None, *, sliding: str = "") -> None:
@@ -117,6 +118,15 @@ def sources(project: Project) -> list[str]:
     """What trees can grow from, the project's masks first."""
     own = [f"{MASK}{name}" for name in project.support_names()]
     return own + [f"{PRESET}{preset.name}" for preset in presets_of(project.modality)]
+
+
+def first_source(project: Project) -> str:
+    """The first of `sources` that can be read: files of a pair may be damaged."""
+    for name in project.support_names():
+        with suppress(InputError):
+            _pair(project, name, _stamp(project, name))
+            return f"{MASK}{name}"
+    return f"{PRESET}{preset_for(project.modality).name}"
 
 
 def default_config(source: str, modality: Modality) -> SCAConfig:

@@ -29,7 +29,10 @@ def studio_of(session: Session) -> Studio:
         # Its pair was removed: go on with what is left, and keep the parameters.
         fresh = Studio.of(project)
         session.trees.go_to(replace(fresh.scene, config=session.trees.scene.config), fresh.source)
-    scene = tree_studio.brought_up_to_date(project, session.trees.scene)
+    try:
+        scene = tree_studio.brought_up_to_date(project, session.trees.scene)
+    except InputError:  # its image is damaged, which is said where a tree would grow; others can be chosen
+        return session.trees
     if scene.shape != session.trees.scene.shape:
         session.trees.corners.clear()
     session.trees.scene = scene
@@ -67,7 +70,7 @@ def shown(session: Session, replace_scene: TreeScene | None = None) -> list:
     line = markup.line(text)
     if grown.copy_dice is not None and grown.copy_dice > NEAR_COPY:
         line += markup.line(texts.TREES_COPY.format(dice=grown.copy_dice), "notice")
-    return [pictures.save_picture(canvas, session.folder / "pictures", scene.to_json()), line]
+    return [pictures.save_picture(canvas, session.pictures_of("trees"), scene.to_json()), line]
 
 
 def project_signature(session: Session) -> object:

@@ -225,7 +225,7 @@ def _watch_growth(session: Session) -> str:
     studio = tree_view.studio_of(session)
     grown = tree_studio.grow(session.required_project(), studio.scene)
     studio.shown_side = tree_studio.GROWTH_SIDE
-    return tree_studio.animation(grown.tree, session.folder / "pictures")
+    return tree_studio.animation(grown.tree, session.pictures_of("trees"))
 
 
 def _variations(session: Session) -> gr.Gallery:

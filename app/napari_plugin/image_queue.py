@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from app import texts
-from app.napari_plugin import more_texts
 from univg.errors import InputError
 from univg.io import (
     check_stem,
@@ -168,7 +167,7 @@ class ImageQueue:
         """Take an image out of the list; its file and its mask stay. `InputError` for a pair of the project."""
         self.entry(name)
         if name in self.project.support_names():
-            raise InputError(more_texts.NAPARI_TAKE_OUT_PAIR.format(name=name), fix=more_texts.NAPARI_TAKE_OUT_PAIR_FIX)
+            raise InputError(texts.NAPARI_TAKE_OUT_PAIR.format(name=name), fix=texts.NAPARI_TAKE_OUT_PAIR_FIX)
         self.update(name, taken_out=True)
 
     def _again(self, entry: QueueEntry, file: Path) -> QueueEntry | None:
@@ -177,8 +176,8 @@ class ImageQueue:
             return replace(entry, file=str(file), taken_out=False, uncertainty=None, scored_by="")
         if entry.taken_out and not self._mask_file(entry.name).is_file():
             return None
-        problem = more_texts.NAPARI_OTHER_PICTURE.format(name=entry.name)
-        raise InputError(problem, path=file, fix=more_texts.NAPARI_OTHER_PICTURE_FIX)
+        problem = texts.NAPARI_OTHER_PICTURE.format(name=entry.name)
+        raise InputError(problem, path=file, fix=texts.NAPARI_OTHER_PICTURE_FIX)
 
     def _is_picture_of(self, entry: QueueEntry, file: Path) -> bool:
         """Whether `file` is the image of `entry`: by its hash where that is known, else by its size."""
@@ -243,8 +242,8 @@ class ImageQueue:
         if not is_there and name in self.project.support_names():
             return self.project.support_pair(name).image
         if not is_there:
-            problem = more_texts.NAPARI_FILE_GONE.format(name=name)
-            raise InputError(problem, path=entry.file, fix=more_texts.NAPARI_FILE_GONE_FIX)
+            problem = texts.NAPARI_FILE_GONE.format(name=name)
+            raise InputError(problem, path=entry.file, fix=texts.NAPARI_FILE_GONE_FIX)
         return read_image(entry.file)
 
     def mask(self, name: str) -> np.ndarray | None:

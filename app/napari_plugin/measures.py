@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from app import texts
+from app.csv_cells import harmless
 from app.napari_plugin.branches import find_branches
 from app.napari_plugin.uncertainty import uncertainty_map
 from univg.geometry import TreeMorphometry, extract_network, local_radius, measure_tree
@@ -96,14 +97,9 @@ def to_csv(rows: Sequence[tuple[str, str, Sequence[Measure]]]) -> bytes:
             spread = "" if np.isnan(measure.spread) else f"{measure.spread:.6g}"
             value = "" if np.isnan(measure.value) else f"{measure.value:.6g}"
             name = texts.NAPARI_MEASURES[measure.key][0]
-            row = [_harmless(image), _harmless(part), name, value, measure.unit, spread, measure.n or ""]
+            row = [harmless(image), harmless(part), name, value, measure.unit, spread, measure.n or ""]
             table.writerow(row)
     return text.getvalue().encode("utf-8-sig")
-
-
-def _harmless(cell: str) -> str:
-    """`cell` so that no spreadsheet takes it for a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
 
 
 def _mean(key: str, values: np.ndarray, unit: str) -> Measure:

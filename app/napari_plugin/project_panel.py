@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from app import texts
-from app.napari_plugin import more_texts, parts
+from app.napari_plugin import parts
 from app.napari_plugin.image_queue import QueueEntry, Status
 from univg.errors import InputError
 from univg.types import Modality
@@ -66,9 +66,7 @@ class ProjectPanel(parts.Panel):
         self.body.addWidget(self.table, 1)
 
         self.add_button = self.button(texts.NAPARI_ADD, self._ask_and_add, tip=texts.NAPARI_ADD_TIP)
-        self.take_out_button = self.button(
-            more_texts.NAPARI_TAKE_OUT, self._take_out, tip=more_texts.NAPARI_TAKE_OUT_TIP
-        )
+        self.take_out_button = self.button(texts.NAPARI_TAKE_OUT, self._take_out, tip=texts.NAPARI_TAKE_OUT_TIP)
         self.show_button = self.button(texts.NAPARI_SHOW, lambda: self._open_row(self.table.currentRow()))
         self.body.addLayout(parts.row(self.add_button, self.take_out_button))
         self.approve_button = self.button(texts.NAPARI_APPROVE, self.session.approve, tip=texts.NAPARI_APPROVE_TIP)

@@ -20,7 +20,7 @@ from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QApplication, QWidget
 
 from app import texts
-from app.napari_plugin import layers, more_texts, preferences, tools
+from app.napari_plugin import layers, preferences, tools
 from app.napari_plugin.background import Newest, in_background, in_words
 from app.napari_plugin.correction import Ridges
 from app.napari_plugin.helpers import MODELS, TOOLS
@@ -240,7 +240,7 @@ class Session(QObject):
         if self.open is not None and self.open.name == name:
             self.close_image()
         self.queue_changed.emit()
-        self.said.emit(more_texts.NAPARI_TAKEN_OUT.format(name=name), "")
+        self.said.emit(texts.NAPARI_TAKEN_OUT.format(name=name), "")
 
     def model_folder(self, version: str | None = None) -> Path:
         """The folder of `version`, by default of the model in use; `InputError` when there is none."""
@@ -314,7 +314,7 @@ class Session(QObject):
         current = self.open.name if self.open is not None else ""
         name = self.queue.next_name(current)
         if name is None and self.queue.next_name() is not None:
-            raise InputError(more_texts.NAPARI_LAST_LEFT.format(name=current), fix=more_texts.NAPARI_LAST_LEFT_FIX)
+            raise InputError(texts.NAPARI_LAST_LEFT.format(name=current), fix=texts.NAPARI_LAST_LEFT_FIX)
         if name is None:
             raise InputError(texts.NAPARI_ALL_APPROVED, fix=texts.NAPARI_ALL_APPROVED_FIX)
         self.open_image(name)

@@ -183,6 +183,51 @@ def test_image_without_a_mask_can_be_painted_into_the_project(serve, page, proje
     assert project.support_names() == ["new one"]
 
 
+def test_painter_turns_to_the_image_that_is_chosen_and_to_no_other(serve, page, projects_folder, tmp_path):
+    project = Project.create(projects_folder / "paint", modality="octa")
+    pairs = [striped_pair("a"), striped_pair("b")]
+    pairs[1].mask[80:90, 40:-40] = True
+    for pair in pairs:
+        project.add_support_pair(pair)
+    write_image(tmp_path / "long.png", np.zeros((4200, 60), np.uint8))
+    open_page(page, serve("--project", str(project.path)))
+    drop(page, "add-images", [tmp_path / "long.png"])
+    page.wait_for_selector("#paint-new")
+    page.click("#paint")
+    pixels = [int(pair.mask.sum()) for pair in pairs]
+    wait_for_editor(page, shape=(200, 300), pixels=pixels[0])
+    page.click("#paint-target input")
+    page.get_by_role("option", name="b", exact=True).click()
+    wait_for_editor(page, shape=(200, 300), pixels=pixels[1])
+    page.click("#paint-target input")
+    page.get_by_role("option", name="long").click()
+    page.wait_for_selector("text=the painter holds at most")
+    page.wait_for_function("document.querySelector('#paint-target input').value === 'b'")
+    assert editor_alpha(page).shape == (200, 300) and (editor_alpha(page) > 127).sum() == pixels[1]
+
+
+def test_long_names_stay_inside_their_buttons(serve, page, projects_folder, tmp_path):
+    name = "1.2.840.113619.2.55.3.604688119.969.1268071029.320." + "W" * 60
+    project = Project.create(projects_folder / "names", modality="octa")
+    project.add_support_pair(striped_pair(name))
+    project.remove_support_pair(name)
+    write_image(tmp_path / f"{name}.png", striped_pair(name).image)
+    open_page(page, serve("--project", str(project.path)))
+    drop(page, "add-images", [tmp_path / f"{name}.png"])
+    for button in ("#paint-new", "#undo-remove"):
+        page.wait_for_selector(f"{button}:has-text('{name}')")
+        sides = page.eval_on_selector(
+            button,
+            """button => {
+                const words = document.createRange();
+                words.selectNodeContents(button);
+                const [inner, outer] = [words.getBoundingClientRect(), button.getBoundingClientRect()];
+                return [inner.left - outer.left, outer.right - inner.right];
+            }""",
+        )
+        assert min(sides) >= 0, (button, sides)
+
+
 def test_bad_files_are_named_and_good_ones_kept(serve, page, projects_folder, tmp_path):
     images, masks = bad_and_good_files(tmp_path)
     project = Project.create(projects_folder / "bad", modality="octa")

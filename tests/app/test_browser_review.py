@@ -218,6 +218,45 @@ def test_keys_across_the_pages_of_the_grid(serve, page, tmp_path):
     assert read_judgements(project)[last].verdict == "rejected"
 
 
+def test_any_place_of_an_enlarged_pair_can_be_looked_at(serve, page, tmp_path):
+    project = with_pairs(tmp_path / "p", 5)
+    open_review(page, serve("--project", str(project.path)))
+
+    def seen(picture):
+        """The part of a picture that is seen, in its own pixels a side: left, top, right, bottom."""
+        return page.evaluate(
+            """at => {
+                const figure = document.querySelectorAll('.review-pictures figure')[at];
+                const [outer, image] = [figure.getBoundingClientRect(), figure.querySelector('img')];
+                const inner = image.getBoundingClientRect();
+                const [dx, dy] = [image.offsetWidth / inner.width, image.offsetHeight / inner.height];
+                return [(outer.left - inner.left) * dx, (outer.top - inner.top) * dy,
+                    (outer.right - inner.left) * dx, (outer.top + image.offsetHeight - inner.top) * dy].map(Math.round);
+            }""",
+            picture,
+        )
+
+    box = page.locator(".review-pictures figure").first.bounding_box()
+    width, height = box["width"], box["height"] - 20
+    name = current(page)
+    page.mouse.click(box["x"] + width / 2, box["y"] + height / 2)  # arrows no longer belong to the tabs
+    for _ in range(8):
+        page.keyboard.press("+")
+    assert seen(0) == pytest.approx([width * 3 / 8, height * 3 / 8, width * 5 / 8, height * 5 / 8], abs=2)
+    page.mouse.move(box["x"] + width - 1, box["y"] + height - 1)
+    assert seen(0) == seen(1) == pytest.approx([width * 3 / 4, height * 3 / 4, width, height], abs=3)
+    page.mouse.move(box["x"] + 1, box["y"] + 1)
+    assert seen(0) == seen(1) == pytest.approx([0, 0, width / 4, height / 4], abs=3)
+    for key in ("Shift+ArrowRight", "Shift+ArrowDown", "Shift+ArrowDown"):
+        page.keyboard.press(key)
+    step = pytest.approx([0.1 * width * 3 / 4, 0.2 * height * 3 / 4], abs=3)
+    assert seen(0) == seen(1) and seen(0)[:2] == step
+    assert current(page) == name, "Shift and an arrow leave the pair on screen"
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("name => document.querySelector('.review-stage').dataset.name !== name", arg=name)
+    assert seen(0)[:2] == step, "the next pair at the same place"
+
+
 def test_verdict_that_cannot_be_written_is_said_and_not_shown(serve, page, tmp_path):
     project = with_pairs(tmp_path / "p", 5)
     open_review(page, serve("--project", str(project.path)))

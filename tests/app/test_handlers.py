@@ -82,9 +82,12 @@ def jobs(session, tmp_path, monkeypatch):
 
 
 def trigger_modes(page):
-    names = {component["id"]: component["props"].get("elem_id") for component in page["components"]}
-    targets = ((names.get(at), event, d["trigger_mode"]) for d in page["dependencies"] for at, event in d["targets"])
-    return {(name, event): mode for name, event, mode in targets}
+    """The modes of all handlers on the server, by control and event."""
+    names, modes = {component["id"]: component["props"].get("elem_id") for component in page["components"]}, {}
+    for dependency in page["dependencies"]:
+        for at, event in dependency["targets"] if dependency["backend_fn"] else ():
+            modes.setdefault((names.get(at), event), set()).add(dependency["trigger_mode"])
+    return modes
 
 
 def test_sliders_have_no_button_that_their_handlers_would_not_hear_of(page):
@@ -94,20 +97,14 @@ def test_sliders_have_no_button_that_their_handlers_would_not_hear_of(page):
 
 def test_newest_choice_counts_and_every_click_does(page):
     modes = trigger_modes(page)
-    newest = ["mask-scale", "mask-strength", "mask-steps", "image-conditioning", "image-strength", "image-steps"]
-    assert {modes[name, "release"] for name in newest} == {"always_last"}
-    chosen = [
-        "mask-start",
-        "mask-engine",
-        "image-source",
-        "image-engine",
-        "review-filter",
-        "review-flag",
-        "review-sort",
-    ]
-    assert {modes[name, "input"] for name in chosen} == {"always_last"}
-    assert modes["tree-picture", "select"] == "multiple"
-    assert {modes[name, "click"] for name in ("mask-reroll", "image-reroll", "tree-reroll")} == {"once"}
+    chosen = {at: mode for at, mode in modes.items() if at[1] in ("input", "change", "release", "blur")}
+    fields = {f"full-{name.replace('_', '-')}" for name in texts.FULL_SETTINGS}
+    fields |= {"preset", "baseline", "seed", "device", "full-length", "review-pause", "begin-with"}  # of Adapt
+    fields |= {"paint-target", "paint-from-mask", "recent", "model", "segment-view", "threshold", "review-flag"}
+    assert len(chosen) > 80 and fields <= {name for name, event in chosen if event == "input"}
+    assert {at: mode for at, mode in chosen.items() if mode != {"always_last"}} == {}
+    assert modes["tree-picture", "select"] == {"multiple"}
+    assert [modes[name, "click"] for name in ("mask-reroll", "image-reroll", "tree-reroll")] == [{"once"}] * 3
 
 
 def test_slider_takes_what_is_being_typed():
@@ -147,6 +144,32 @@ def test_strips_go_when_what_they_show_has_changed(session, monkeypatch):
     assert masks._hide_other_sweep(session) == [gr.skip()], "α is what was swept"
     masks._another_seed(session)
     assert masks._hide_other_sweep(session)[0].visible is False
+
+
+def test_masks_drawn_while_an_image_goes_are_not_shown_as_one_sweep(session, monkeypatch):
+    def draw_one(project, version, settings):
+        project.remove_support_pair("b") if "b" in project.support_names() else None
+        masks.studio_of(session)  # as with every tick
+        return np.zeros((8, 8), bool)
+
+    monkeypatch.setattr(mask_studio, "_draw_one", draw_one)
+    with pytest.raises(InputError, match="Sweep"):
+        masks._sweep(session)
+    studio = masks.studio_of(session)
+    assert not studio.drawn and not studio.swept, "what began with other images"
+    masks._sweep(session)
+    assert masks._hide_other_sweep(session) == [gr.skip()] and len(studio.drawn) == len(masks.STRIP)
+
+
+def test_images_drawn_while_another_goes_are_those_that_were_asked_for(session, monkeypatch):
+    def draw_one(project, studio, settings):
+        project.remove_support_pair("b") if "b" in project.support_names() else None
+        images.studio_of(session)
+        return image_studio.Drawn(make_pair(f"seed {settings.seed}", size=64), None, 0.1)
+
+    monkeypatch.setattr(image_studio, "_draw_one", draw_one)
+    assert len(images._looks(session).value) == image_studio.LOOKS
+    assert not images.studio_of(session).drawn
 
 
 def test_image_of_a_removed_pair_becomes_one_of_a_new_mask(session):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import make_pair
+from univg.errors import InputError
 from univg.io import write_json_atomic
 from univg.types import ImageMaskPair
 from univg.workflow.near_duplicates import RESULT_FILE
@@ -14,7 +15,7 @@ from univg.workflow.project import Project
 pytest.importorskip("gradio")
 
 from app import texts
-from app.gradio_ui import blocks, image_studio, images
+from app.gradio_ui import blocks, errors, image_studio, images
 from app.gradio_ui.image_studio import DRAWN, HELD, NEW, ImageSettings
 from app.gradio_ui.review_board import all_entries, counts
 from app.gradio_ui.state import Sessions
@@ -74,6 +75,14 @@ def test_pairs_are_flagged_as_in_review(session):
     write_json_atomic(session.project.pairs_folder / RESULT_FILE, found)
     assert images._pairs_signature(session) != before
     assert "2 flagged" in images._pairs(session)[1] and counts(all_entries(session.project))["flagged"] == 2
+
+
+def test_conditions_without_an_image_say_what_to_add(session):
+    session.project.remove_support_pair("a")
+    with pytest.raises(InputError) as caught:
+        images._conditions(session)
+    said = errors.message(caught.value).message
+    assert said == "No annotated image yet. Add annotated images under Data first."
 
 
 def test_what_takes_long_shows_that_it_works(tmp_path):

@@ -37,6 +37,7 @@ from app.gradio_ui import (  # noqa: E402
     engine_jobs,
     errors,
     image_studio,
+    images,
     job_watch,
     markup,
     mask_studio,
@@ -176,6 +177,35 @@ def test_pictures_carry_their_parameters_and_are_made_once(tmp_path):
     assert pictures.save_picture(picture, tmp_path, {"threshold": 0.6}) != path
 
 
+def test_pictures_of_one_tab_cost_no_other_tab_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "KEPT", 3)
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    on_screen = Path(pictures.save_picture(np.zeros((8, 8), np.uint8), session.pictures_of("data")))
+    folder = session.pictures_of("segment")
+    original = Path(pictures.save_picture(np.zeros((8, 8), np.uint8), folder))
+    for number in range(1, 9):
+        os.utime(original, ns=(1, 1))  # as if it had been there for long
+        assert pictures.save_picture(np.zeros((8, 8), np.uint8), folder) == str(original)
+        result = Path(pictures.save_picture(np.full((8, 8), number, np.uint8), folder))
+        assert original.is_file() and result.is_file()
+    assert on_screen.is_file() and len(list(folder.iterdir())) == 3
+
+
+def test_pictures_are_handed_out_though_the_clock_of_the_disk_stands_still(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "KEPT", 2)
+    monkeypatch.setattr(pictures, "_written_at", lambda path: 0.0)
+    assert all(Path(pictures.save_picture(np.full((8, 8), n, np.uint8), tmp_path)).is_file() for n in range(9))
+
+
+def test_threads_save_pictures_beside_one_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "KEPT", 5)
+    same = np.zeros((8, 8), np.uint8)
+    with ThreadPoolExecutor(4) as pool:
+        saved = [pool.submit(pictures.save_picture, same, tmp_path, {"n": n % 20}) for n in range(400)]
+    assert not [error for error in (future.exception() for future in saved) if error]
+    assert len(list(tmp_path.iterdir())) == 5
+
+
 def test_large_pictures_are_reduced_for_the_screen_only():
     mask = np.zeros((3000, 1500), bool)
     mask[1000:2000] = True
@@ -210,6 +240,51 @@ def test_sessions_are_found_again_and_bounded(tmp_path):
     assert not first.folder.exists()
     with pytest.raises(InputError):
         sessions.get(first.id)
+
+
+def test_closed_pages_make_room_before_one_that_is_in_use(tmp_path):
+    sessions = Sessions(tmp_path, None)
+    in_use, closed = sessions.attach("", "in use"), [sessions.attach("", f"page {n}") for n in range(MAX_SESSIONS - 1)]
+    sessions.close("page 1")
+    sessions.attach("")
+    assert in_use.folder.exists() and not closed[1].folder.exists()
+    sessions.get(closed[0].id)
+    sessions.attach("")
+    assert not in_use.folder.exists(), "of those that are open, the one not used for longest"
+    sessions.get(closed[0].id)
+
+
+def test_page_that_slept_is_in_use_again_and_can_be_closed(tmp_path, monkeypatch):
+    sessions = Sessions(tmp_path, None)
+    session, other = sessions.attach("", "page"), sessions.attach("", "another page")
+    sessions.close("page")  # so it looked while the computer slept
+    assert sessions.get(session.id) is session and not session.closed
+    sessions.close("another page")
+    assert other.closed and not session.closed
+    sessions.close("page")
+    assert session.closed
+    sessions.get(session.id)  # the last word of a page that is gone
+    now = time.monotonic()
+    monkeypatch.setattr("app.gradio_ui.state.time.monotonic", lambda: now + 7 * 3600)
+    assert sessions.attach(session.id) is not session
+
+
+def test_page_whose_session_is_gone_says_so_once(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(context.gr, "Warning", lambda text, **_: said.append(text))
+    sessions = Sessions(tmp_path / "sessions", None)
+    with gr.Blocks():
+        ui, shown = context.Ui(sessions), gr.HTML()
+        with ui.group():
+            ui.part([shown], lambda session: 1, lambda session: ["drawn"])
+    session = sessions.attach("")
+    seen, _ = ui._redraw(ui._groups, session.id, {})
+    sessions._remove(session.id)
+    for _ in range(3):
+        assert ui._ring(session.id, seen) == [gr.skip()]
+        assert ui._redraw(ui._groups, session.id, seen) == [gr.skip()] * 2
+    assert len(said) == 1 and "Reload this page" in said[0]
+    assert ui._ring("", seen) == [gr.skip()] and len(said) == 1, "a page that is being opened"
 
 
 def test_closed_session_is_dropped_after_its_time(tmp_path, monkeypatch):
@@ -462,6 +537,42 @@ def test_way_back_to_the_threshold_of_the_model(tmp_path, monkeypatch, wired):
     assert draw(session)[0] == 0.5 and not draw(session)[1].visible
 
 
+def test_closed_page_lets_go_of_its_arrays_and_a_reload_shows_what_it_showed(tmp_path, monkeypatch):
+    stub_models(monkeypatch, lambda image, _, *, augmented: (np.full(image.shape[:2], 0.6, np.float32), 0.0))
+    monkeypatch.setattr(mask_studio, "_draw_one", lambda *_: np.eye(64, dtype=bool))
+    pair = make_pair("a", size=64)
+    monkeypatch.setattr(image_studio, "_draw_one", lambda *_: image_studio.Drawn(pair, None, 0.1))
+    project = Project.create(tmp_path / "p", modality="octa", working_size=64)
+    project.add_support_pair(pair)
+    sessions = Sessions(tmp_path / "sessions", None)
+    session = sessions.attach("", "page")
+    session.open(project)
+    board, (dropped, references) = session.board, unseen(2)
+    board.set_files(dropped[:1], references[:1])
+    board.start(Run("v001", tmp_path, False), "cpu")
+    wait_while_busy(board)
+    masks._sweep(session)
+    masks._shown(session)
+    images._looks(session)
+
+    def shown():
+        return segment._picture(session), masks._first(session)[:4], images._first(session)
+
+    before = shown()
+    assert board._cache and len(session.masks.drawn) > 6 and len(session.images.drawn) == image_studio.LOOKS
+    sessions.close("page")
+    assert not board._cache and len(session.masks.drawn) == len(session.images.drawn) == 1
+    board.set_files(dropped, references)  # the queue goes on when nobody looks
+    board.start(Run("v001", tmp_path, False), "cpu")
+    wait_while_busy(board)
+    assert not board._cache and all(item.figures is not None for item in board.items)
+
+    assert sessions.attach(session.id, "page anew") is session
+    monkeypatch.setattr(mask_studio, "_draw_one", None)
+    monkeypatch.setattr(image_studio, "_draw_one", None)
+    assert shown() == before and board._cache
+
+
 def test_strip_is_drawn_only_for_what_changes_it_and_agrees_with_the_picture(tmp_path, monkeypatch, wired):
     session = segmented(tmp_path, monkeypatch)
     board, strip = session.board, wired.parts["segment-strip"]
@@ -665,12 +776,13 @@ def test_an_engine_that_waits_or_stops_is_not_said_to_start(state, words):
 @pytest.fixture(scope="module")
 def wired(tmp_path_factory):
     """The page of which parts and handlers are asked for one by one: what they draw, by the ids of their outputs."""
-    parts, handlers = {}, {}
+    parts, handlers, every = {}, {}, []
     part, on = context.Ui.part, context.Ui.on
 
     def note_part(ui, outputs, *arguments, **options):
         part(ui, outputs, *arguments, **options)
-        parts[outputs[0].elem_id] = ui._groups[-1].parts[-1]
+        every.append(ui._groups[-1].parts[-1])
+        parts[outputs[0].elem_id] = every[-1]
 
     def note_handler(ui, triggers, handler, *arguments, **options):
         handlers[getattr(handler, "__name__", "")] = handler
@@ -680,7 +792,77 @@ def wired(tmp_path_factory):
         patch.setattr(context.Ui, "part", note_part)
         patch.setattr(context.Ui, "on", note_handler)
         blocks.build_page(Sessions(tmp_path_factory.mktemp("sessions"), None))
-    return SimpleNamespace(parts=parts, handlers=handlers)
+    return SimpleNamespace(parts=parts, handlers=handlers, every=every)
+
+
+def test_typed_numbers_stay_when_another_control_is_used(tmp_path, wired):
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(Project.create(tmp_path / "p", modality="octa"))
+    typed = {"seed", *(f"full-{name.replace('_', '-')}" for name in texts.FULL_SETTINGS)}
+    of_fields = [part for part in wired.every if typed & {output.elem_id for output in part.outputs}]
+    assert of_fields
+
+    def seen():
+        return [part.signature(session) for part in of_fields], wired.parts["preset"].signature(session)
+
+    for part in of_fields:
+        part.render(session)
+    fields, efforts = seen()
+    session.run.device, session.run.full_length, session.run.preset = "cpu", True, "standard"
+    assert seen()[0] == fields and seen()[1] != efforts
+    (choice,) = wired.parts["preset"].render(session)
+    assert "value" not in choice.constructor_args, "the one chosen last may not be known here yet"
+
+
+def strokes_of(mask):
+    """What the page sends of the editor while it holds `mask`."""
+    return {"layers": [np.repeat(mask[..., None], 4, 2) * np.uint8(255)]}
+
+
+@pytest.fixture
+def painting(tmp_path):
+    """A page that paints on `a` of two images of one size, with a third that is too long to be painted on."""
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(Project.create(tmp_path / "p", modality="octa"))
+    for name in "ab":
+        session.project.add_support_pair(make_pair(name, size=64, seed=ord(name)))
+    write_image(tmp_path / "long.png", np.zeros((8, paint.LIMIT + 1), np.uint8))
+    session.unmasked["long"] = upload("long.png", tmp_path)
+    session.painting = paint._begin(session, "pair:a", True)
+    return session
+
+
+def test_painter_that_cannot_turn_stays_and_its_controls_say_so(painting, wired):
+    turn_to, before = wired.handlers["turn_to"], painting.painting
+    with pytest.raises(InputError, match="painter holds"):
+        turn_to(painting, None, before.id, "new:long")
+    assert painting.painting is before and wired.handlers["stay"](painting) == ["pair:a", True]
+    wired.handlers["begin_otherwise"](painting, None, before.id, False)
+    assert wired.handlers["stay"](painting) == ["pair:a", False]
+
+
+def test_strokes_stay_with_their_image_however_often_another_is_asked_for(painting, wired, monkeypatch):
+    monkeypatch.setattr(paint, "note", lambda text: None)
+    turn_to, first, strokes = wired.handlers["turn_to"], painting.painting, np.eye(64, dtype=bool)
+    assert turn_to(painting, strokes_of(strokes), first.id, "pair:b") == painting.painting.id
+    second = painting.painting
+    assert turn_to(painting, strokes_of(strokes), first.id, "pair:b") == gr.skip() and painting.painting is second
+    wired.handlers["begin_otherwise"](painting, strokes_of(strokes), first.id, False)
+    wired.handlers["close"](painting, strokes_of(strokes), first.id)
+    assert {name for _, name, *_ in painting.drafts} == {"a"}
+    painting.painting = paint._begin(painting, "pair:b", True)
+    with pytest.raises(InputError, match="not on the canvas yet"):
+        wired.handlers["save_shown"](painting, strokes_of(strokes), second.id)
+    assert np.array_equal(painting.project.support_pair("b").mask, make_pair("b", size=64, seed=ord("b")).mask)
+
+
+def test_canvas_is_cleared_before_the_next_image_is_brought_to_it(painting, wired):
+    show, now = wired.handlers["show"], painting.painting.id
+    editor, _, on_canvas, again = show(painting, "the one before")
+    assert editor is None and on_canvas == "" and isinstance(again, str)
+    editor, _, on_canvas, again = show(painting, "")
+    assert editor["layers"] and on_canvas == now and again == gr.skip()
+    assert show(painting, now) == [gr.skip()] * 4
 
 
 def test_removed_pairs_come_back_newest_first_though_one_cannot_and_after_a_restart(tmp_path, monkeypatch, wired):
@@ -980,8 +1162,11 @@ def test_part_that_fails_leaves_the_rest_of_the_page(tmp_path, caplog):
     session = sessions.attach("")
     seen, *updates = ui._redraw(ui._groups, session.id, {})
     assert updates == [gr.skip(), "drawn"]
-    assert "KeyError" in caplog.text and session.id not in caplog.text
-    assert ui._ring(session.id, seen) == [gr.skip()]  # not tried again with every tick
+    for _ in range(3):
+        assert isinstance(ui._ring(session.id, seen)[0], str), "what was not drawn is tried again"
+        seen, *updates = ui._redraw(ui._groups, session.id, seen)
+        assert updates == [gr.skip()] * 2
+    assert len(caplog.records) == 1 and "KeyError" in caplog.text and session.id not in caplog.text
 
 
 def test_wrong_project_ends_with_exit_code_2(tmp_path):

@@ -75,6 +75,19 @@ def test_tree_along_a_mask_that_is_not_here_keeps_all_that_was_drawn(project, tm
     assert "&lt;b&gt;" in warned[0] and "<b>" not in warned[0]
 
 
+def test_tree_comes_back_though_another_image_is_damaged(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(tree_files.gr, "Warning", lambda *_, **__: pytest.fail("it is the mask of that time"))
+    monkeypatch.setattr(tree_files, "note", lambda text: None)
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(project)
+    scene = tree_view.studio_of(session).scene
+    write_mask(tmp_path / "tree.png", np.eye(64, dtype=bool), provenance=scene.to_json())
+    (project.support_folder / "images" / "b.png").write_bytes(b"no image")
+    session.trees.go_to(replace(scene, seed=5))
+    tree_files._restore(session, [upload(tmp_path / "tree.png")])
+    assert tree_view.studio_of(session).scene == scene
+
+
 def test_what_was_drawn_on_one_mask_is_not_put_on_the_others(project):
     along = replace(TreeScene(Modality.OCTA, (64, 64), preset_named("octa").config), mask_name="a")
     drawn = replace(along, roots=((30.0, 30.0),))

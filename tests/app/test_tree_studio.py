@@ -1,5 +1,7 @@
+import os
 from dataclasses import replace
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,6 +57,32 @@ def test_mask_replaced_by_one_of_another_size_still_guides(tmp_path):
     after = tree_view.studio_of(session).scene
     assert after.shape == (48, 48) and tree_studio.real_mask(project, after) is not None
     assert (after.config, after.seed, after.roots) == (scene.config, 7, ()) and not studio.corners
+
+
+def test_another_source_can_be_chosen_where_the_image_of_one_is_damaged(tmp_path):
+    project = Project.create(tmp_path / "p", modality=Modality.CORONARY_DSA, working_size=96)
+    for name in "abc":
+        project.add_support_pair(make_pair(name, size=64, seed=ord(name)))
+
+    def damage(name):
+        (project.support_folder / "images" / f"{name}.png").write_bytes(b"no image")
+        os.utime(project.support_folder / "masks" / f"{name}.png", ns=(1, 1))  # so that it is read anew
+
+    session = Sessions(tmp_path / "sessions", None).attach("")
+    session.open(project)
+    damage("a")
+    assert tree_view.studio_of(session).source == "mask:b", "the first that can be read"
+    damage("b")
+    picture, said = tree_view.shown_part(session)
+    assert picture == gr.skip() and "b.png" in said and str(tmp_path) not in said
+    assert len(tree_view.controls(session)[0].choices) == len(tree_studio.sources(project))
+    with pytest.raises(InputError, match=r"a\.png"):
+        trees.choose_source(session, "mask:a")
+    trees.choose_source(session, "mask:c")
+    assert tree_view.studio_of(session).source == "mask:c"
+    damage("c")
+    session.trees = None
+    assert tree_view.studio_of(session).source.startswith("preset:")
 
 
 def test_sliding_is_undone_as_one_step_and_corners_one_by_one(project):

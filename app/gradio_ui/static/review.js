@@ -3,8 +3,10 @@
   "use strict";
   const VERDICTS = { a: "accepted", r: "rejected" };
   const ZOOM = { "+": 1.25, "=": 1.25, "-": 0.8 };
+  const MOVES = { arrowleft: [-10, 0], arrowright: [10, 0], arrowup: [0, -10], arrowdown: [0, 10] };
   const AHEAD = 3;
   let zoom = 1;
+  let look = [50, 50]; // where both pictures are enlarged, in percent from the left and from the top
   let layerShown = true;
   let maskAlone = false;
   let queue = Promise.resolve();
@@ -246,6 +248,22 @@
     }
   }
 
+  // Set on what holds both pictures, and stays when they are drawn anew.
+  function lookAt(x, y) {
+    look = [x, y].map((at) => Math.min(100, Math.max(0, at)));
+    const place = document.querySelector("#review-picture");
+    place.style.setProperty("--look-x", `${look[0]}%`);
+    place.style.setProperty("--look-y", `${look[1]}%`);
+  }
+
+  document.addEventListener("pointermove", (event) => {
+    const figure = event.target.closest(".review-pictures figure");
+    if (!figure) return;
+    const box = figure.getBoundingClientRect();
+    const height = box.height - figure.querySelector("figcaption").offsetHeight;
+    lookAt((100 * (event.clientX - box.left)) / box.width, (100 * (event.clientY - box.top)) / height);
+  });
+
   const set = (name, value) => document.body.style.setProperty(name, value);
 
   function showLayer(shown) {
@@ -292,7 +310,9 @@
     const key = event.key.toLowerCase();
     // Arrows belong to a slider, a choice or the tabs while one of those has the focus.
     if (key.startsWith("arrow") && event.target.closest("input, [role=tab], [role=listbox]")) return;
-    if (VERDICTS[key]) {
+    if (MOVES[key] && event.shiftKey && zoom > 1) {
+      lookAt(look[0] + MOVES[key][0], look[1] + MOVES[key][1]);
+    } else if (VERDICTS[key]) {
       if (!event.repeat) judge(VERDICTS[key]); // a key that is held down must not judge what nobody has seen
     } else if (key === "u") {
       if (!event.repeat) window.univg.review.undo();

@@ -30,6 +30,7 @@ from univg.workflow.sample import sample_folder
 gr = pytest.importorskip("gradio")
 
 from app import texts  # noqa: E402
+from app.csv_cells import harmless
 from app.gradio_ui import (  # noqa: E402
     blocks,
     context,
@@ -1074,7 +1075,7 @@ def test_table_needs_a_reference(tmp_path):
 
 
 def test_spreadsheets_get_no_formula():
-    assert segment_views._harmless("=cmd()") == "'=cmd()"
+    assert harmless("=cmd()") == "'=cmd()"
     assert segment_views.provenance(Item("patient", upload("patient.png")), 0.5).get("file") is None
 
 

@@ -30,7 +30,7 @@ from univg.workflow.sample import sample_folder
 gr = pytest.importorskip("gradio")
 
 from app import texts  # noqa: E402
-from app.csv_cells import harmless
+from app.csv_cells import harmless  # noqa: E402
 from app.gradio_ui import (  # noqa: E402
     blocks,
     context,

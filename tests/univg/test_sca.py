@@ -301,6 +301,7 @@ def test_first_step_obeys_equations_1_to_4():
     config = replace(CONFIG, direction_noise=0.0, follow_distance=np.inf, max_iterations=1)
     attractors = np.array([[64.0, 80.0], [80.0, 64.0]])
     tree = grow_tree(attractors, [[64.0, 64.0]], (128, 128), config=config, rng=np.random.default_rng(0))
+    assert len(tree) == 2, "one iteration was allowed"
     step = tree.positions[1] - tree.positions[0]
     np.testing.assert_allclose(step, config.segment_length * np.array([1, 1]) / np.sqrt(2), atol=1 / 1024)
 
